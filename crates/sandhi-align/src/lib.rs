@@ -1,0 +1,1 @@
+//! Alignment on plain slices: no tensors, no files.

@@ -1,0 +1,3 @@
+//! Host-side data of speech language models: sound, text, manifests, batches and scores.
+//!
+//! Nothing here names a tensor type.

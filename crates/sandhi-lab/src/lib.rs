@@ -1,0 +1,1 @@
+//! sandhi-lab

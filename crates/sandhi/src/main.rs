@@ -1,0 +1,2 @@
+//! The `sandhi` command line.
+fn main() {}
