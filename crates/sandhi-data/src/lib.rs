@@ -1,3 +1,7 @@
 //! Host-side data of speech language models: sound, text, manifests, batches and scores.
 //!
-//! Nothing here names a tensor type.
+//! Nothing here names a tensor type, reads the environment or the clock; randomness enters as a
+//! seed from which each consumer derives a stream of its own by name ([`rng`]).
+
+pub mod language;
+pub mod rng;
