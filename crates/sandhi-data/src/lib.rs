@@ -5,3 +5,4 @@
 
 pub mod language;
 pub mod rng;
+pub mod score;

@@ -1,0 +1,44 @@
+//! Scores: how far what a model said is from what was right, with the evidence.
+//!
+//! ```text
+//! references ┐
+//!            ├─ per-utterance counts ─ sum ─ rate        (WER, CER, BLEU, chrF, exact match)
+//! hypotheses ┘            └─ resample ─ sum ─ interval   (bootstrap)
+//! ```
+//!
+//! Every corpus score is a function of a *sum* of per-utterance counts, so that the same counts
+//! serve the value, its interval and a paired comparison of two systems.
+
+mod edit;
+mod error_rate;
+mod exact;
+
+pub use edit::{Edit, align};
+pub use error_rate::{EditCounts, ErrorRate, cer, wer, word_edits, words};
+pub use exact::{ExactMatch, exact_match};
+
+/// What can be wrong with a request for a score.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The two lists do not belong together.
+    #[error("{references} references but {hypotheses} hypotheses")]
+    LengthMismatch {
+        /// Number of references.
+        references: usize,
+        /// Number of hypotheses.
+        hypotheses: usize,
+    },
+}
+
+fn check_lengths(references: usize, hypotheses: usize) -> Result<(), Error> {
+    if references == hypotheses {
+        Ok(())
+    } else {
+        Err(Error::LengthMismatch { references, hypotheses })
+    }
+}
+
+/// White space as Python's `str.split`, `str.strip` and `re` see it: Unicode's and U+001C–001F.
+fn is_space(character: char) -> bool {
+    character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
+}
