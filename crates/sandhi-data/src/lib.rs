@@ -6,3 +6,4 @@
 pub mod language;
 pub mod rng;
 pub mod score;
+pub mod text;
