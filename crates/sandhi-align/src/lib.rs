@@ -1,1 +1,3 @@
 //! Alignment on plain slices: no tensors, no files.
+
+pub mod ctc;
