@@ -1,1 +1,5 @@
-//! sandhi-lab
+//! Recipes, training, generation, tasks and reports of speech language models.
+
+pub mod checkpoint;
+pub mod results;
+pub mod tensor;
