@@ -1,0 +1,80 @@
+//! Speech encoders: features in, frames out.
+//!
+//! Adding an encoder means adding a variant to [`EncoderConfig`] and to [`Encoder`]; the compiler
+//! lists the remaining places.
+
+pub mod conformer;
+pub mod ctc;
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    conformer::{Conformer, ConformerConfig},
+    ctc::{CtcHead, CtcHeadConfig},
+};
+use crate::{init::Init, length::Length, ragged::Ragged, transformer::Dropout};
+
+/// The `[encoder]` table of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EncoderConfig {
+    /// Convolution and attention, four feature frames to one encoder frame.
+    Conformer(ConformerConfig),
+}
+
+/// Maps features to encoder frames.
+#[derive(Module, Debug)]
+pub enum Encoder {
+    /// See [`Conformer`].
+    Conformer(Conformer),
+}
+
+impl EncoderConfig {
+    /// Builds the encoder with random weights for features of width `n_mels`.
+    pub fn init(&self, n_mels: usize, init: &Init) -> Encoder {
+        match self {
+            Self::Conformer(config) => Encoder::Conformer(config.init(n_mels, init)),
+        }
+    }
+
+    /// Width of the frames.
+    pub fn d_encoder(&self) -> usize {
+        match self {
+            Self::Conformer(config) => config.d_model,
+        }
+    }
+
+    /// Frames for `n_frames` feature frames.
+    pub fn length(&self, n_frames: usize) -> Length {
+        match self {
+            Self::Conformer(_) => Length::Exact(conformer::subsampled(n_frames)),
+        }
+    }
+
+    /// Feature frames per encoder frame.
+    pub fn stride(&self) -> usize {
+        match self {
+            Self::Conformer(_) => 4,
+        }
+    }
+
+    /// What is wrong with the sizes, as sentences that name the fields.
+    pub fn problems(&self) -> Vec<String> {
+        match self {
+            Self::Conformer(config) => config.problems(),
+        }
+    }
+}
+
+impl Encoder {
+    /// # Shapes
+    ///
+    /// - `features.values`: `[n_rows, n_mels]`, one span an utterance
+    /// - output: `[n_frames, d_encoder]`
+    pub fn forward(&self, features: &Ragged, dropout: Dropout) -> Ragged {
+        match self {
+            Self::Conformer(encoder) => encoder.forward(features, dropout),
+        }
+    }
+}
