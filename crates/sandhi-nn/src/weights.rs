@@ -153,11 +153,23 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 ///
 /// # Errors
 ///
-/// [`Mismatch`] lists all tensors that are missing, left over or of another shape, and the module is
-/// not touched.
+/// [`Mismatch`] lists all tensors that are missing, left over or of another shape.
 pub fn load<M: Module>(module: M, weights: &Weights) -> Result<M, Mismatch> {
+    load_where(module, weights, |_| true)
+}
+
+/// Replaces the parameters that `wanted` picks; all of them must be there, and nothing else.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_where<M: Module>(
+    module: M,
+    weights: &Weights,
+    wanted: impl Fn(&ParameterInfo) -> bool,
+) -> Result<M, Mismatch> {
     let wanted: BTreeMap<String, Vec<usize>> =
-        parameters(&module).into_iter().map(|p| (p.name, p.shape)).collect();
+        parameters(&module).into_iter().filter(|p| wanted(p)).map(|p| (p.name, p.shape)).collect();
     let mut problems = Vec::new();
     for (name, shape) in &wanted {
         match weights.get(name) {
@@ -172,10 +184,11 @@ pub fn load<M: Module>(module: M, weights: &Weights) -> Result<M, Mismatch> {
     for name in weights.keys().filter(|name| !wanted.contains_key(*name)) {
         problems.push(format!("left-over tensor {name}, the model has no such parameter"));
     }
-    if !problems.is_empty() {
-        return Err(Mismatch(problems));
-    }
+    if problems.is_empty() { Ok(replace(module, weights)) } else { Err(Mismatch(problems)) }
+}
 
+/// Puts the tensors in the place of the parameters of their names; shapes are known to fit.
+fn replace<M: Module>(module: M, weights: &Weights) -> M {
     struct Replace<'a>(Path, &'a Weights);
     impl ModuleMapper for Replace<'_> {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -185,19 +198,137 @@ pub fn load<M: Module>(module: M, weights: &Weights) -> Result<M, Mismatch> {
             self.0.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let found = &self.1[&self.0.name()];
+            let Some(found) = self.1.get(&self.0.name()) else { return param };
             let (id, old, mapper) = param.consume();
-            let data = TensorData::new(found.values.clone(), found.shape.clone());
-            let mut new = Tensor::<D>::from_data(data, &old.device());
+            let mut values = found.values.clone();
             if self.0.transposed() {
-                // A copy in row order: the view would be copied at every use.
-                let shape = old.dims();
-                let flat: Tensor<1> = new.transpose().flatten(0, D - 1);
-                new = Tensor::from_data(TensorData::new(host(flat), shape.to_vec()), &old.device());
+                values = transpose(&values, found.shape[0], found.shape[1]);
             }
-            let new = new.set_require_grad(old.is_require_grad());
-            Param::from_mapped_value(id, new, mapper)
+            let new = Tensor::from_data(TensorData::new(values, old.dims()), &old.device());
+            Param::from_mapped_value(id, new.set_require_grad(old.is_require_grad()), mapper)
         }
     }
-    Ok(module.map(&mut Replace(Path::default(), weights)))
+    module.map(&mut Replace(Path::default(), weights))
+}
+
+/// `[n_rows, n_columns]` to `[n_columns, n_rows]`.
+fn transpose(values: &[f32], n_rows: usize, n_columns: usize) -> Vec<f32> {
+    (0..n_columns).flat_map(|c| (0..n_rows).map(move |r| values[r * n_columns + c])).collect()
+}
+
+/// Sets which parameters receive gradients, by name.
+pub fn set_trained<M: Module>(module: M, trained: impl Fn(&str) -> bool) -> M {
+    struct Set<F>(Path, F);
+    impl<F: Fn(&str) -> bool> ModuleMapper for Set<F> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let trained = (self.1)(&self.0.name());
+            let (id, value, mapper) = param.consume();
+            let value = value.detach().set_require_grad(trained);
+            Param::from_mapped_value(id, value, mapper)
+        }
+    }
+    module.map(&mut Set(Path::default(), trained))
+}
+
+/// Maps every parameter with its name; what [`crate::weights`] does not offer is built on this.
+pub trait ParameterMap {
+    /// The new parameter.
+    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
+}
+
+/// Applies a map to every parameter of a module.
+pub fn map_parameters<M: Module>(module: M, map: &mut impl ParameterMap) -> M {
+    struct Adapter<'a, P>(Path, &'a mut P);
+    impl<P: ParameterMap> ModuleMapper for Adapter<'_, P> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let name = self.0.name();
+            self.1.map(&name, param)
+        }
+    }
+    module.map(&mut Adapter(Path::default(), map))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        init::Init,
+        transformer::{MlpKind, TransformerConfig},
+    };
+
+    fn model(seed: u64) -> crate::transformer::CausalLm {
+        let config = TransformerConfig {
+            d_model: 8,
+            n_layers: 2,
+            n_heads: 2,
+            n_kv_heads: Some(1),
+            d_head: None,
+            d_ff: 12,
+            rope_theta: 10_000.0,
+            norm_eps: 1e-5,
+            tie_embeddings: true,
+            qk_norm: true,
+            attention_bias: false,
+            window: None,
+        };
+        let _ = MlpKind::SwiGlu;
+        config.init(11, &Init::new(seed, &Device::flex()))
+    }
+
+    #[test]
+    fn names_are_those_of_the_llama_layout() {
+        let names: Vec<String> = parameters(&model(1)).into_iter().map(|p| p.name).collect();
+        for name in [
+            "model.embed_tokens.weight",
+            "model.layers.0.self_attn.q_proj.weight",
+            "model.layers.1.self_attn.k_norm.weight",
+            "model.layers.1.mlp.down_proj.weight",
+            "model.layers.0.post_attention_layernorm.weight",
+            "model.norm.weight",
+        ] {
+            assert!(names.iter().any(|n| n == name), "{name} is not in {names:#?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_those_of_the_paths_and_differ() {
+        let ids: std::collections::BTreeSet<u64> =
+            parameters(&model(1)).iter().map(|p| p.id.val()).collect();
+        let again: std::collections::BTreeSet<u64> =
+            parameters(&model(2)).iter().map(|p| p.id.val()).collect();
+        assert_eq!(ids.len(), parameters(&model(1)).len());
+        assert_eq!(ids, again);
+    }
+
+    #[test]
+    fn a_model_survives_the_way_through_names() {
+        let (a, b) = (model(1), model(2));
+        let stored = weights(&a);
+        // [d_kv, d_model], as PyTorch stores it.
+        assert_eq!(stored["model.layers.0.self_attn.k_proj.weight"].shape, [4, 8]);
+        assert_ne!(stored, weights(&b));
+        assert_eq!(stored, weights(&load(b, &stored).unwrap()));
+    }
+
+    #[test]
+    fn every_mismatch_is_listed() {
+        let mut stored = weights(&model(1));
+        stored.remove("model.norm.weight");
+        stored.insert("extra".into(), NamedTensor { shape: vec![1], values: vec![0.0] });
+        stored.get_mut("model.embed_tokens.weight").unwrap().shape = vec![8, 11];
+        let problems = load(model(2), &stored).unwrap_err().0;
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+    }
 }

@@ -1,0 +1,222 @@
+//! Answers from prompts: decoding and scoring, in ragged batches.
+//!
+//! ```text
+//! prompts ─ prefill ─┬─> logits ─ pick ─┐
+//!                    └── cache <─ embed ┘   until the end marker or the longest answer
+//! ```
+//!
+//! A sequence that has ended leaves the batch. Every row is computed as it would be alone, so the
+//! answers do not depend on the batch.
+
+use burn::prelude::*;
+use sandhi_data::rng::{Stream, stream};
+use sandhi_nn::{
+    ops,
+    ragged::{Offsets, Ragged},
+    transformer::{CausalLm, Dropout},
+    weights::host,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::model::pack::{Segment, pack};
+
+/// How to decode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Decoding {
+    /// Longest answer, in tokens, the end marker included.
+    pub max_tokens: usize,
+    /// 0 picks the likeliest token; larger values flatten the distribution.
+    pub temperature: f64,
+    /// Only the likeliest tokens that together have this probability are drawn from.
+    pub top_p: f64,
+    /// Seeds the draws; sequence `i` of a call draws from a stream of its own.
+    pub seed: u64,
+    /// Sequences decoded at once.
+    pub batch: usize,
+}
+
+impl Default for Decoding {
+    fn default() -> Self {
+        Self { max_tokens: 64, temperature: 0.0, top_p: 1.0, seed: 0, batch: 64 }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// The end marker came.
+    End,
+    /// The longest answer was reached.
+    Length,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Its tokens, without the end marker.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub stop: Stop,
+    /// Sum of the log-probabilities of its tokens, the end marker included.
+    pub log_prob: f64,
+}
+
+/// Decodes an answer for every prompt.
+pub fn generate(
+    lm: &CausalLm,
+    prompts: &[Vec<Segment>],
+    vectors: Option<&Ragged>,
+    end: u32,
+    decoding: &Decoding,
+) -> Vec<Answer> {
+    let mut answers = Vec::with_capacity(prompts.len());
+    for (i, chunk) in prompts.chunks(decoding.batch.max(1)).enumerate() {
+        let first = i * decoding.batch.max(1);
+        answers.extend(generate_batch(lm, chunk, vectors, end, decoding, first));
+    }
+    answers
+}
+
+fn generate_batch(
+    lm: &CausalLm,
+    prompts: &[Vec<Segment>],
+    vectors: Option<&Ragged>,
+    end: u32,
+    decoding: &Decoding,
+    first: usize,
+) -> Vec<Answer> {
+    let input = pack(lm, prompts, vectors).input;
+    let capacities: Vec<usize> =
+        input.offsets.lengths().iter().map(|n| n + decoding.max_tokens).collect();
+    let mut cache = lm.cache(&capacities);
+    let mut active: Vec<usize> = (0..prompts.len()).collect();
+    let mut streams: Vec<Stream> = (0..prompts.len())
+        .map(|i| Stream::new(stream(decoding.seed, &format!("sequence {}", first + i))))
+        .collect();
+    let mut answers: Vec<Answer> = prompts
+        .iter()
+        .map(|_| Answer { ids: Vec::new(), stop: Stop::Length, log_prob: 0.0 })
+        .collect();
+
+    let hidden = lm.extend(&input, &active, &mut cache);
+    let last: Vec<u32> = input.offsets.iter().map(|span| span.end as u32 - 1).collect();
+    let mut hidden = ops::embedding(hidden, &last);
+    for n_tokens in 1..=decoding.max_tokens {
+        let logits = host(lm.logits(hidden));
+        let mut still = Vec::with_capacity(active.len());
+        let mut ids = Vec::with_capacity(active.len());
+        for (&i, row) in active.iter().zip(logits.chunks(lm.n_tokens())) {
+            let (id, log_prob) = pick(row, decoding, &mut streams[i]);
+            answers[i].log_prob += log_prob;
+            if id == end {
+                answers[i].stop = Stop::End;
+            } else {
+                answers[i].ids.push(id);
+                still.push(i);
+                ids.push(id);
+            }
+        }
+        active = still;
+        if active.is_empty() || n_tokens == decoding.max_tokens {
+            break;
+        }
+        let offsets = Offsets::from_lengths(&vec![1; ids.len()]);
+        hidden = lm.extend(&Ragged { values: lm.embed(&ids), offsets }, &active, &mut cache);
+    }
+    answers
+}
+
+/// The next token of one sequence and its log-probability.
+fn pick(logits: &[f32], decoding: &Decoding, stream: &mut Stream) -> (u32, f64) {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let log_sum = logits.iter().map(|&x| f64::from(x - max).exp()).sum::<f64>().ln();
+    let log_prob = |id: usize| f64::from(logits[id] - max) - log_sum;
+    if decoding.temperature <= 0.0 {
+        // The first of equals, whatever the batch.
+        let best = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+        return (best as u32, log_prob(best));
+    }
+    let mut weights: Vec<(usize, f64)> = logits
+        .iter()
+        .map(|&x| (f64::from(x - max) / decoding.temperature).exp())
+        .enumerate()
+        .collect();
+    let mut total: f64 = weights.iter().map(|(_, w)| w).sum();
+    if decoding.top_p < 1.0 {
+        weights.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let mut kept = 0.0;
+        let n = weights
+            .iter()
+            .position(|(_, w)| {
+                kept += w / total;
+                kept >= decoding.top_p
+            })
+            .map_or(weights.len(), |n| n + 1);
+        weights.truncate(n);
+        total = weights.iter().map(|(_, w)| w).sum();
+    }
+    let mut left = stream.uniform() * total;
+    let last = weights[weights.len() - 1].0;
+    let id = weights
+        .iter()
+        .find(|(_, w)| {
+            left -= w;
+            left < 0.0
+        })
+        .map_or(last, |(id, _)| *id);
+    (id as u32, log_prob(id))
+}
+
+/// Log-probabilities of each continuation's tokens after its prompt.
+///
+/// `contexts[i]` and `continuations[i]` belong together; the tokens of the continuation are scored,
+/// those of the context are not.
+pub fn score(
+    lm: &CausalLm,
+    contexts: &[Vec<Segment>],
+    continuations: &[Vec<u32>],
+    vectors: Option<&Ragged>,
+    batch: usize,
+) -> Vec<Vec<f64>> {
+    assert_eq!(contexts.len(), continuations.len());
+    let mut scores = Vec::with_capacity(contexts.len());
+    for (contexts, continuations) in contexts.chunks(batch).zip(continuations.chunks(batch)) {
+        let sequences: Vec<Vec<Segment>> = contexts
+            .iter()
+            .zip(continuations)
+            .map(|(context, continuation)| {
+                let mut segments = context.clone();
+                segments.push(Segment::Tokens(continuation.clone()));
+                segments
+            })
+            .collect();
+        let input = pack(lm, &sequences, vectors).input;
+        // The row before a token predicts it.
+        let rows: Vec<u32> = input
+            .offsets
+            .iter()
+            .zip(continuations)
+            .flat_map(|(span, ids)| (span.end - ids.len() - 1..span.end - 1).map(|row| row as u32))
+            .collect();
+        let hidden = lm.forward(&input, &[], Dropout::OFF).last;
+        let logits = host(lm.logits(ops::embedding(hidden, &rows)));
+        let mut logits = logits.chunks(lm.n_tokens());
+        for ids in continuations {
+            scores.push(ids.iter().map(|&id| log_prob(logits.next().expect("a row a token"), id)).collect());
+        }
+    }
+    scores
+}
+
+fn log_prob(logits: &[f32], id: u32) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let log_sum = logits.iter().map(|&x| f64::from(x - max).exp()).sum::<f64>().ln();
+    f64::from(logits[id as usize] - max) - log_sum
+}
+
+/// Runs the language model on a device without gradients.
+pub fn inference(lm: &CausalLm) -> CausalLm {
+    lm.valid()
+}

@@ -1,0 +1,214 @@
+//! Models put together: what a recipe's `[model]` becomes, on disk and in memory.
+//!
+//! ```text
+//! SpeechModel     features ─ encoder ─ frames ─ ctc head ─ transcript
+//! TextModel       tokenizer + language model
+//! ConnectorModel  SpeechModel.encoder ─ connector ─ TextModel
+//! ```
+//!
+//! A model directory holds everything that loading needs: `model.json`, safetensors, the tokenizer.
+
+pub mod pack;
+mod store;
+
+use burn::prelude::*;
+use sandhi_data::{
+    features::{FeatureConfig, FeatureExtractor, Features},
+    text::Characters,
+};
+use sandhi_nn::{
+    connector::{Connector, ConnectorConfig, ConnectorInput, Widths},
+    encoder::{CtcHead, CtcHeadConfig, Encoder, EncoderConfig},
+    ragged::{Offsets, Ragged},
+    transformer::{CausalLm, Dropout, TransformerConfig},
+};
+
+pub use self::store::{AnyModel, Error, fingerprint};
+use crate::chat::Chat;
+
+/// Rows on the host with the length of each sequence; what batches carry between threads.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HostRagged {
+    /// Row-major `[n_rows, width]`.
+    pub values: Vec<f32>,
+    /// Width of a row.
+    pub width: usize,
+    /// Rows of each sequence.
+    pub lengths: Vec<usize>,
+}
+
+impl HostRagged {
+    /// Copies sequences of one width behind one another.
+    pub fn gather<'a>(width: usize, sequences: impl IntoIterator<Item = &'a [f32]>) -> Self {
+        let mut packed = Self { width, ..Self::default() };
+        for sequence in sequences {
+            assert_eq!(sequence.len() % width, 0, "rows of another width");
+            packed.values.extend_from_slice(sequence);
+            packed.lengths.push(sequence.len() / width);
+        }
+        packed
+    }
+
+    /// Moves the rows to a device.
+    pub fn to_device(&self, device: &Device) -> Ragged {
+        let n_rows = self.lengths.iter().sum();
+        let data = TensorData::new(self.values.clone(), [n_rows, self.width]);
+        Ragged {
+            values: Tensor::from_data(data, device),
+            offsets: Offsets::from_lengths(&self.lengths),
+        }
+    }
+
+    /// Copies rows from a device.
+    pub fn from_device(ragged: Ragged) -> Self {
+        let [_, width] = ragged.values.dims();
+        Self {
+            lengths: ragged.offsets.lengths(),
+            values: sandhi_nn::weights::host(ragged.values),
+            width,
+        }
+    }
+
+    /// The sequences one by one, row-major.
+    pub fn sequences(&self) -> impl Iterator<Item = &[f32]> {
+        let mut start = 0;
+        self.lengths.iter().map(move |&n| {
+            let span = &self.values[start..start + n * self.width];
+            start += n * self.width;
+            span
+        })
+    }
+}
+
+/// Encoder and CTC head as one module.
+#[derive(Module, Debug)]
+pub struct CtcNet {
+    /// The speech encoder.
+    pub encoder: Encoder,
+    /// Symbol scores.
+    pub head: CtcHead,
+}
+
+/// A speech foundation model.
+#[derive(Debug, Clone)]
+pub struct SpeechModel {
+    /// The front end's settings.
+    pub features: FeatureConfig,
+    /// The encoder's settings.
+    pub encoder: EncoderConfig,
+    /// The head's settings.
+    pub ctc: CtcHeadConfig,
+    /// What the head's symbols mean.
+    pub symbols: Characters,
+    /// The weights.
+    pub net: CtcNet,
+    extractor: FeatureExtractor,
+}
+
+impl SpeechModel {
+    /// Joins weights and settings.
+    pub fn new(
+        features: FeatureConfig,
+        encoder: EncoderConfig,
+        ctc: CtcHeadConfig,
+        symbols: Characters,
+        net: CtcNet,
+    ) -> Self {
+        let extractor = FeatureExtractor::new(features.clone());
+        Self { features, encoder, ctc, symbols, net, extractor }
+    }
+
+    /// Features of 16 kHz samples.
+    ///
+    /// # Errors
+    ///
+    /// When the extractor refuses the samples (none at all, or not finite).
+    pub fn extract(&self, samples: &[f32]) -> Result<Features, sandhi_data::features::Error> {
+        self.extractor.compute(samples)
+    }
+
+    /// Encoder frames of several utterances.
+    pub fn encode(&self, features: &HostRagged) -> HostRagged {
+        let device = self.net.head_device();
+        let frames = self.net.encoder.forward(&features.to_device(&device), Dropout::OFF);
+        HostRagged::from_device(frames)
+    }
+
+    /// Normalized log-probabilities of the symbols, for encoder frames.
+    pub fn ctc_log_probs(&self, frames: &HostRagged) -> HostRagged {
+        let device = self.net.head_device();
+        let logits = self.net.head.forward(&frames.to_device(&device));
+        let mut host = HostRagged::from_device(logits);
+        for row in host.values.chunks_mut(host.width) {
+            sandhi_align::ctc::log_softmax(row);
+        }
+        host
+    }
+
+    /// Greedy CTC transcripts.
+    pub fn transcribe(&self, frames: &HostRagged) -> Vec<String> {
+        let log_probs = self.ctc_log_probs(frames);
+        let width = log_probs.width;
+        log_probs
+            .sequences()
+            .map(|rows| {
+                let ids = sandhi_align::ctc::greedy(rows, width, 0);
+                self.symbols.decode(&ids).unwrap_or_default()
+            })
+            .collect()
+    }
+
+    /// Width of the frames.
+    pub fn d_encoder(&self) -> usize {
+        self.encoder.d_encoder()
+    }
+
+    /// Encoder frames a second.
+    pub fn frame_rate_hz(&self) -> f64 {
+        100.0 / self.encoder.stride() as f64
+    }
+}
+
+impl CtcNet {
+    /// Device of the weights.
+    pub fn head_device(&self) -> Device {
+        self.devices().into_iter().next().expect("a model has parameters")
+    }
+}
+
+/// A text foundation model.
+#[derive(Debug, Clone)]
+pub struct TextModel {
+    /// The transformer's settings.
+    pub config: TransformerConfig,
+    /// The weights.
+    pub lm: CausalLm,
+    /// Tokenizer and template.
+    pub chat: Chat,
+}
+
+/// A connector between two foundation models.
+#[derive(Debug, Clone)]
+pub struct ConnectorModel {
+    /// The speech side.
+    pub speech: SpeechModel,
+    /// The text side.
+    pub text: TextModel,
+    /// The connector's settings.
+    pub config: ConnectorConfig,
+    /// The weights between them.
+    pub connector: Connector,
+}
+
+impl ConnectorModel {
+    /// Vectors of the language model's embedding space, for encoder frames.
+    pub fn vectors(&self, frames: &HostRagged) -> Ragged {
+        let frames = frames.to_device(&self.text.lm.device());
+        self.connector.forward(&ConnectorInput { frames }, Dropout::OFF).vectors
+    }
+
+    /// Widths that the connector joins.
+    pub fn widths(&self) -> Widths {
+        Widths { d_encoder: self.speech.d_encoder(), d_model: self.text.config.d_model }
+    }
+}

@@ -1,0 +1,477 @@
+//! Recipes: an experiment as a TOML file.
+//!
+//! ```text
+//! slm.toml ─ extends ─> base.toml ─ merged ─ --set a.b=c ─ parsed ─> Recipe ─ resolve ─> Plan
+//! ```
+//!
+//! A recipe says what the file says and nothing is looked up; [`crate::plan`] resolves it. Every
+//! unknown key, wrong type and missing field is reported, all at once.
+
+mod read;
+
+use std::collections::BTreeMap;
+
+use sandhi_data::{features::FeatureConfig, language::Language, speech::Domain};
+use sandhi_nn::{
+    connector::ConnectorConfig,
+    encoder::{CtcHeadConfig, EncoderConfig},
+    transformer::TransformerConfig,
+};
+use serde::{Deserialize, Serialize};
+
+pub use self::read::{Error, Overrides, Problems, read, read_str};
+
+/// An experiment as written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the row in tables.
+    pub name: String,
+    /// What it shows, in a sentence.
+    #[serde(default)]
+    pub about: String,
+    /// Every random stream of the run derives from it.
+    pub seed: u64,
+    /// A row that sees what it would not have in use (transcripts, lengths, boundaries) says so.
+    #[serde(default)]
+    pub oracle: bool,
+    /// Folders that the command line gives with `--path name=DIR`; sources write `$name/…`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub paths: BTreeMap<String, String>,
+    /// What is trained.
+    pub model: ModelConfig,
+    /// Stages in order. The model carries over; the optimizer and the data do not.
+    #[serde(rename = "stage", default)]
+    pub stages: Vec<StageConfig>,
+    /// What is measured at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<EvalConfig>,
+}
+
+/// The `[model]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ModelConfig {
+    /// A speech encoder with a CTC head: the speech foundation model.
+    Ctc(CtcModelConfig),
+    /// A language model: the text foundation model.
+    Text(TextModelConfig),
+    /// Encoder, connector, language model.
+    Connector(ConnectorModelConfig),
+}
+
+/// `kind = "ctc"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CtcModelConfig {
+    /// The front end.
+    pub features: FeatureConfig,
+    /// The encoder.
+    pub encoder: EncoderConfig,
+    /// The head.
+    pub ctc: CtcHeadConfig,
+}
+
+/// `kind = "text"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextModelConfig {
+    /// The tokenizer to train.
+    pub tokenizer: TokenizerConfig,
+    /// The transformer.
+    pub language_model: TransformerConfig,
+}
+
+/// Byte-level BPE, trained on the text of the first stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerConfig {
+    /// Tokens, markers included. More tokens make fewer pieces a word.
+    pub vocab_size: usize,
+    /// Documents that the merges are learned from.
+    #[serde(default = "default_tokenizer_documents")]
+    pub n_documents: usize,
+}
+
+fn default_tokenizer_documents() -> usize {
+    20_000
+}
+
+/// `kind = "connector"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectorModelConfig {
+    /// The speech foundation model, frozen unless a stage trains it.
+    pub encoder: BaseConfig,
+    /// The text foundation model, frozen unless a stage trains it.
+    pub language_model: BaseConfig,
+    /// What joins them.
+    pub connector: ConnectorConfig,
+}
+
+/// Where a foundation model comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case", deny_unknown_fields)]
+pub enum BaseConfig {
+    /// A model directory.
+    Directory {
+        /// Relative to the recipe's file.
+        path: String,
+    },
+    /// Sizes only: such a recipe can be planned, not trained.
+    Declared {
+        /// What it stands for.
+        name: String,
+        /// Parameters, heads included.
+        n_parameters: u64,
+        /// Width of its frames or embeddings.
+        width: usize,
+        /// Frames or tokens a second, for what is planned from it.
+        #[serde(default)]
+        rate_hz: f64,
+    },
+}
+
+/// One `[[stage]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageConfig {
+    /// Unique in the recipe.
+    pub name: String,
+    /// Optimizer steps, after accumulation.
+    pub steps: u64,
+    /// Name prefixes of the parameters that are trained, e.g. `["connector"]`; all when `["*"]`.
+    pub trainable: Vec<String>,
+    /// What is learned from.
+    #[serde(rename = "data")]
+    pub sources: Vec<SourceConfig>,
+    /// How batches are made.
+    pub batch: BatchConfig,
+    /// How parameters move.
+    pub optimizer: OptimizerConfig,
+    /// Weights of the losses.
+    #[serde(default)]
+    pub loss: LossConfig,
+    /// Masks over features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec_augment: Option<sandhi_data::augment::SpecAugmentConfig>,
+    /// Probability that an entry of a residual branch falls out.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Steps between measurements on the dev half; 0 measures at the end only.
+    #[serde(default)]
+    pub eval_every: u64,
+    /// Items measured then.
+    #[serde(default = "default_eval_items")]
+    pub eval_items: usize,
+    /// Steps between checkpoints; 0 saves at the end only.
+    #[serde(default)]
+    pub checkpoint_every: u64,
+}
+
+fn default_eval_items() -> usize {
+    64
+}
+
+/// Weights of the losses of a stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossConfig {
+    /// Cross-entropy of the answer.
+    pub cross_entropy: f64,
+    /// Weight of a prompt token against an answer token; text models only.
+    pub prompt: f64,
+    /// CTC of the transcript; CTC models only.
+    pub ctc: f64,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self { cross_entropy: 1.0, prompt: 0.0, ctc: 1.0 }
+    }
+}
+
+/// One `[[stage.data]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "source", rename_all = "snake_case")]
+pub enum SourceConfig {
+    /// Spoken items of Microworld.
+    Microworld(MicroworldSource),
+    /// Spoken sentences for the encoder's pre-training, in the `wild` domain.
+    Wild(WildSource),
+    /// Text of Microworld for the language model.
+    Documents(DocumentsSource),
+    /// Utterances of a manifest.
+    Manifest(ManifestSource),
+    /// Plain text files, a document a paragraph.
+    Text(TextSource),
+    /// Letters, digits and number words, spelled at random.
+    Spelling(SpellingSource),
+}
+
+/// `source = "microworld"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MicroworldSource {
+    /// Task names, e.g. `transcribe`, `translate_de`.
+    pub tasks: Vec<String>,
+    /// Languages that are spoken.
+    #[serde(default = "english")]
+    pub languages: Vec<Language>,
+    /// How it sounds.
+    pub domain: Domain,
+    /// Items of each task and language.
+    pub n: usize,
+}
+
+fn english() -> Vec<Language> {
+    vec![Language::English]
+}
+
+/// `source = "wild"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WildSource {
+    /// How it sounds; `wild` unless a control says otherwise.
+    #[serde(default = "wild")]
+    pub domain: Domain,
+    /// Sentences of each language.
+    pub n: BTreeMap<Language, usize>,
+}
+
+fn wild() -> Domain {
+    Domain::Wild
+}
+
+/// `source = "documents"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DocumentsSource {
+    /// Documents.
+    pub n: usize,
+}
+
+/// `source = "manifest"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestSource {
+    /// A manifest of ours; `$name` stands for a folder of `--path`.
+    pub path: String,
+    /// Speeds at which every utterance is heard besides its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub speeds: Vec<f64>,
+    /// Instructions to draw from when the model is a connector model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instructions: Vec<String>,
+    /// As text only: the transcripts train a language model.
+    #[serde(default = "one")]
+    pub repeat: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// `source = "text"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextSource {
+    /// A file or a folder of `.txt` and `.md` files.
+    pub path: String,
+    /// Longest document, in characters; longer paragraphs are cut at sentences.
+    #[serde(default = "default_text_length")]
+    pub max_chars: usize,
+    /// Upper-cased and without punctuation, as transcripts of speech corpora are.
+    #[serde(default)]
+    pub transcript_style: bool,
+}
+
+fn default_text_length() -> usize {
+    400
+}
+
+/// `source = "spelling"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpellingSource {
+    /// Documents.
+    pub n: usize,
+}
+
+/// How batches are made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Items of a batch at most.
+    pub max_items: usize,
+    /// Sum of the items' lengths at most: seconds of audio, or tokens of text.
+    pub max_length: f64,
+    /// Batches whose gradients are added before a step.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Replicas of the model, each on a thread; a step's batches are dealt among them.
+    #[serde(default = "one")]
+    pub replicas: usize,
+}
+
+/// AdamW (Loshchilov and Hutter, 2019) and its schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    #[serde(default = "default_beta1")]
+    pub beta1: f64,
+    /// Decay of the second moment.
+    #[serde(default = "default_beta2")]
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    #[serde(default = "default_eps")]
+    pub eps: f64,
+    /// Decoupled decay of matrices; norms, biases and embeddings do not decay.
+    #[serde(default = "default_decay")]
+    pub weight_decay: f64,
+    /// Largest global gradient norm; larger ones are scaled down to it.
+    #[serde(default = "default_clip")]
+    pub clip: f64,
+    /// Steps over which the rate rises from 0.
+    #[serde(default)]
+    pub warmup: u64,
+    /// How the rate falls afterwards.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Non-finite losses or gradients in a row after which the run stops.
+    #[serde(default = "default_patience")]
+    pub nonfinite_patience: u64,
+}
+
+fn default_beta1() -> f64 {
+    0.9
+}
+fn default_beta2() -> f64 {
+    0.98
+}
+fn default_eps() -> f64 {
+    1e-8
+}
+fn default_decay() -> f64 {
+    0.01
+}
+fn default_clip() -> f64 {
+    1.0
+}
+fn default_patience() -> u64 {
+    5
+}
+
+/// How the learning rate falls after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Schedule {
+    /// Half a cosine down to `floor` times the highest rate.
+    Cosine {
+        /// Share of the highest rate that remains at the end.
+        #[serde(default)]
+        floor: f64,
+    },
+    /// A straight line down to `floor` times the highest rate.
+    Linear {
+        /// Share of the highest rate that remains at the end.
+        #[serde(default)]
+        floor: f64,
+    },
+    /// Warm-up, stable, decay: constant, then a straight line to 0 over the last `decay` share.
+    Wsd {
+        /// Share of the steps that the decay takes.
+        decay: f64,
+    },
+    /// Does not fall.
+    Constant {},
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self::Cosine { floor: 0.0 }
+    }
+}
+
+impl Schedule {
+    /// The rate's share of its maximum at `step` (from 0) of `steps`, `warmup` steps rising.
+    pub fn factor(self, step: u64, steps: u64, warmup: u64) -> f64 {
+        if step < warmup {
+            return (step + 1) as f64 / warmup as f64;
+        }
+        let progress = (step - warmup) as f64 / (steps - warmup).max(1) as f64;
+        match self {
+            Self::Cosine { floor } => {
+                floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+            }
+            Self::Linear { floor } => floor + (1.0 - floor) * (1.0 - progress),
+            Self::Wsd { decay } if progress > 1.0 - decay => (1.0 - progress) / decay,
+            Self::Wsd { .. } | Self::Constant {} => 1.0,
+        }
+    }
+}
+
+/// The `[eval]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Task names; all that the model can do when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<String>,
+    /// Domains; all when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<String>,
+    /// Items a cell.
+    pub n: usize,
+    /// `dev` while something is tuned, `test` once.
+    #[serde(default = "default_half")]
+    pub half: Half,
+    /// Longest answer, in tokens.
+    #[serde(default = "default_max_tokens")]
+    pub max_tokens: usize,
+    /// A manifest to transcribe instead of Microworld.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+}
+
+fn default_max_tokens() -> usize {
+    64
+}
+
+fn default_half() -> Half {
+    Half::Test
+}
+
+/// Which half of the evaluation data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Half {
+    /// For tuning.
+    Dev,
+    /// Opened once.
+    Test,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_rise_and_fall() {
+        let cosine = Schedule::Cosine { floor: 0.1 };
+        assert_eq!(cosine.factor(0, 100, 10), 0.1);
+        assert_eq!(cosine.factor(9, 100, 10), 1.0);
+        assert_eq!(cosine.factor(10, 100, 10), 1.0);
+        // Half of the way: the mean of 1 and the floor.
+        assert!((cosine.factor(55, 100, 10) - 0.55).abs() < 1e-12);
+        assert!((cosine.factor(100, 100, 10) - 0.1).abs() < 1e-12);
+        let wsd = Schedule::Wsd { decay: 0.2 };
+        assert_eq!(wsd.factor(79, 100, 0), 1.0);
+        assert!((wsd.factor(90, 100, 0) - 0.5).abs() < 1e-12);
+        assert_eq!(Schedule::Linear { floor: 0.0 }.factor(75, 100, 0), 0.25);
+        assert_eq!(Schedule::Constant {}.factor(75, 100, 0), 1.0);
+    }
+}
