@@ -3,7 +3,9 @@
 //! Nothing here names a tensor type, reads the environment or the clock; randomness enters as a
 //! seed from which each consumer derives a stream of its own by name ([`rng`]).
 
+pub mod audio;
 pub mod batch;
+pub mod features;
 pub mod language;
 pub mod rng;
 pub mod score;

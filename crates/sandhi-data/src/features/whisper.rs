@@ -1,0 +1,172 @@
+//! Whisper's log-mel spectrogram, as `transformers`' `WhisperFeatureExtractor` computes it.
+//!
+//! ```text
+//! samples   ..........................................      16 kHz
+//! frame t         [---- 400 ----]                           centered at 160 t, reflected at the ends
+//!                 Hann, FFT 400, |.|²  ─ 201 bins ─ Slaney mel ─ log10(max(., 1e-10))
+//! all frames      max(., largest - 8), then (. + 4) / 4
+//! ```
+//!
+//! Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (arXiv 2212.04356); constants
+//! as in the two public implementations. A centered transform of `n` samples has `1 + n / 160` frames; Whisper
+//! drops the last one, so there are `n / 160` (rounded down).
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Error, Features,
+    edges::reflect,
+    mel::MelBank,
+    spectrum::{Buffers, Spectrum},
+};
+
+/// Samples of a frame, and length of the transform: 25 ms.
+const N_FFT: usize = 400;
+/// Samples between frames: 10 ms.
+const HOP: usize = 160;
+/// Samples of the padded form: 30 s.
+const N_PADDED: usize = 480_000;
+/// The least power, before the logarithm.
+const FLOOR: f32 = 1e-10;
+
+/// `kind = "whisper"` in a recipe's feature table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WhisperConfig {
+    /// Mel filters per frame: 80 for Whisper up to large-v2, 128 from large-v3 on.
+    pub n_mels: usize,
+    /// Pad with silence to 30 s, which the original encoder needs: 3,000 frames whatever the
+    /// length, and longer input is an error. Otherwise `n_samples / 160` frames.
+    pub pad_to_30_s: bool,
+}
+
+impl Default for WhisperConfig {
+    fn default() -> Self {
+        Self { n_mels: 80, pad_to_30_s: false }
+    }
+}
+
+/// The tables of one configuration.
+pub(super) struct Whisper {
+    spectrum: Spectrum<f32>,
+    mel: MelBank,
+    pad: bool,
+}
+
+impl Whisper {
+    pub(super) fn new(config: &WhisperConfig) -> Result<Self, Error> {
+        if !(1..=N_FFT / 2).contains(&config.n_mels) {
+            return Err(Error::Mels { found: config.n_mels, max: N_FFT / 2 });
+        }
+        // Periodic: the period is the window's length, not one less.
+        let hann = |i| 0.5 - 0.5 * (std::f64::consts::TAU * f64::from(i) / N_FFT as f64).cos();
+        let window = (0..N_FFT as u32).map(|i| hann(i) as f32).collect();
+        let spectrum = Spectrum::new(window, N_FFT);
+        let mel = MelBank::slaney(config.n_mels, spectrum.n_bins(), 8_000.0);
+        Ok(Self { spectrum, mel, pad: config.pad_to_30_s })
+    }
+
+    pub(super) fn buffers(&self) -> Buffers<f32> {
+        self.spectrum.buffers()
+    }
+
+    pub(super) fn n_mels(&self) -> usize {
+        self.mel.n_mels()
+    }
+
+    /// Frames for `n_samples`.
+    pub(super) fn n_frames(&self, n_samples: usize) -> Result<usize, Error> {
+        match (self.pad, n_samples) {
+            (_, 0) => Err(Error::NoSamples),
+            (true, N_PADDED..) if n_samples > N_PADDED => {
+                Err(Error::TooLong { n_samples, max: N_PADDED })
+            }
+            (true, _) => Ok(N_PADDED / HOP),
+            (false, ..HOP) => Err(Error::TooShort { n_samples, min: HOP }),
+            (false, _) => Ok(n_samples / HOP),
+        }
+    }
+
+    /// The features of one utterance at 16 kHz.
+    pub(super) fn compute(
+        &self,
+        samples: &[f32],
+        work: &mut Buffers<f32>,
+    ) -> Result<Features, Error> {
+        let n_frames = self.n_frames(samples.len())?;
+        let n_mels = self.n_mels();
+        // Behind the samples there are zeros up to here, then the reflection of all that.
+        let n_total = if self.pad { N_PADDED } else { samples.len() };
+
+        let mut values = vec![FLOOR; n_frames * n_mels];
+        for (frame_idx, row) in values.chunks_exact_mut(n_mels).enumerate() {
+            let start = (frame_idx * HOP) as isize - (N_FFT / 2) as isize;
+            if self.is_silent_padding(start, samples.len(), n_total) {
+                continue;
+            }
+            self.load(samples, start, n_total, &mut work.frame[..N_FFT]);
+            self.spectrum.power(work);
+            self.mel.apply(&work.power, row);
+        }
+
+        let mut largest = f32::NEG_INFINITY;
+        for x in &mut values {
+            *x = x.max(FLOOR).log10();
+            largest = largest.max(*x);
+        }
+        for x in &mut values {
+            *x = (x.max(largest - 8.0) + 4.0) / 4.0;
+        }
+        Ok(Features { values, n_frames, n_mels })
+    }
+
+    /// Whether a frame touches nothing but padding, also in the reflection behind the end.
+    fn is_silent_padding(&self, start: isize, n_samples: usize, n_total: usize) -> bool {
+        let n_behind = (start + N_FFT as isize - n_total as isize).max(0);
+        self.pad
+            && start >= n_samples as isize
+            && n_total as isize - 1 - n_behind >= n_samples as isize
+    }
+
+    /// Copies the frame that starts at `start`, reflecting at both ends.
+    fn load(&self, samples: &[f32], start: isize, n_total: usize, frame: &mut [f32]) {
+        let inside = usize::try_from(start).ok().and_then(|s| samples.get(s..s + N_FFT));
+        if let Some(inside) = inside {
+            frame.copy_from_slice(inside);
+            return;
+        }
+        for (i, x) in frame.iter_mut().enumerate() {
+            let source = reflect(start + i as isize, n_total);
+            *x = samples.get(source).copied().unwrap_or(0.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_the_floor() {
+        // log10(1e-10) = -10 everywhere, so nothing is cut at -18, and (-10 + 4) / 4 = -1.5.
+        for pad_to_30_s in [false, true] {
+            let whisper = Whisper::new(&WhisperConfig { n_mels: 80, pad_to_30_s }).unwrap();
+            let features = whisper.compute(&[0.0; 1_600], &mut whisper.buffers()).unwrap();
+            assert_eq!(features.n_frames, if pad_to_30_s { 3_000 } else { 10 });
+            assert!(features.values.iter().all(|&x| x == -1.5));
+        }
+    }
+
+    #[test]
+    fn padding_that_is_skipped_equals_padding_that_is_computed() {
+        let whisper = Whisper::new(&WhisperConfig { n_mels: 80, pad_to_30_s: true }).unwrap();
+        let mut work = whisper.buffers();
+        for n_samples in [1, 150, 479_700, 479_801, 479_999, 480_000] {
+            let mut samples: Vec<f32> = (0..n_samples).map(|i| (i as f32 * 0.3).sin()).collect();
+            let short = whisper.compute(&samples, &mut work).unwrap();
+            samples.resize(N_PADDED, 0.0);
+            let full = whisper.compute(&samples, &mut work).unwrap();
+            assert_eq!(short, full, "{n_samples} samples");
+        }
+    }
+}
