@@ -11,6 +11,8 @@
 pub mod pack;
 mod store;
 
+pub(crate) use self::store::{from_host, to_host};
+
 use burn::prelude::*;
 use sandhi_data::{
     features::{FeatureConfig, FeatureExtractor, Features},

@@ -213,6 +213,9 @@ pub enum SourceConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MicroworldSource {
+    /// Share of the batches; by the number of items when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
     /// Task names, e.g. `transcribe`, `translate_de`.
     pub tasks: Vec<String>,
     /// Languages that are spoken.
@@ -232,6 +235,9 @@ fn english() -> Vec<Language> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WildSource {
+    /// Share of the batches; by the number of items when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
     /// How it sounds; `wild` unless a control says otherwise.
     #[serde(default = "wild")]
     pub domain: Domain,
@@ -247,6 +253,9 @@ fn wild() -> Domain {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DocumentsSource {
+    /// Share of the batches; by the number of items when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
     /// Documents.
     pub n: usize,
 }
@@ -255,6 +264,9 @@ pub struct DocumentsSource {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestSource {
+    /// Share of the batches; by the number of items when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
     /// A manifest of ours; `$name` stands for a folder of `--path`.
     pub path: String,
     /// Speeds at which every utterance is heard besides its own.
@@ -276,6 +288,9 @@ fn one() -> usize {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextSource {
+    /// Share of the batches; by the number of items when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
     /// A file or a folder of `.txt` and `.md` files.
     pub path: String,
     /// Longest document, in characters; longer paragraphs are cut at sentences.
@@ -294,6 +309,9 @@ fn default_text_length() -> usize {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpellingSource {
+    /// Share of the batches; by the number of items when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
     /// Documents.
     pub n: usize,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sandhi_data::{augment::SpecAugmentConfig, features::Features, rng::Stream};
-use sandhi_nn::ops;
+use sandhi_nn::{encoder::EncoderConfig, ops};
 
 use super::learner::{CtcBatch, Heard, SpeechBatch, SpokenItem, TextBatch, TextItem};
 use crate::model::HostRagged;
@@ -44,8 +44,8 @@ pub struct CtcDataset {
     pub items: Vec<(Utterance, Vec<u32>)>,
     /// Width of the features.
     pub n_mels: usize,
-    /// CTC steps for a number of feature frames.
-    pub n_steps: fn(usize, usize) -> usize,
+    /// The encoder, for its length.
+    pub encoder: EncoderConfig,
     /// CTC steps per encoder frame.
     pub steps_per_frame: usize,
     /// Masks, if any.
@@ -77,7 +77,7 @@ impl Dataset for CtcDataset {
             .iter()
             .zip(&targets)
             .map(|(&n, target)| {
-                ops::ctc_feasible((self.n_steps)(n, self.steps_per_frame), target)
+                ops::ctc_feasible(self.encoder.length(n).bound() * self.steps_per_frame, target)
             })
             .collect();
         CtcBatch {

@@ -1,0 +1,625 @@
+//! Training: one loop for every model.
+//!
+//! ```text
+//! sources ─ Mixture ─ Prefetch ─ batches ─┐
+//!                                         ├─ gradients ─ clip ─ AdamW ─┐
+//! model ──────────────────────────────────┘                            └─> model
+//! every step: metrics.jsonl, event file     now and then: dev loss, listening gap, checkpoint
+//! ```
+//!
+//! The state of a run is: parameters, optimizer moments, stage and step, the position in every
+//! source. Dropout and augmentation are functions of seed, step and item, so nothing random has a
+//! state. A run killed at any instant goes on from its last checkpoint with the same losses to the
+//! last bit.
+
+pub mod dataset;
+pub mod learner;
+pub mod optimizer;
+pub mod step;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use burn::prelude::*;
+use sandhi_data::{
+    batch::{self, BucketConfig, BucketPlan, Mixture, MixtureState, Prefetch, Sampler},
+    rng::stream,
+};
+use sandhi_nn::{
+    transformer::Dropout,
+    weights::{self, ParameterInfo, Weights},
+};
+use serde::{Deserialize, Serialize};
+
+use self::{
+    dataset::Dataset,
+    learner::Learner,
+    optimizer::{AdamW, gradient_norm},
+    step::{Losses, gradients, losses, total_size},
+};
+use crate::{
+    checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
+    log::{self, EventWriter, MetricsLog},
+    model::{HostRagged, fingerprint},
+    recipe::StageConfig,
+};
+
+/// What can go wrong while training.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The metrics cannot be written.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// Batches cannot be made.
+    #[error("stage {stage}, data[{source_idx}]: {error}")]
+    Batches {
+        /// The stage.
+        stage: String,
+        /// Index of the source.
+        source_idx: usize,
+        /// Why.
+        error: batch::Error,
+    },
+    /// The mixture cannot be made, or its saved position is of other data.
+    #[error("stage {stage}: {error}")]
+    Mixture {
+        /// The stage.
+        stage: String,
+        /// Why.
+        error: batch::Error,
+    },
+    /// A loader panicked.
+    #[error("stage {stage}: loading a batch failed: {why}")]
+    Load {
+        /// The stage.
+        stage: String,
+        /// What it said.
+        why: String,
+    },
+    /// `trainable` names nothing.
+    #[error("stage {stage}: trainable {pattern:?} matches no parameter; the model has {modules}")]
+    NothingTrained {
+        /// The stage.
+        stage: String,
+        /// The entry.
+        pattern: String,
+        /// What it could have been.
+        modules: String,
+    },
+    /// Losses stopped being numbers.
+    #[error(
+        "stage {stage}: {n} steps in a row had a loss or gradient that is not finite; the batches are in {dir}"
+    )]
+    NonFinite {
+        /// The stage.
+        stage: String,
+        /// How many.
+        n: u64,
+        /// Where their indices were written.
+        dir: PathBuf,
+    },
+    /// The optimizer's state is not that of the model.
+    #[error("{0}")]
+    State(String),
+}
+
+/// What a training run tells while it runs, and what stops it. The binary draws progress bars and
+/// listens for Ctrl-C with this; tests stay silent.
+pub trait Monitor {
+    /// Seconds from any origin; libraries have no clock.
+    fn now_s(&self) -> f64;
+    /// Seconds since 1970.
+    fn wall_s(&self) -> f64;
+    /// A clock for the loader's threads.
+    fn clock(&self) -> Box<dyn Fn() -> f64 + Send>;
+    /// Whether to save and stop after this step.
+    fn stopping(&self) -> bool;
+    /// A stage begins at a step.
+    fn stage(&mut self, name: &str, first_step: u64, n_steps: u64);
+    /// A step is done.
+    fn step(&mut self, report: &StepReport);
+    /// The dev half was measured.
+    fn measured(&mut self, step: u64, measurement: &Measurement);
+    /// Something worth a line.
+    fn note(&mut self, line: &str);
+}
+
+/// One line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepReport {
+    /// Steps done in this stage; not repeated in the line, which has it already.
+    #[serde(skip)]
+    pub step: u64,
+    /// Steps of this stage.
+    #[serde(skip)]
+    pub n_steps: u64,
+    /// Weighted sum of the losses.
+    pub loss: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Global norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Rows through the model.
+    pub tokens: usize,
+    /// Items.
+    pub items: usize,
+    /// Rows a second.
+    pub tokens_per_s: f64,
+    /// Hours of audio an hour.
+    pub audio_h_per_h: f64,
+    /// Share of the step's time that was spent waiting for data.
+    pub data_wait: f64,
+    /// Seconds that the step took.
+    pub step_s: f64,
+    /// False when a loss or gradient was not finite and the step was skipped.
+    pub finite: bool,
+    /// Pass over each source.
+    pub epochs: Vec<u64>,
+}
+
+/// Losses on the dev half.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measurement {
+    /// Loss with the right audio.
+    pub dev_loss: f64,
+    /// Loss with another utterance's audio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dev_loss_mismatched: Option<f64>,
+    /// The difference: 0 when the model ignores the audio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listening_gap: Option<f64>,
+}
+
+/// Where a run stands; `state.json` of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// Index of the stage.
+    pub stage: usize,
+    /// Its name.
+    pub stage_name: String,
+    /// Steps done in it.
+    pub step: u64,
+    /// Steps done in all stages.
+    pub global_step: u64,
+    /// Updates of the optimizer in this stage.
+    pub n_updates: u64,
+    /// Position in the sources; none before the first step.
+    pub data: Option<MixtureState>,
+    /// Steps skipped so far because something was not finite, and how many of them in a row.
+    pub nonfinite: (u64, u64),
+}
+
+/// A run directory and what all its stages share.
+pub struct Run<'a> {
+    /// The directory.
+    pub dir: &'a Path,
+    /// Seed of the recipe.
+    pub seed: u64,
+    /// Whom to tell.
+    pub monitor: &'a mut dyn Monitor,
+    /// Names of parameters that some stage trains; these are what checkpoints hold.
+    pub kept: Vec<String>,
+}
+
+/// How a stage ended.
+#[derive(Debug)]
+pub enum Outcome<L> {
+    /// All steps are done.
+    Done(L),
+    /// The monitor asked to stop; the run is saved.
+    Interrupted(L),
+}
+
+/// Whether a parameter's name is covered by the patterns of `trainable`.
+pub fn is_trained(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|pattern| {
+        pattern == "*"
+            || name
+                .strip_prefix(pattern.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
+}
+
+/// The place of the checkpoints of a run.
+pub fn checkpoints(run_dir: &Path) -> PathBuf {
+    run_dir.join("checkpoints")
+}
+
+/// Opens the newest checkpoint of a run.
+///
+/// # Errors
+///
+/// When it is not whole.
+pub fn latest(run_dir: &Path) -> Result<Option<(RunState, Checkpoint)>, Error> {
+    let Some(dir) = checkpoint::latest(&checkpoints(run_dir))? else { return Ok(None) };
+    let checkpoint = Checkpoint::open(&dir)?;
+    Ok(Some((checkpoint.json("state.json")?, checkpoint)))
+}
+
+impl Run<'_> {
+    fn keeps(&self, info: &ParameterInfo) -> bool {
+        is_trained(&self.kept, &info.name)
+    }
+
+    /// A text that changes with the structure of the model and with its frozen weights.
+    fn fingerprint<L: Learner>(&self, model: &L) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for info in weights::parameters(model) {
+            hasher.update(format!("{}{:?}", info.name, info.shape).as_bytes());
+        }
+        let frozen: Weights = weights::weights(model)
+            .into_iter()
+            .filter(|(name, _)| !is_trained(&self.kept, name))
+            .collect();
+        for (name, tensor) in frozen {
+            hasher.update(name.as_bytes());
+            hasher.update(bytemuck::cast_slice(&tensor.values));
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
+    }
+
+    /// Puts a checkpoint's parameters into a model.
+    ///
+    /// # Errors
+    ///
+    /// When the checkpoint is of another model.
+    pub fn restore<L: Learner>(&self, model: L, checkpoint: &Checkpoint) -> Result<L, Error> {
+        checkpoint.expect_fingerprint(&self.fingerprint(&model))?;
+        let stored = crate::model::from_host(checkpoint.tensors("model.safetensors")?);
+        weights::load_where(model, &stored, |info| self.keeps(info))
+            .map_err(|mismatch| Error::State(format!("{}: {mismatch}", checkpoint.dir().display())))
+    }
+
+    fn save<L: Learner>(
+        &self,
+        model: &L,
+        optimizer: &AdamW,
+        state: &RunState,
+        fingerprint: &str,
+    ) -> Result<(), Error> {
+        let root = checkpoints(self.dir);
+        let mut writer = CheckpointWriter::create(&checkpoint::step_dir(&root, state.global_step))?;
+        writer.fingerprint(fingerprint);
+        let kept: Weights = weights::weights(model)
+            .into_iter()
+            .filter(|(name, _)| is_trained(&self.kept, name))
+            .collect();
+        let none = std::collections::BTreeMap::new();
+        writer.tensors("model.safetensors", &crate::model::to_host(kept), Dtype::F32, &none)?;
+        let moments = crate::model::to_host(optimizer.state());
+        writer.tensors("optimizer.safetensors", &moments, Dtype::F32, &none)?;
+        writer.json("state.json", state)?;
+        writer.finish()?;
+        checkpoint::prune(&root, 2)?;
+        Ok(())
+    }
+
+    /// Trains one stage. `resume` continues in the middle of it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub fn stage<L, D>(
+        &mut self,
+        model: L,
+        sources: Vec<(Option<f64>, D)>,
+        dev: Option<&D>,
+        stage: &StageConfig,
+        mut state: RunState,
+        resume: Option<&Checkpoint>,
+    ) -> Result<Outcome<L>, Error>
+    where
+        L: Learner,
+        D: Dataset<Batch = L::Batch>,
+    {
+        let mut model = self.freeze(model, stage)?;
+        let device = model.devices().into_iter().next().expect("a model has parameters").inner();
+        let mark = self.fingerprint(&model);
+        let mut optimizer = match resume {
+            None => AdamW::default(),
+            Some(checkpoint) => {
+                let moments = crate::model::from_host(checkpoint.tensors("optimizer.safetensors")?);
+                AdamW::resume(moments, state.n_updates, &device).map_err(Error::State)?
+            }
+        };
+        let seed = stream(self.seed, &format!("stage {}", stage.name));
+        let (mixture, sources) = mixture(sources, stage, seed, state.data.clone())?;
+        let mut batches = prefetch(mixture, sources, seed, self.monitor.clock());
+
+        let metrics_path = self.dir.join("metrics.jsonl");
+        let mut metrics = if metrics_path.exists() {
+            MetricsLog::resume(&metrics_path, &stage.name, state.step)?
+        } else {
+            MetricsLog::create(&metrics_path)?
+        };
+        let mut events = EventWriter::create(
+            &self.dir.join("events"),
+            self.monitor.wall_s(),
+            Some(state.global_step + 1),
+        )?;
+        let dev_batches = dev.map(|dev| dev_batches(dev, stage)).unwrap_or_default();
+        self.monitor.stage(&stage.name, state.step, stage.steps);
+        if state.step == 0 {
+            self.measure(&model, &dev_batches, stage, &state, &mut metrics, &mut events)?;
+        }
+
+        let mut waited = batches.wait_s();
+        while state.step < stage.steps {
+            let began = self.monitor.now_s();
+            let mut parts = Vec::with_capacity(stage.batch.accumulate);
+            let mut drawn = Vec::with_capacity(stage.batch.accumulate);
+            for _ in 0..stage.batch.accumulate {
+                let (step, batch) = batches
+                    .next()
+                    .expect("a mixture has no end")
+                    .map_err(|e| Error::Load { stage: stage.name.clone(), why: e.to_string() })?;
+                parts.push(batch);
+                drawn.push(step);
+            }
+            let key = stream(seed, &format!("dropout {}", state.step));
+            let (loss, grads) = gradients(&model, &parts, &stage.loss, stage.batch.replicas, |i| {
+                Dropout::new(stage.dropout, stream(key, &format!("batch {i}")))
+            });
+            let norm = gradient_norm(&model, &grads);
+            let finite = loss.total.is_finite() && norm.is_finite();
+            let warmup = stage.optimizer.warmup;
+            let lr = stage.optimizer.lr
+                * stage.optimizer.schedule.factor(state.step, stage.steps, warmup);
+            if finite {
+                let clip = stage.optimizer.clip;
+                let scale = if norm > clip { clip / norm } else { 1.0 };
+                model = optimizer.step(model, grads, &stage.optimizer, lr, scale);
+                state.nonfinite.1 = 0;
+            } else {
+                self.keep_nonfinite(stage, &state, &drawn, &loss, norm)?;
+                state.nonfinite = (state.nonfinite.0 + 1, state.nonfinite.1 + 1);
+            }
+            state.step += 1;
+            state.global_step += 1;
+            state.n_updates = optimizer.n_updates();
+            state.data = drawn.pop().map(|step| step.after);
+
+            let took = (self.monitor.now_s() - began).max(1e-9);
+            let size = total_size(&parts, &stage.loss);
+            let report = StepReport {
+                step: state.step,
+                n_steps: stage.steps,
+                loss: loss.total,
+                lr,
+                grad_norm: norm,
+                tokens: size.n_tokens,
+                items: size.n_items,
+                tokens_per_s: size.n_tokens as f64 / took,
+                audio_h_per_h: size.audio_s / took,
+                data_wait: (batches.wait_s() - waited) / took,
+                step_s: took,
+                finite,
+                epochs: state
+                    .data
+                    .as_ref()
+                    .map(|data| data.sources.iter().map(|s| s.epoch).collect())
+                    .unwrap_or_default(),
+            };
+            waited = batches.wait_s();
+            metrics.append(&stage.name, state.step, &report)?;
+            let scalars = [
+                ("train/loss", report.loss as f32),
+                ("train/lr", lr as f32),
+                ("train/grad_norm", norm as f32),
+                ("train/tokens_per_s", report.tokens_per_s as f32),
+                ("train/data_wait", report.data_wait as f32),
+            ];
+            events.scalars(state.global_step, self.monitor.wall_s(), &scalars)?;
+            self.monitor.step(&report);
+            if state.nonfinite.1 >= stage.optimizer.nonfinite_patience {
+                return Err(Error::NonFinite {
+                    stage: stage.name.clone(),
+                    n: state.nonfinite.1,
+                    dir: self.dir.join("nonfinite"),
+                });
+            }
+
+            let last = state.step == stage.steps;
+            let due = |every: u64| every > 0 && state.step.is_multiple_of(every);
+            if last || due(stage.eval_every) {
+                self.measure(&model, &dev_batches, stage, &state, &mut metrics, &mut events)?;
+            }
+            if !last && (due(stage.checkpoint_every) || self.monitor.stopping()) {
+                metrics.sync()?;
+                self.save(&model, &optimizer, &state, &mark)?;
+                if self.monitor.stopping() {
+                    return Ok(Outcome::Interrupted(model));
+                }
+            }
+        }
+        // The stage is over: what follows starts with a fresh optimizer and its own data.
+        metrics.sync()?;
+        let next = RunState {
+            stage: state.stage + 1,
+            stage_name: String::new(),
+            step: 0,
+            n_updates: 0,
+            data: None,
+            ..state
+        };
+        self.save(&model, &AdamW::default(), &next, &mark)?;
+        Ok(Outcome::Done(model))
+    }
+
+    fn freeze<L: Learner>(&mut self, model: L, stage: &StageConfig) -> Result<L, Error> {
+        let infos = weights::parameters(&model);
+        for pattern in &stage.trainable {
+            let one = std::slice::from_ref(pattern);
+            if !infos.iter().any(|info| is_trained(one, &info.name)) {
+                let mut modules: Vec<&str> =
+                    infos.iter().filter_map(|info| info.name.split('.').next()).collect();
+                modules.dedup();
+                return Err(Error::NothingTrained {
+                    stage: stage.name.clone(),
+                    pattern: pattern.clone(),
+                    modules: modules.join(", "),
+                });
+            }
+        }
+        let trained: usize = infos
+            .iter()
+            .filter(|info| is_trained(&stage.trainable, &info.name))
+            .map(ParameterInfo::n_values)
+            .sum();
+        let total: usize = infos.iter().map(ParameterInfo::n_values).sum();
+        self.monitor.note(&format!(
+            "stage {}: {trained} of {total} parameters learn ({:.1} %)",
+            stage.name,
+            100.0 * trained as f64 / total.max(1) as f64
+        ));
+        Ok(weights::set_trained(model, |name| is_trained(&stage.trainable, name)))
+    }
+
+    fn measure<L: Learner>(
+        &mut self,
+        model: &L,
+        batches: &[(L::Batch, Option<L::Batch>)],
+        stage: &StageConfig,
+        state: &RunState,
+        metrics: &mut MetricsLog,
+        events: &mut EventWriter,
+    ) -> Result<(), Error> {
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let model = model.valid();
+        // Batches one by one, so that nothing is held twice; the counts are those of all of them.
+        let mean = |pick: &dyn Fn(&(L::Batch, Option<L::Batch>)) -> Option<f64>| {
+            let values: Option<Vec<f64>> = batches.iter().map(pick).collect();
+            values.map(|v| v.iter().sum::<f64>() / v.len() as f64)
+        };
+        let one = |batch: &L::Batch| losses(&model, std::slice::from_ref(batch), &stage.loss).total;
+        let dev_loss = mean(&|(batch, _)| Some(one(batch))).unwrap_or(f64::NAN);
+        let dev_loss_mismatched = mean(&|(_, other)| other.as_ref().map(&one));
+        let measurement = Measurement {
+            dev_loss,
+            dev_loss_mismatched,
+            listening_gap: dev_loss_mismatched.map(|other| other - dev_loss),
+        };
+        metrics.append(&stage.name, state.step, &measurement)?;
+        let mut scalars = vec![("dev/loss", dev_loss as f32)];
+        if let Some(gap) = measurement.listening_gap {
+            scalars.push(("dev/listening_gap", gap as f32));
+        }
+        events.scalars(state.global_step, self.monitor.wall_s(), &scalars)?;
+        self.monitor.measured(state.step, &measurement);
+        Ok(())
+    }
+
+    /// Writes which items a skipped step was made of.
+    fn keep_nonfinite(
+        &mut self,
+        stage: &StageConfig,
+        state: &RunState,
+        drawn: &[batch::Step],
+        loss: &Losses,
+        norm: f64,
+    ) -> Result<(), Error> {
+        let batches: Vec<_> = drawn
+            .iter()
+            .map(|step| {
+                serde_json::json!({
+                    "source": step.source,
+                    "epoch": step.batch.epoch,
+                    "indices": step.batch.indices,
+                })
+            })
+            .collect();
+        let what = serde_json::json!({
+            "stage": stage.name,
+            "step": state.step + 1,
+            "loss": format!("{}", loss.total),
+            "grad_norm": format!("{norm}"),
+            "batches": batches,
+        });
+        let path = self.dir.join("nonfinite").join(format!("{}-{}.json", stage.name, state.step + 1));
+        let text = serde_json::to_vec_pretty(&what).expect("a JSON value serializes");
+        checkpoint::write_atomically(&path, &text)?;
+        self.monitor.note(&format!(
+            "step {} skipped: loss {} or gradient norm {norm} is not finite; its items are in {}",
+            state.step + 1,
+            loss.total,
+            path.display()
+        ));
+        Ok(())
+    }
+}
+
+/// The dev items in batches, with and without the right audio.
+fn dev_batches<D: Dataset>(dev: &D, stage: &StageConfig) -> Vec<(D::Batch, Option<D::Batch>)> {
+    let n = dev.costs().len().min(stage.eval_items);
+    let indices: Vec<usize> = (0..n).collect();
+    indices
+        .chunks(stage.batch.max_items.max(1))
+        .map(|chunk| (dev.load(chunk, 0), dev.mismatched(chunk)))
+        .collect()
+}
+
+type Sources<D> = Arc<Vec<D>>;
+
+fn mixture<D: Dataset>(
+    sources: Vec<(Option<f64>, D)>,
+    stage: &StageConfig,
+    seed: u64,
+    position: Option<MixtureState>,
+) -> Result<(Mixture, Sources<D>), Error> {
+    let config = BucketConfig {
+        max_cost: (stage.batch.max_length * 1000.0) as u64,
+        max_items: stage.batch.max_items,
+        n_buckets: 8,
+    };
+    let (mut samplers, mut datasets) = (Vec::new(), Vec::new());
+    for (source_idx, (weight, dataset)) in sources.into_iter().enumerate() {
+        let wrong =
+            |error| Error::Batches { stage: stage.name.clone(), source_idx, error };
+        let plan = BucketPlan::new(dataset.costs(), config.clone()).map_err(wrong)?;
+        // Without a weight a source counts by its batches, so that all items are seen equally often.
+        let weight = weight.unwrap_or_else(|| plan.epoch(seed, 0).len() as f64);
+        let sampler = Sampler::new(Arc::new(plan), stream(seed, &format!("source {source_idx}")));
+        samplers.push((weight, sampler));
+        datasets.push(dataset);
+    }
+    let wrong = |error| Error::Mixture { stage: stage.name.clone(), error };
+    let mut mixture = Mixture::new(samplers, stream(seed, "mixture")).map_err(wrong)?;
+    if let Some(position) = position {
+        mixture = mixture.resume(position).map_err(wrong)?;
+    }
+    Ok((mixture, Arc::new(datasets)))
+}
+
+fn prefetch<D: Dataset>(
+    mut mixture: Mixture,
+    sources: Sources<D>,
+    seed: u64,
+    clock: Box<dyn Fn() -> f64 + Send>,
+) -> Prefetch<(batch::Step, D::Batch), std::convert::Infallible>
+where
+    D::Batch: Send + 'static,
+{
+    let steps = std::iter::from_fn(move || Some(mixture.next_step()));
+    Prefetch::new(steps, 1, 4, clock, move |step: batch::Step| {
+        let name = format!("augment {} {}", step.source, step.batch.epoch);
+        let batch = sources[step.source].load(&step.batch.indices, stream(seed, &name));
+        Ok((step, batch))
+    })
+}
+
+/// Copies rows for tests and caches.
+pub fn rows(packed: &HostRagged) -> Vec<Arc<[f32]>> {
+    packed.sequences().map(Arc::from).collect()
+}
+
+/// A hash of a module's weights.
+pub fn weights_hash<M: Module>(module: &M) -> String {
+    fingerprint(module)
+}
