@@ -19,6 +19,8 @@
 
 mod activation;
 mod attention;
+mod blocks;
+mod bridge;
 mod convolution;
 mod cross_entropy;
 mod ctc;
@@ -27,6 +29,9 @@ mod norm;
 mod optimizer;
 mod rotary;
 mod rows;
+mod simd;
+#[cfg(test)]
+mod testing;
 
 pub use activation::{gelu, gelu_tanh, glu, silu, swiglu};
 pub use attention::{AttentionLayout, Mask, ragged_attention};

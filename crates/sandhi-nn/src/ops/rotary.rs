@@ -1,7 +1,16 @@
 //! Rotary position embedding (arXiv 2104.09864) in the layout of Hugging Face's Llama, where
 //! component `i` of a head turns together with component `i + d_head / 2`.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::tensor::{Device, Tensor, TensorData};
+use burn_flex::FlexTensor;
+
+use super::{
+    blocks::{for_each_block, rows_per_block},
+    bridge::{Kernel, apply1, dims2, is_fused, owned, unique_values},
+    simd::{mul_add, vectorized},
+};
 
 /// Turns each pair of components of each head by an angle that grows with the row's position:
 /// `position * theta^(-2 i / d_head)` for pair `i`.
@@ -21,7 +30,14 @@ pub fn rotary(x: Tensor<2>, positions: &[usize], n_heads: usize, theta: f64) -> 
         n_heads > 0 && width % (2 * n_heads) == 0,
         "rows of {width} do not divide into {n_heads} heads of even width"
     );
-    composed(x, positions, n_heads, theta)
+    if is_fused(&x) {
+        let half = width / n_heads / 2;
+        let n_positions = positions.iter().max().map_or(0, |last| last + 1);
+        let table = Table::shared(theta, half, n_positions);
+        apply1(x, Rotary { table, positions: positions.into() })
+    } else {
+        composed(x, positions, n_heads, theta)
+    }
 }
 
 fn composed(x: Tensor<2>, positions: &[usize], n_heads: usize, theta: f64) -> Tensor<2> {
@@ -41,18 +57,149 @@ fn composed(x: Tensor<2>, positions: &[usize], n_heads: usize, theta: f64) -> Te
 
 /// Cosines and sines of all angles, each `[n_rows, 1, half]`.
 fn tables(positions: &[usize], half: usize, theta: f64, device: &Device) -> (Tensor<3>, Tensor<3>) {
-    let mut cos = Vec::with_capacity(positions.len() * half);
-    let mut sin = Vec::with_capacity(positions.len() * half);
-    for &position in positions {
-        for i in 0..half {
-            let angle = position as f64 * theta.powf(-(i as f64) / half as f64);
-            cos.push(angle.cos() as f32);
-            sin.push(angle.sin() as f32);
+    let (cos, sin) = positions
+        .iter()
+        .flat_map(|&position| (0..half).map(move |i| cos_sin(position, i, half, theta)))
+        .unzip();
+    let shape = [positions.len(), 1, half];
+    let upload = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
+    (upload(cos), upload(sin))
+}
+
+fn cos_sin(position: usize, i: usize, half: usize, theta: f64) -> (f32, f32) {
+    let (sin, cos) = (position as f64 * theta.powf(-(i as f64) / half as f64)).sin_cos();
+    (cos as f32, sin as f32)
+}
+
+/// Cosines, then sines, of the angles of each position: `[n_positions, 2 * half]`.
+#[derive(Debug)]
+struct Table {
+    theta: f64,
+    half: usize,
+    values: Vec<f32>,
+}
+
+impl Table {
+    /// The table of at least `n_positions`. Tables are functions of their arguments, so one is kept
+    /// for all calls and grown by doubling.
+    fn shared(theta: f64, half: usize, n_positions: usize) -> Arc<Self> {
+        static TABLES: Mutex<Vec<Arc<Table>>> = Mutex::new(Vec::new());
+        let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = tables
+            .iter()
+            .position(|table| table.theta.to_bits() == theta.to_bits() && table.half == half);
+        if let Some(found) = found
+            && tables[found].values.len() >= n_positions * 2 * half
+        {
+            return tables[found].clone();
+        }
+        let n_positions = n_positions.next_power_of_two().max(512);
+        let mut values = Vec::with_capacity(n_positions * 2 * half);
+        for position in 0..n_positions {
+            values.extend((0..half).map(|i| cos_sin(position, i, half, theta).0));
+            values.extend((0..half).map(|i| cos_sin(position, i, half, theta).1));
+        }
+        let table = Arc::new(Self { theta, half, values });
+        match found {
+            Some(found) => tables[found] = table.clone(),
+            None => tables.push(table.clone()),
+        }
+        table
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Rotary {
+    table: Arc<Table>,
+    positions: Arc<[usize]>,
+}
+
+impl Rotary {
+    /// Turns all rows, back when `sign` is -1.
+    fn turn(&self, x: FlexTensor, sign: f32) -> FlexTensor {
+        let mut x = owned(x);
+        let [_, width] = dims2(&x);
+        let d_head = 2 * self.table.half;
+        let block = rows_per_block(width);
+        let rows = unique_values(&mut x).expect("owned above");
+        for_each_block(rows, block * width.max(1), |block_idx, rows| {
+            let positions = &self.positions[block_idx * block..];
+            for (row, position) in rows.chunks_exact_mut(width).zip(positions) {
+                turn_row(row, &self.table.values[position * d_head..][..d_head], sign);
+            }
+        });
+        x
+    }
+}
+
+impl Kernel<1> for Rotary {
+    type Saved = ();
+
+    fn forward(&self, [x]: [FlexTensor; 1]) -> (FlexTensor, ()) {
+        (self.turn(x, 1.0), ())
+    }
+
+    fn backward(&self, (): (), gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        [Some(self.turn(gradient, -1.0))]
+    }
+}
+
+vectorized! {
+    fn turn_row(row: &mut [f32], table: &[f32], sign: f32) {
+        let (cos, sin) = table.split_at(table.len() / 2);
+        for head in row.chunks_exact_mut(table.len()) {
+            let (a, b) = head.split_at_mut(cos.len());
+            for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+                let sin = sign * sin;
+                (*a, *b) =
+                    (mul_add::<FMA>(*a, *cos, -*b * sin), mul_add::<FMA>(*b, *cos, *a * sin));
+            }
         }
     }
-    let shape = [positions.len(), 1, half];
-    (
-        Tensor::from_data(TensorData::new(cos, shape), device),
-        Tensor::from_data(TensorData::new(sin, shape), device),
-    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{Case, cpu, random, to_vec};
+
+    #[test]
+    fn fused_equals_composed() {
+        for (n_rows, n_heads, d_head) in [(1, 1, 2), (7, 3, 8), (130, 6, 64), (0, 2, 4)] {
+            let positions: Vec<usize> = (0..n_rows).map(|i| (i * 37) % 700).collect();
+            Case::new().input(random([n_rows, n_heads * d_head], 1)).check(
+                |t| rotary(t.rows(0), &positions, n_heads, 1e4),
+                |t| composed(t.rows(0), &positions, n_heads, 1e4),
+            );
+        }
+    }
+
+    #[test]
+    fn gradient_matches_differences() {
+        Case::new()
+            .input(random([3, 8], 1))
+            .check_differences(|t| rotary(t.rows(0), &[0, 2, 5], 2, 100.0));
+    }
+
+    #[test]
+    fn position_one_turns_the_first_pair_by_one_radian() {
+        // With d_head 4 the pairs are (0, 2) and (1, 3), turned by 1 and theta^(-1/2) = 0.1.
+        let x = Tensor::<2>::from_floats([[1.0, 1.0, 0.0, 0.0]], &cpu());
+        let out = to_vec(rotary(x, &[1], 1, 100.0));
+        let expected = [1.0_f32.cos(), 0.1_f32.cos(), 1.0_f32.sin(), 0.1_f32.sin()];
+        for (value, expected) in out.iter().zip(expected) {
+            assert!((value - expected).abs() < 1e-7);
+        }
+    }
+
+    #[test]
+    fn products_depend_on_the_distance_only() {
+        let (q, k) = (random([1, 64], 1), random([1, 64], 2));
+        let product = |at_q: usize, at_k: usize| {
+            let q = to_vec(rotary(q.tensor(&cpu()), &[at_q], 1, 1e4));
+            let k = to_vec(rotary(k.tensor(&cpu()), &[at_k], 1, 1e4));
+            q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>()
+        };
+        assert!((product(3, 1) - product(2003, 2001)).abs() < 1e-3);
+    }
 }
