@@ -7,6 +7,7 @@ pub mod audio;
 pub mod batch;
 pub mod features;
 pub mod language;
+pub mod microworld;
 pub mod rng;
 pub mod score;
 pub mod text;

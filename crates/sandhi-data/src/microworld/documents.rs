@@ -1,0 +1,142 @@
+//! What the language model is pre-trained on: stories, facts, sentences, and chats of every task.
+//!
+//! ```text
+//! plain   a story with its right ending · facts in paraphrase · sentences in one of three languages
+//! chat    instruction, transcript where the speech will be, answer: every task, every wording
+//! ```
+//!
+//! Training split only, except that plain sentences draw on all words of the lexicon (a language model
+//! knows the words that an evaluation calls unseen, not the templates).
+
+use super::sentences::{Frames, all_words, draw, split_of};
+use super::tasks::{self, Item, Task, Wordings};
+use super::{Level, Split, Style, almanac, biasing, stories};
+use crate::language::Language;
+use crate::rng::Stream;
+use serde::{Deserialize, Serialize};
+
+/// One document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Document {
+    /// Running text.
+    Plain(String),
+    /// An exchange; the transcript stands in the place of the speech.
+    Chat(Item),
+}
+
+/// The endless stream of [`super::Microworld::documents`].
+#[derive(Debug, Clone)]
+pub struct Documents {
+    rng: Stream,
+}
+
+/// The weights of what a document is, of 100.
+const STORY: usize = 22;
+const FACTS: usize = 10;
+const SENTENCES: usize = 13;
+
+/// The weights of a chat's task; translation draws its target.
+#[rustfmt::skip]
+const CHATS: [(Task, usize); 14] = [
+    (Task::Transcribe, 8),
+    (Task::Translate { to: Language::English }, 11), (Task::Translate { to: Language::German }, 9), (Task::Translate { to: Language::Spanish }, 9),
+    (Task::FirstWord, 4), (Task::NamePerson, 4), (Task::LastWord, 4), (Task::NamePlace, 4), (Task::UpperCase, 7),
+    (Task::AnswerQuestion, 16), (Task::Dialogue, 6), (Task::Continue, 8), (Task::Biasing, 5), (Task::FactChoice, 5),
+];
+
+impl Documents {
+    pub(super) fn new(rng: Stream) -> Self {
+        Self { rng }
+    }
+
+    fn document(&mut self) -> Option<Document> {
+        let kind = self.rng.below(100);
+        Some(if kind < STORY {
+            Document::Plain(self.story()?)
+        } else if kind < STORY + FACTS {
+            Document::Plain(self.facts())
+        } else if kind < STORY + FACTS + SENTENCES {
+            Document::Plain(self.sentences())
+        } else {
+            Document::Chat(self.chat()?)
+        })
+    }
+
+    fn story(&mut self) -> Option<String> {
+        let level = *self.rng.pick(&Level::ALL);
+        let (story, _) = stories::draw_story(Split::Train, Style::Seen, level, &mut self.rng)?;
+        Some(format!("{} {}", story.text(), story.endings[story.right]))
+    }
+
+    fn facts(&mut self) -> String {
+        let n = 2 + self.rng.below(4);
+        let texts: Vec<&str> = (0..n)
+            .map(|_| {
+                let fact = self.rng.pick(almanac::facts());
+                self.rng.pick(&fact.paraphrases).as_str()
+            })
+            .collect();
+        texts.join(" ")
+    }
+
+    fn sentences(&mut self) -> String {
+        let language = *self.rng.pick(&Language::ALL);
+        let n = 2 + self.rng.below(4);
+        let mut text = String::new();
+        for _ in 0..n {
+            let derivation = loop {
+                let derivation = draw(all_words(), Frames::Plain, &mut self.rng);
+                if split_of(&derivation.key(), Style::Seen) == Split::Train {
+                    break derivation;
+                }
+            };
+            derivation.write(language, &mut text);
+        }
+        text
+    }
+
+    fn chat(&mut self) -> Option<Item> {
+        let total: usize = CHATS.iter().map(|(_, weight)| weight).sum();
+        let mut at = self.rng.below(total);
+        let mut task = Task::Transcribe;
+        for (candidate, weight) in CHATS {
+            if at < weight {
+                task = candidate;
+                break;
+            }
+            at -= weight;
+        }
+        if task == Task::Biasing {
+            return self.biasing();
+        }
+        let languages: Vec<Language> =
+            Language::ALL.into_iter().filter(|language| task.speaks(*language)).collect();
+        let language = *self.rng.pick(&languages);
+        tasks::draw(task, language, Split::Train, Style::Seen, Wordings::All, None, &mut self.rng)
+    }
+
+    /// Every other text has the name misspelt, as if misheard; the list sets it right.
+    fn biasing(&mut self) -> Option<Item> {
+        let n_phrases = *self.rng.pick(&[0, 2, 3, 5, 8, 10, 15, 20]);
+        let mut item = biasing::draw(n_phrases, Split::Train, Wordings::All, &mut self.rng)?;
+        if n_phrases > 0 && self.rng.chance(0.5) {
+            let name = item.entities[0].clone();
+            item.spoken = item.spoken.replacen(&name, &biasing::misheard(&name, &mut self.rng), 1);
+        }
+        Some(item)
+    }
+}
+
+impl Iterator for Documents {
+    type Item = Document;
+
+    fn next(&mut self) -> Option<Document> {
+        loop {
+            // A draw that finds nothing is as good as never made.
+            if let Some(document) = self.document() {
+                return Some(document);
+            }
+        }
+    }
+}
