@@ -25,6 +25,8 @@ mod convolution;
 mod cross_entropy;
 mod ctc;
 mod dropout;
+mod linear;
+mod matrix;
 mod norm;
 mod optimizer;
 mod rotary;
@@ -39,10 +41,11 @@ pub use convolution::{depthwise_conv, unfold};
 pub use cross_entropy::cross_entropy;
 pub use ctc::{ctc_feasible, ctc_loss};
 pub use dropout::{dropout, dropout_rows};
+pub use linear::linear;
 pub use norm::{layer_norm, rms_norm};
 pub use optimizer::{AdamStep, adamw, sum_squares};
 pub use rotary::rotary;
-pub use rows::{embedding, linear, write_rows};
+pub use rows::{embedding, write_rows};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

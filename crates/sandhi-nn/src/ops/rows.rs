@@ -1,37 +1,8 @@
-//! Matrix products and moves of whole rows.
+//! Moves of whole rows: looking them up, and writing them into a cache.
 
 use burn::tensor::{IndexingUpdateOp, Tensor};
 
 use super::index_tensor;
-
-/// `x weight + bias`, with a product of never fewer than two rows.
-///
-/// A product of one row takes another path through the processor's matrix code and differs in its
-/// last bits; a second row of zeros, cut off afterwards, keeps a batch of one equal to a batch of
-/// many.
-///
-/// # Shapes
-///
-/// - `x`: `[n_rows, d_in]`
-/// - `weight`: `[d_in, d_out]`
-/// - `bias`: `[d_out]`
-/// - output: `[n_rows, d_out]`
-pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let [n_rows, d_in] = x.dims();
-    let [_, d_out] = weight.dims();
-    let product = match n_rows {
-        0 => return Tensor::zeros([0, d_out], (&x.device(), x.dtype())),
-        1 => {
-            let zero = Tensor::zeros([1, d_in], (&x.device(), x.dtype()));
-            Tensor::cat(vec![x, zero], 0).matmul(weight).narrow(0, 0, 1)
-        }
-        _ => x.matmul(weight),
-    };
-    match bias {
-        Some(bias) => product + bias.unsqueeze(),
-        None => product,
-    }
-}
 
 /// The rows of `weight` at `ids`.
 ///

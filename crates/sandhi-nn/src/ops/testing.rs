@@ -33,7 +33,7 @@ impl Matrix {
         Tensor::from_data(TensorData::new(self.values.clone(), self.shape), device)
     }
 
-    fn rows(&self, rows: std::ops::Range<usize>) -> Self {
+    pub(crate) fn rows(&self, rows: std::ops::Range<usize>) -> Self {
         let width = self.shape[1];
         Self {
             values: self.values[rows.start * width..rows.end * width].to_vec(),
@@ -153,7 +153,7 @@ impl Case {
 
     fn compare(&self, values: &[f32], expected: &[f32], what: &str) {
         assert_eq!(values.len(), expected.len(), "{what}");
-        let size = expected.iter().fold(1e-2_f32, |size, value| size.max(value.abs()));
+        let size = expected.iter().fold(0.1_f32, |size, value| size.max(value.abs()));
         for (i, (value, expected)) in values.iter().zip(expected).enumerate() {
             assert!(
                 (value - expected).abs() <= self.tolerance * size,

@@ -12,10 +12,14 @@
 //!          b2               x  x  x
 //! ```
 
+mod fused;
+
 use std::{ops::Range, sync::Arc};
 
 use burn::tensor::{Bool, Device, Tensor, TensorData, activation};
 
+use self::fused::Attention;
+use super::bridge::{apply3, is_fused};
 use crate::ragged::Offsets;
 
 /// Which keys a query may see.
@@ -133,7 +137,11 @@ pub fn ragged_attention(
     layout: &AttentionLayout,
 ) -> Tensor<2> {
     layout.check(q.dims(), k.dims(), v.dims());
-    composed(q, k, v, layout)
+    if [&q, &k, &v].into_iter().all(is_fused) {
+        apply3(q, k, v, Attention { layout: layout.clone() })
+    } else {
+        composed(q, k, v, layout)
+    }
 }
 
 fn composed(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, layout: &AttentionLayout) -> Tensor<2> {
@@ -204,4 +212,170 @@ fn hidden(
         mask[query_idx * n_keys..][visible].fill(false);
     }
     Tensor::from_data(TensorData::new(mask, [1, n_queries, n_keys]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{Case, Matrix, cpu, random, to_vec};
+
+    /// Sequences as (queries, keys), packed one after the other.
+    fn layout(
+        heads: [usize; 2],
+        d_head: usize,
+        lengths: &[(usize, usize)],
+        mask: Mask,
+    ) -> AttentionLayout {
+        let (queries, keys): (Vec<_>, Vec<_>) = lengths.iter().copied().unzip();
+        AttentionLayout {
+            n_heads: heads[0],
+            n_kv_heads: heads[1],
+            d_head,
+            queries: Offsets::from_lengths(&queries).iter().collect(),
+            keys: Offsets::from_lengths(&keys).iter().collect(),
+            mask,
+        }
+    }
+
+    fn case(layout: &AttentionLayout) -> Case {
+        let rows = |ranges: &[Range<usize>]| ranges.iter().map(|r| r.end).max().unwrap_or(0);
+        let kv = [rows(&layout.keys), layout.n_kv_heads * layout.d_head];
+        Case::new()
+            .input(random([rows(&layout.queries), layout.n_heads * layout.d_head], 1))
+            .vector(random(kv, 2))
+            .vector(random(kv, 3))
+    }
+
+    fn check(layout: &AttentionLayout) {
+        case(layout).tolerance(1e-4).check(
+            |t| ragged_attention(t.rows(0), t.rows(1), t.rows(2), layout),
+            |t| composed(t.rows(0), t.rows(1), t.rows(2), layout),
+        );
+    }
+
+    #[test]
+    fn fused_equals_composed() {
+        let lengths = [(1, 1), (0, 0), (5, 5), (1, 7), (3, 9), (150, 150)];
+        for mask in [Mask::Full, Mask::Causal, Mask::Window(1), Mask::Window(4), Mask::Window(200)]
+        {
+            for heads in [[1, 1], [4, 4], [4, 2], [6, 1]] {
+                check(&layout(heads, 8, &lengths, mask));
+            }
+            check(&layout([2, 2], 64, &[(260, 300)], mask));
+        }
+        // Queries and keys of unrelated sequences: more queries than keys.
+        check(&layout([4, 2], 8, &[(7, 3), (2, 5)], Mask::Full));
+    }
+
+    #[test]
+    fn rows_outside_every_sequence_and_queries_without_keys_give_zeros() {
+        let mut layout = layout([2, 1], 4, &[(2, 2), (3, 0), (1, 2)], Mask::Full);
+        layout.queries = [1..3, 4..7, 8..9].into();
+        layout.keys = [0..2, 2..2, 3..5].into();
+        let device = cpu();
+        let q = random([10, 8], 1).tensor(&device);
+        let kv = random([6, 4], 2).tensor(&device);
+        let out = to_vec(ragged_attention(q.clone(), kv.clone(), kv.clone(), &layout));
+        let expected = to_vec(composed(q, kv.clone(), kv, &layout));
+        for (row_idx, (row, expected)) in out.chunks(8).zip(expected.chunks(8)).enumerate() {
+            let seen = [1, 2, 8].contains(&row_idx);
+            assert_eq!(row.iter().any(|&value| value != 0.0), seen, "row {row_idx}");
+            assert!(row.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "row {row_idx}");
+        }
+    }
+
+    #[test]
+    fn sequences_may_share_keys() {
+        let mut shared = layout([4, 2], 8, &[(3, 6), (2, 8)], Mask::Causal);
+        shared.keys = [0..6, 0..8].into();
+        check(&shared);
+    }
+
+    #[test]
+    fn gradients_match_differences() {
+        for mask in [Mask::Full, Mask::Causal, Mask::Window(2)] {
+            let layout = layout([2, 1], 2, &[(3, 3), (2, 4)], mask);
+            case(&layout)
+                .check_differences(|t| ragged_attention(t.rows(0), t.rows(1), t.rows(2), &layout));
+        }
+    }
+
+    #[test]
+    fn equal_scores_average_the_values_seen() {
+        // Queries of 0 weigh all they see equally: means of 1, of 1 and 3, and of 1, 3 and 8.
+        let q = Tensor::<2>::zeros([3, 1], &cpu());
+        let k = Tensor::<2>::from_floats([[5.0], [-2.0], [9.0]], &cpu());
+        let v = Tensor::<2>::from_floats([[1.0], [3.0], [8.0]], &cpu());
+        let attend = |mask| {
+            let layout = layout([1, 1], 1, &[(3, 3)], mask);
+            to_vec(ragged_attention(q.clone(), k.clone(), v.clone(), &layout))
+        };
+        assert_eq!(attend(Mask::Causal), [1.0, 2.0, 4.0]);
+        assert_eq!(attend(Mask::Window(2)), [1.0, 2.0, 5.5]);
+        assert_eq!(attend(Mask::Full), [4.0, 4.0, 4.0]);
+    }
+
+    #[test]
+    fn a_sequence_does_not_know_its_batch() {
+        let lengths = [(1, 1), (9, 9), (140, 140), (2, 60), (1, 33), (31, 31)];
+        for mask in [Mask::Full, Mask::Causal, Mask::Window(16)] {
+            let whole = layout([4, 2], 16, &lengths, mask);
+            let [n_queries, n_keys] = [&whole.queries, &whole.keys].map(|r| r.last().unwrap().end);
+            let (q, k, v) =
+                (random([n_queries, 64], 1), random([n_keys, 32], 2), random([n_keys, 32], 3));
+            let gradients = |q: &Matrix, k: &Matrix, v: &Matrix, layout: &AttentionLayout| {
+                let device = cpu().autodiff();
+                let leaves = [q, k, v].map(|x| x.tensor(&device).require_grad());
+                let [q, k, v] = leaves.clone();
+                let out = ragged_attention(q, k, v, layout);
+                let grads = (out.clone() * out.clone()).sum().backward();
+                let mut all = vec![to_vec(out.inner())];
+                all.extend(leaves.map(|leaf| to_vec(leaf.grad(&grads).unwrap())));
+                all
+            };
+            let together = gradients(&q, &k, &v, &whole);
+            for (i, &length) in lengths.iter().enumerate() {
+                let (queries, keys) = (whole.queries[i].clone(), whole.keys[i].clone());
+                let alone = gradients(
+                    &q.rows(queries.clone()),
+                    &k.rows(keys.clone()),
+                    &v.rows(keys.clone()),
+                    &layout([4, 2], 16, &[length], mask),
+                );
+                let rows = [queries.clone(), queries, keys.clone(), keys];
+                for (((alone, together), rows), width) in
+                    alone.iter().zip(&together).zip(rows).zip([64, 64, 32, 32])
+                {
+                    let together = &together[rows.start * width..rows.end * width];
+                    assert!(
+                        alone.iter().zip(together).all(|(a, b)| a.to_bits() == b.to_bits()),
+                        "sequence {i} with {mask:?} differs"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit() {
+        let layout = layout([6, 3], 32, &[(200, 200), (70, 90)], Mask::Causal);
+        let run = || {
+            let device = cpu().autodiff();
+            let leaves = [[270, 192], [290, 96], [290, 96]]
+                .map(|shape| random(shape, 5).tensor(&device).require_grad());
+            let [q, k, v] = leaves.clone();
+            let grads = ragged_attention(q, k, v, &layout).powi_scalar(2).sum().backward();
+            leaves.map(|leaf| to_vec(leaf.grad(&grads).unwrap()))
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert!(pool.install(run) == run());
+    }
+
+    #[test]
+    #[should_panic(expected = "cannot be the last")]
+    fn more_causal_queries_than_keys_are_refused() {
+        let layout = layout([1, 1], 2, &[(3, 2)], Mask::Causal);
+        let x = |n| Tensor::<2>::zeros([n, 2], &cpu());
+        ragged_attention(x(3), x(2), x(2), &layout);
+    }
 }
