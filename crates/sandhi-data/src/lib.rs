@@ -3,10 +3,12 @@
 //! Nothing here names a tensor type, reads the environment or the clock; randomness enters as a
 //! seed from which each consumer derives a stream of its own by name ([`rng`]).
 
+pub mod alignment;
 pub mod audio;
 pub mod batch;
 pub mod features;
 pub mod language;
+pub mod manifest;
 pub mod microworld;
 pub mod rng;
 pub mod score;
