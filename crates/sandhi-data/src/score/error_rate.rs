@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Edit, Error, align, check_lengths, edit::intern, is_space};
+use super::{Bootstrap, Edit, Error, Interval, align, check_lengths, edit::intern, is_space};
 
 /// How often each kind of edit occurs in one alignment, or in a sum of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -76,6 +76,12 @@ impl std::ops::Add for EditCounts {
     }
 }
 
+impl std::ops::AddAssign for EditCounts {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
 impl std::iter::Sum for EditCounts {
     fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
         counts.fold(Self::default(), std::ops::Add::add)
@@ -117,6 +123,21 @@ impl ErrorRate {
             n_hypothesis: total.n_hypothesis(),
             per_utterance,
         }
+    }
+
+    /// A bootstrap interval of the rate over utterances.
+    pub fn interval(&self, bootstrap: &Bootstrap) -> Interval {
+        bootstrap.interval(&self.per_utterance, |counts| counts.rate())
+    }
+
+    /// A paired bootstrap interval of this rate minus another on the same utterances.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LengthMismatch`] when the two are not rates of the same number of utterances.
+    pub fn difference(&self, other: &Self, bootstrap: &Bootstrap) -> Result<Interval, Error> {
+        let rate = |counts: &EditCounts| counts.rate();
+        bootstrap.paired(&self.per_utterance, &other.per_utterance, rate)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, check_lengths, is_space};
+use super::{Bootstrap, Error, Interval, check_lengths, is_space};
 
 /// The share of right answers with the evidence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -11,6 +11,16 @@ pub struct ExactMatch {
     pub rate: f64,
     /// Which utterances match, in order.
     pub per_utterance: Vec<bool>,
+}
+
+impl ExactMatch {
+    /// A bootstrap interval of the rate over utterances.
+    pub fn interval(&self, bootstrap: &Bootstrap) -> Interval {
+        bootstrap.statistic(self.per_utterance.len(), |indices| {
+            let n_right = indices.iter().filter(|&&index| self.per_utterance[index]).count();
+            n_right as f64 / indices.len().max(1) as f64
+        })
+    }
 }
 
 /// Compares after trimming white space and joining inner runs of it; case and punctuation count

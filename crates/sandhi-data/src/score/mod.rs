@@ -9,10 +9,16 @@
 //! Every corpus score is a function of a *sum* of per-utterance counts, so that the same counts
 //! serve the value, its interval and a paired comparison of two systems.
 
+mod bleu;
+mod bootstrap;
+mod chrf;
 mod edit;
 mod error_rate;
 mod exact;
 
+pub use bleu::{Bleu, BleuConfig, BleuCounts, BleuTokenizer, Smoothing, bleu};
+pub use bootstrap::{Bootstrap, Interval};
+pub use chrf::{Chrf, ChrfConfig, ChrfCounts, GramCounts, chrf};
 pub use edit::{Edit, align};
 pub use error_rate::{EditCounts, ErrorRate, cer, wer, word_edits, words};
 pub use exact::{ExactMatch, exact_match};
@@ -41,4 +47,9 @@ fn check_lengths(references: usize, hypotheses: usize) -> Result<(), Error> {
 /// White space as Python's `str.split`, `str.strip` and `re` see it: Unicode's and U+001C–001F.
 fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
+}
+
+/// What a signature says of its maker.
+fn version() -> &'static str {
+    concat!("sandhi-", env!("CARGO_PKG_VERSION"))
 }
