@@ -7,6 +7,7 @@ pub mod alignment;
 pub mod audio;
 pub mod batch;
 pub mod features;
+pub mod fuzz;
 pub mod language;
 pub mod manifest;
 pub mod microworld;

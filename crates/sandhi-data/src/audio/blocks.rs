@@ -38,11 +38,21 @@ impl Blocks {
         Self::new(Decoder::open(path)?, sample_rate_hz, block_len)
     }
 
-    pub(super) fn new(
-        decoder: Decoder,
+    /// As [`Blocks::open`] for bytes in memory; `name` stands for the file in messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Blocks::open`].
+    pub fn decode(
+        bytes: Vec<u8>,
+        name: &str,
         sample_rate_hz: u32,
         block_len: usize,
     ) -> Result<Self, Error> {
+        Self::new(Decoder::from_bytes(bytes, name)?, sample_rate_hz, block_len)
+    }
+
+    fn new(decoder: Decoder, sample_rate_hz: u32, block_len: usize) -> Result<Self, Error> {
         let from = decoder.info().sample_rate_hz;
         let resampler = Resampler::new(from, sample_rate_hz, decoder.file())?;
         Ok(Self {
@@ -58,6 +68,12 @@ impl Blocks {
     /// What the file's header says; the rate is the file's own.
     pub fn info(&self) -> &AudioInfo {
         self.decoder.info()
+    }
+
+    /// Samples that the buffers have room for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.decoded.capacity() + self.ready.capacity()
     }
 
     /// Decodes until a block is ready or the stream is over.
