@@ -2,5 +2,6 @@
 
 pub mod checkpoint;
 pub mod log;
+pub mod report;
 pub mod results;
 pub mod tensor;

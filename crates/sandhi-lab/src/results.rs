@@ -22,7 +22,7 @@ use crate::checkpoint::files;
 
 /// Suffix of a metric measured on the language model that reads the transcript.
 pub const TEXT: &str = "_text";
-/// Suffix of a metric measured on the cascade of recogniser and language model.
+/// Suffix of a metric measured on the cascade of recognizer and language model.
 pub const CASCADE: &str = "_cascade";
 /// Suffix of the share of the upper bound that speech recovers.
 pub const RECOVERED: &str = "_recovered";
