@@ -113,3 +113,77 @@ pub fn viterbi_align(
     }
     Ok(spans)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ctc::log_softmax;
+
+    /// Logits that make `path` all but certain.
+    fn sure(path: &[usize], n_symbols: usize) -> Vec<f32> {
+        let mut logits = vec![0.0; path.len() * n_symbols];
+        for (t, &symbol) in path.iter().enumerate() {
+            logits[t * n_symbols + symbol] = 20.0;
+        }
+        logits
+    }
+
+    #[test]
+    fn repeats_join_unless_a_blank_parts_them() {
+        let path = [1, 1, 0, 1, 2, 2, 0, 0, 2];
+        assert_eq!(greedy(&sure(&path, 3), 3, 0).unwrap(), [1, 1, 2, 2]);
+        assert_eq!(greedy(&[], 3, 0).unwrap(), [0_u32; 0]);
+    }
+
+    #[test]
+    fn spans_follow_a_certain_path() {
+        let log_probs = log_softmax(&sure(&[0, 1, 1, 0, 1, 2, 0], 3), 3).unwrap();
+        let spans = viterbi_align(&log_probs, 3, &[1, 1, 2], 0).unwrap();
+        let places: Vec<_> = spans.iter().map(|span| (span.start, span.end)).collect();
+        assert_eq!(places, [(1, 3), (4, 5), (5, 6)]);
+        assert!(spans.iter().all(|span| span.confidence > 0.999));
+    }
+
+    #[test]
+    fn confidence_is_the_mean_probability() {
+        // One frame, probabilities 1/4 and 3/4.
+        let log_probs = [0.75_f32.ln(), 0.25_f32.ln()];
+        let spans = viterbi_align(&log_probs, 2, &[1], 0).unwrap();
+        assert!((spans[0].confidence - 0.25).abs() < 1e-6);
+        assert_eq!(viterbi_align(&[], 2, &[], 0).unwrap(), []);
+    }
+
+    proptest! {
+        #[test]
+        fn spans_are_ordered_and_no_path_is_better(
+            logits in proptest::collection::vec(-4.0_f32..4.0, 18),
+            target in proptest::collection::vec(1_u32..3, 1..4),
+        ) {
+            let log_probs = log_softmax(&logits, 3).unwrap();
+            let spans = viterbi_align(&log_probs, 3, &target, 0).unwrap();
+            let mut path = [0; 6];
+            let mut end = 0;
+            for (span, &symbol) in spans.iter().zip(&target) {
+                prop_assert!(end <= span.start && span.start < span.end && span.end <= 6);
+                end = span.end;
+                path[span.start..span.end].fill(symbol as usize);
+            }
+            let score = |path: &[usize]| -> f32 {
+                path.iter().enumerate().map(|(t, &symbol)| log_probs[t * 3 + symbol]).sum()
+            };
+            let mut best = f32::NEG_INFINITY;
+            for number in 0..3_usize.pow(6) {
+                let other: Vec<usize> = (0..6).map(|t| number / 3_usize.pow(t) % 3).collect();
+                let mut spelled: Vec<u32> = other.iter().map(|&symbol| symbol as u32).collect();
+                spelled.dedup();
+                spelled.retain(|&symbol| symbol != 0);
+                if spelled == target {
+                    best = best.max(score(&other));
+                }
+            }
+            prop_assert!((score(&path) - best).abs() < 1e-4);
+        }
+    }
+}

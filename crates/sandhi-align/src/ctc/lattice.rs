@@ -1,5 +1,7 @@
 //! The forward and backward recursions over the states of a target.
 
+use std::ops::Range;
+
 use super::{Error, check_symbols, is_feasible, n_frames, n_frames_needed};
 
 /// How probable each state is at each frame, given that the path spells the target.
@@ -62,9 +64,56 @@ impl Lattice {
         Self { symbols, skips }
     }
 
+    /// States that a path can be in at `frame`: reachable from the start, and the end from them.
+    fn reachable(&self, frame: usize, n_frames: usize) -> Range<usize> {
+        let n_states = self.symbols.len();
+        n_states.saturating_sub(2 * (n_frames - frame))..n_states.min(2 * frame + 2)
+    }
+
+    /// The log-likelihood alone.
+    pub(super) fn log_likelihood(&self, log_probs: &[f32], n_symbols: usize) -> f64 {
+        let n_states = self.symbols.len();
+        let n_frames = log_probs.len() / n_symbols;
+        if n_frames == 0 {
+            return 0.0;
+        }
+        let mut past = vec![Wide::ZERO; n_states];
+        let mut now = past.clone();
+        for (frame, row) in log_probs.chunks_exact(n_symbols).enumerate() {
+            self.advance(frame, n_frames, row, &past, &mut now);
+            std::mem::swap(&mut past, &mut now);
+            now.fill(Wide::ZERO);
+        }
+        self.total(&past).ln()
+    }
+
+    /// One step of the forward recursion: `now[s] = p(s) (past[s] + past[s - 1] + past[s - 2])`.
+    fn advance(&self, frame: usize, n_frames: usize, row: &[f32], past: &[Wide], now: &mut [Wide]) {
+        for s in self.reachable(frame, n_frames) {
+            let emitted = Wide::exp(row[self.symbols[s]]);
+            if frame == 0 {
+                now[s] = emitted;
+                continue;
+            }
+            let mut sum = past[s];
+            if s >= 1 {
+                sum = sum.plus(past[s - 1]);
+            }
+            if self.skips[s] {
+                sum = sum.plus(past[s - 2]);
+            }
+            now[s] = sum.times(emitted);
+        }
+    }
+
+    /// Paths end in the last blank or the last token.
+    fn total(&self, last: &[Wide]) -> Wide {
+        let n_states = last.len();
+        let end = last[n_states - 1];
+        if n_states >= 2 { end.plus(last[n_states - 2]) } else { end }
+    }
+
     /// The log-likelihood, and the occupancy `[n_frames, n_states]`.
-    ///
-    /// Runs on logarithms: one path's probability can be smaller than any double.
     pub(super) fn forward_backward(&self, log_probs: &[f32], n_symbols: usize) -> (f64, Vec<f64>) {
         let n_states = self.symbols.len();
         let n_frames = log_probs.len() / n_symbols;
@@ -72,59 +121,172 @@ impl Lattice {
             // Only the empty target gets here, and nothing spells nothing with certainty.
             return (0.0, Vec::new());
         }
-        let emit = |t: usize, s: usize| f64::from(log_probs[t * n_symbols + self.symbols[s]]);
+        let row = |frame: usize| &log_probs[frame * n_symbols..][..n_symbols];
 
-        let mut alpha = vec![f64::NEG_INFINITY; n_frames * n_states];
-        for s in 0..n_states.min(2) {
-            alpha[s] = emit(0, s);
+        let mut alpha = vec![Wide::ZERO; n_frames * n_states];
+        self.advance(0, n_frames, row(0), &[], &mut alpha[..n_states]);
+        for frame in 1..n_frames {
+            let (past, now) = alpha[(frame - 1) * n_states..].split_at_mut(n_states);
+            self.advance(frame, n_frames, row(frame), past, &mut now[..n_states]);
         }
-        for t in 1..n_frames {
-            let (past, now) = alpha[(t - 1) * n_states..].split_at_mut(n_states);
-            for s in 0..n_states {
-                let one = if s >= 1 { past[s - 1] } else { f64::NEG_INFINITY };
-                let two = if self.skips[s] { past[s - 2] } else { f64::NEG_INFINITY };
-                now[s] = log_add(past[s], one, two) + emit(t, s);
-            }
-        }
-        let last = &alpha[(n_frames - 1) * n_states..];
-        let before = if n_states >= 2 { last[n_states - 2] } else { f64::NEG_INFINITY };
-        let log_likelihood = log_add(last[n_states - 1], before, f64::NEG_INFINITY);
+        let total = self.total(&alpha[(n_frames - 1) * n_states..]);
 
-        // beta[s]: the log-probability of spelling the rest after being in s at frame t.
-        let mut beta = vec![f64::NEG_INFINITY; n_states];
-        for s in n_states.saturating_sub(2)..n_states {
-            beta[s] = 0.0;
-        }
-        let mut occupancy = alpha;
-        let mut next = vec![f64::NEG_INFINITY; n_states];
-        for t in (0..n_frames).rev() {
-            if t + 1 < n_frames {
-                for s in 0..n_states {
-                    next[s] = beta[s] + emit(t + 1, s);
+        // beta[s]: the probability of spelling the rest after being in s at this frame.
+        let mut beta = vec![Wide::ZERO; n_states];
+        beta[n_states.saturating_sub(2)..].fill(Wide::ONE);
+        let mut next = vec![Wide::ZERO; n_states];
+        let mut occupancy = vec![0.0; n_frames * n_states];
+        for frame in (0..n_frames).rev() {
+            if frame + 1 < n_frames {
+                let ahead = self.reachable(frame + 1, n_frames);
+                next.fill(Wide::ZERO);
+                for s in ahead {
+                    next[s] = beta[s].times(Wide::exp(row(frame + 1)[self.symbols[s]]));
                 }
-                for s in 0..n_states {
-                    let one = if s + 1 < n_states { next[s + 1] } else { f64::NEG_INFINITY };
-                    let two = if s + 2 < n_states && self.skips[s + 2] {
-                        next[s + 2]
-                    } else {
-                        f64::NEG_INFINITY
-                    };
-                    beta[s] = log_add(next[s], one, two);
+                beta.fill(Wide::ZERO);
+                for s in self.reachable(frame, n_frames) {
+                    let mut sum = next[s];
+                    if s + 1 < n_states {
+                        sum = sum.plus(next[s + 1]);
+                    }
+                    if s + 2 < n_states && self.skips[s + 2] {
+                        sum = sum.plus(next[s + 2]);
+                    }
+                    beta[s] = sum;
                 }
             }
-            for (value, beta) in occupancy[t * n_states..][..n_states].iter_mut().zip(&beta) {
-                *value = (*value + beta - log_likelihood).exp();
+            let at = frame * n_states;
+            for s in self.reachable(frame, n_frames) {
+                occupancy[at + s] = alpha[at + s].share(beta[s], total);
             }
         }
-        (log_likelihood, occupancy)
+        (total.ln(), occupancy)
     }
 }
 
-/// `ln(e^a + e^b + e^c)`.
-fn log_add(a: f64, b: f64, c: f64) -> f64 {
-    let max = a.max(b).max(c);
-    if max == f64::NEG_INFINITY {
-        return max;
+/// A non-negative number `mantissa * 2^(512 exponent)`: a double whose range has no end, because
+/// the probability of a path over thousands of frames is smaller than any double.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Wide {
+    /// 0, or at least 2^-512; at most a few, since probabilities are.
+    mantissa: f64,
+    exponent: i32,
+}
+
+impl Wide {
+    const ZERO: Self = Self { mantissa: 0.0, exponent: 0 };
+    const ONE: Self = Self { mantissa: 1.0, exponent: 0 };
+    /// 2^512.
+    const STEP: f64 = f64::from_bits((1023 + 512) << 52);
+    /// The natural logarithm of a step.
+    const LOG_STEP: f64 = 512.0 * std::f64::consts::LN_2;
+
+    /// `e^log`, for a logarithm of a probability.
+    #[inline]
+    fn exp(log: f32) -> Self {
+        let log = f64::from(log);
+        if log > -350.0 {
+            return Self { mantissa: log.exp(), exponent: 0 };
+        }
+        if log == f64::NEG_INFINITY {
+            return Self::ZERO;
+        }
+        let exponent = (log / Self::LOG_STEP).ceil();
+        Self { mantissa: (log - exponent * Self::LOG_STEP).exp(), exponent: exponent as i32 }
     }
-    max + ((a - max).exp() + (b - max).exp() + (c - max).exp()).ln()
+
+    #[inline]
+    fn times(self, other: Self) -> Self {
+        let mantissa = self.mantissa * other.mantissa;
+        let exponent = self.exponent + other.exponent;
+        if mantissa < 1.0 / Self::STEP {
+            // Zero stays zero; its exponent must not win in a sum.
+            if mantissa == 0.0 {
+                return Self::ZERO;
+            }
+            return Self { mantissa: mantissa * Self::STEP, exponent: exponent - 1 };
+        }
+        Self { mantissa, exponent }
+    }
+
+    #[inline]
+    fn plus(self, other: Self) -> Self {
+        if self.exponent == other.exponent {
+            return Self { mantissa: self.mantissa + other.mantissa, exponent: self.exponent };
+        }
+        if self.mantissa == 0.0 {
+            return other;
+        }
+        if other.mantissa == 0.0 {
+            return self;
+        }
+        let (large, small) =
+            if self.exponent > other.exponent { (self, other) } else { (other, self) };
+        let shift = if large.exponent - small.exponent == 1 { 1.0 / Self::STEP } else { 0.0 };
+        Self { mantissa: large.mantissa + small.mantissa * shift, exponent: large.exponent }
+    }
+
+    /// `self * other / total` where that is at most about 1.
+    #[inline]
+    fn share(self, other: Self, total: Self) -> f64 {
+        let (a, b) = (self.mantissa / total.mantissa, other.mantissa);
+        match self.exponent + other.exponent - total.exponent {
+            0 => a * b,
+            1 => a * (b * Self::STEP),
+            2 => (a * Self::STEP) * (b * Self::STEP),
+            -1 => a * b / Self::STEP,
+            _ => 0.0,
+        }
+    }
+
+    fn ln(self) -> f64 {
+        self.mantissa.ln() + f64::from(self.exponent) * Self::LOG_STEP
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_numbers_add_and_multiply_like_their_logarithms() {
+        let logs = [-2000.0_f32, -1999.5, -700.0, -355.0, -350.0, -10.0, -0.5];
+        for a in logs {
+            for b in logs {
+                let (x, y) = (Wide::exp(a), Wide::exp(b));
+                assert!((x.times(y).ln() - f64::from(a) - f64::from(b)).abs() < 1e-9);
+                let (high, low) = (f64::from(a.max(b)), f64::from(a.min(b)));
+                let sum = high + (low - high).exp().ln_1p();
+                assert!((x.plus(y).ln() - sum).abs() < 1e-9, "{a} + {b}");
+                assert_eq!(x.plus(Wide::ZERO), x);
+                // A share of 1 half: a b of (a b + a b).
+                let product = x.times(y);
+                assert!((x.share(y, product.plus(product)) - 0.5).abs() < 1e-9, "{a} * {b}");
+            }
+        }
+        assert_eq!(Wide::exp(f32::NEG_INFINITY), Wide::ZERO);
+    }
+
+    #[test]
+    fn certain_frames_have_certain_states() {
+        // Columns: blank, a. Frames: -, a, -.
+        let no = f32::NEG_INFINITY;
+        let log_probs = [0.0, no, no, 0.0, 0.0, no];
+        let posteriors = posteriors(&log_probs, 2, &[1], 0).unwrap();
+        assert_eq!(posteriors.log_likelihood, 0.0);
+        assert_eq!(posteriors.occupancy, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_thousand_unlikely_frames_keep_their_precision() {
+        // Every frame gives every symbol e^-30 (not normalized): all paths have e^-60000, and there
+        // are C(2000 + 3, 6) of them for a target of three different letters.
+        let log_probs = vec![-30.0_f32; 2000 * 4];
+        let posteriors = posteriors(&log_probs, 4, &[1, 2, 3], 0).unwrap();
+        let paths: f64 = (0..6).map(|i| f64::from(2003 - i).ln() - f64::from(i + 1).ln()).sum();
+        assert!((posteriors.log_likelihood - (paths - 60_000.0)).abs() < 1e-6);
+        for row in posteriors.occupancy.chunks(posteriors.n_states) {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+        }
+    }
 }

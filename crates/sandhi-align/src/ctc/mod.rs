@@ -19,7 +19,7 @@ mod loss;
 
 pub use decode::{Span, greedy, viterbi_align};
 pub use lattice::{Posteriors, posteriors};
-pub use loss::{batch_loss_and_gradient, batch_loss_in_place, loss_and_gradient};
+pub use loss::{batch_loss, batch_loss_and_gradient, batch_loss_in_place, loss_and_gradient};
 
 /// Why a target cannot be aligned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

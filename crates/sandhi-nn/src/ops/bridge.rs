@@ -24,6 +24,8 @@ use burn_autodiff::{
 };
 use burn_flex::{FlexTensor, Layout};
 
+use super::blocks::for_each_block;
+
 /// A fused operation of `N` inputs and one output on the CPU backend, all `f32`.
 pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + Sync + 'static {
     /// What the forward pass leaves for the backward pass.
@@ -199,6 +201,21 @@ pub(crate) fn owned(x: FlexTensor) -> FlexTensor {
 /// A tensor of these values in row order.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), DType::F32)
+}
+
+/// `x` times `factor`, in place when nobody else holds it.
+pub(crate) fn scaled(x: FlexTensor, factor: f32) -> FlexTensor {
+    if factor == 1.0 {
+        return x;
+    }
+    let mut x = owned(x);
+    let target = unique_values(&mut x).expect("owned the line before");
+    for_each_block(target, 1 << 14, |_, block| {
+        for value in block {
+            *value *= factor;
+        }
+    });
+    x
 }
 
 /// Rows and width of a two-dimensional tensor.

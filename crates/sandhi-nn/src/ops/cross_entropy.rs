@@ -7,8 +7,10 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{
-    blocks::{for_each_block, rows_per_block},
-    bridge::{Kernel, apply1, dense, dims2, is_fused, owned, tensor, unique_values, values},
+    blocks::rows_per_block,
+    bridge::{
+        Kernel, apply1, dense, dims2, is_fused, owned, scaled, tensor, unique_values, values,
+    },
     index_tensor,
     simd::{exp_shifted, max, sum_exp_shifted, vectorized},
 };
@@ -118,18 +120,7 @@ impl Kernel<1> for CrossEntropy {
         gradient: FlexTensor,
         _: [bool; 1],
     ) -> [Option<FlexTensor>; 1] {
-        let factor = values(&dense(gradient))[0];
-        if factor == 1.0 {
-            return [Some(saved)];
-        }
-        let mut saved = owned(saved);
-        let rows = unique_values(&mut saved).expect("owned the line before");
-        for_each_block(rows, 1 << 14, |_, block| {
-            for value in block {
-                *value *= factor;
-            }
-        });
-        [Some(saved)]
+        [Some(scaled(saved, values(&dense(gradient))[0]))]
     }
 }
 

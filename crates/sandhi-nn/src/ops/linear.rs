@@ -218,8 +218,8 @@ mod tests {
 
     #[test]
     fn a_row_does_not_know_its_batch() {
-        for d_in in [3, 65, 512, 600, 1100, 2432] {
-            for d_out in [1, 2, 8, 33, 64, 65, 100, 129, 200] {
+        for d_in in [65, 600, 2432] {
+            for d_out in [1, 8, 64, 65, 129] {
                 let x = random([140, d_in], 1);
                 let case = Case::new().input(x).vector(random([d_in, d_out], 2));
                 case.check_rows(|t| linear(t.rows(0), t.rows(1), None));
