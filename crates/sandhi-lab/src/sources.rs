@@ -336,7 +336,8 @@ pub fn resolve(path: &str, base: &Path, paths: &BTreeMap<String, String>) -> Pat
 }
 
 fn recording(utterance: &manifest::Utterance, speed: f64) -> Result<Waveform, Error> {
-    let wave = utterance.audio.read()?.resampled(16_000)?;
+    let audio = &utterance.audio;
+    let wave = Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)?.resampled(16_000)?;
     if speed == 1.0 {
         return Ok(wave);
     }
@@ -511,10 +512,10 @@ impl Workshop {
     }
 
     /// Texts of a stage in documents; chats keep prompt and answer apart.
-    fn documents(&self, stage: &StageConfig, source: &SourceConfig) -> Result<Vec<Document>, Error> {
+    fn documents(&self, stage: &StageConfig, source: &SourceConfig) -> Result<Vec<Text>, Error> {
         Ok(match source {
             SourceConfig::Documents(DocumentsSource { n, .. }) => {
-                self.world.documents("train").take(*n).collect()
+                self.world.documents("train").take(*n).map(Text::from).collect()
             }
             SourceConfig::Text(source) => plain(text_files(source, &self.resolve(&source.path))?),
             SourceConfig::Spelling(SpellingSource { n, .. }) => plain(spelled(*n)),
@@ -524,8 +525,8 @@ impl Workshop {
                 for round in 0..source.repeat {
                     for (i, u) in utterances.iter().enumerate() {
                         documents.push(match source.instructions.as_slice() {
-                            [] => Document::Plain(u.text.clone()),
-                            list => Document::Chat(transcription(u, &list[(i + round) % list.len()])),
+                            [] => Text::Plain(u.text.clone()),
+                            list => transcription(u, &list[(i + round) % list.len()]),
                         });
                     }
                 }
@@ -547,8 +548,10 @@ impl Workshop {
         for source in &stage.sources {
             for document in self.documents(stage, source)?.into_iter().take(n) {
                 match document {
-                    Document::Plain(text) => texts.push(text),
-                    Document::Chat(item) => texts.extend([item.instruction, item.spoken, item.answer]),
+                    Text::Plain(text) => texts.push(text),
+                    Text::Chat { instruction, spoken, answer } => {
+                        texts.extend([instruction, spoken, answer]);
+                    }
                 }
             }
         }
@@ -606,13 +609,10 @@ impl Workshop {
                 let utterances = self.recorded(source)?;
                 let mut lessons = Vec::new();
                 for speed in std::iter::once(1.0).chain(source.speeds.iter().copied()) {
-                    lessons.extend(utterances.iter().enumerate().map(|(i, u)| {
-                        let item = transcription(u, &list[i % list.len()]);
-                        Lesson {
-                            spoken: Spoken::Recorded { utterance: u.clone(), speed },
-                            instruction: item.instruction,
-                            answer: item.answer,
-                        }
+                    lessons.extend(utterances.iter().enumerate().map(|(i, u)| Lesson {
+                        spoken: Spoken::Recorded { utterance: u.clone(), speed },
+                        instruction: list[i % list.len()].clone(),
+                        answer: u.text.clone(),
                     }));
                 }
                 lessons
@@ -698,35 +698,61 @@ fn unfit(stage: &StageConfig, source: &SourceConfig, model: &'static str) -> Err
     Error::Unfit { stage: stage.name.clone(), source_kind: kind(source), model }
 }
 
-fn plain(texts: Vec<String>) -> Vec<Document> {
-    texts.into_iter().map(Document::Plain).collect()
+/// A document for a language model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Text {
+    /// As it stands.
+    Plain(String),
+    /// An exchange; only the answer is the model's own.
+    Chat { instruction: String, spoken: String, answer: String },
 }
 
-/// A recording with its transcript as a task.
-fn transcription(utterance: &manifest::Utterance, instruction: &str) -> Item {
-    Item::transcription(&utterance.id, instruction, &utterance.text)
+impl From<Document> for Text {
+    fn from(document: Document) -> Self {
+        match document {
+            Document::Plain(text) => Self::Plain(text),
+            Document::Chat(item) => Self::Chat {
+                instruction: item.instruction,
+                spoken: item.spoken,
+                answer: item.answer,
+            },
+        }
+    }
+}
+
+fn plain(texts: Vec<String>) -> Vec<Text> {
+    texts.into_iter().map(Text::Plain).collect()
+}
+
+/// A transcript as an exchange in which it is written down again.
+fn transcription(utterance: &manifest::Utterance, instruction: &str) -> Text {
+    Text::Chat {
+        instruction: instruction.to_owned(),
+        spoken: utterance.text.clone(),
+        answer: utterance.text.clone(),
+    }
 }
 
 /// One chat in so many has its transcript as a recognizer writes it: lower case, no punctuation. A
 /// text model that is to read transcripts has seen some.
 const PLAIN_TRANSCRIPTS: f64 = 0.2;
 
-fn text_item(chat: &Chat, document: &Document, index: u64) -> Result<TextItem, Error> {
+fn text_item(chat: &Chat, document: &Text, index: u64) -> Result<TextItem, Error> {
     Ok(match document {
-        Document::Plain(text) => TextItem { ids: chat.document(text)?, n_prompt: 0 },
-        Document::Chat(item) => {
-            let frame = chat.frame(&item.instruction)?;
+        Text::Plain(text) => TextItem { ids: chat.document(text)?, n_prompt: 0 },
+        Text::Chat { instruction, spoken, answer } => {
+            let frame = chat.frame(instruction)?;
             let mut stream = Stream::named(index, "transcript style");
             let transcript = if stream.chance(PLAIN_TRANSCRIPTS) {
-                sandhi_data::text::normalize(&item.spoken)
+                sandhi_data::text::normalize(spoken)
             } else {
-                item.spoken.clone()
+                spoken.clone()
             };
             let mut ids = frame.before;
             ids.extend(chat.tokenizer().encode(&transcript)?);
             ids.extend(frame.after);
             let n_prompt = ids.len();
-            ids.extend(chat.answer(&item.answer)?);
+            ids.extend(chat.answer(answer)?);
             TextItem { ids, n_prompt }
         }
     })

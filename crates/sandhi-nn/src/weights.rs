@@ -236,6 +236,18 @@ pub fn set_trained<M: Module>(module: M, trained: impl Fn(&str) -> bool) -> M {
     module.map(&mut Set(Path::default(), trained))
 }
 
+/// The same parameters on a device that tracks gradients.
+pub fn to_autodiff<M: Module>(module: M) -> M {
+    struct Track;
+    impl ModuleMapper for Track {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, value, mapper) = param.consume();
+            Param::from_mapped_value(id, value.autodiff().require_grad(), mapper)
+        }
+    }
+    module.map(&mut Track)
+}
+
 /// Maps every parameter with its name; what [`crate::weights`] does not offer is built on this.
 pub trait ParameterMap {
     /// The new parameter.

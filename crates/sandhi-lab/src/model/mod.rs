@@ -13,6 +13,8 @@ mod store;
 
 pub(crate) use self::store::{from_host, to_host};
 
+use std::sync::Arc;
+
 use burn::prelude::*;
 use sandhi_data::{
     features::{FeatureConfig, FeatureExtractor, Features},
@@ -21,6 +23,7 @@ use sandhi_data::{
 use sandhi_nn::{
     connector::{Connector, ConnectorConfig, ConnectorInput, Widths},
     encoder::{CtcHead, CtcHeadConfig, Encoder, EncoderConfig},
+    init::Init,
     ragged::{Offsets, Ragged},
     transformer::{CausalLm, Dropout, TransformerConfig},
 };
@@ -104,20 +107,33 @@ pub struct SpeechModel {
     pub symbols: Characters,
     /// The weights.
     pub net: CtcNet,
-    extractor: FeatureExtractor,
+    extractor: Arc<FeatureExtractor>,
 }
 
 impl SpeechModel {
-    /// Joins weights and settings.
-    pub fn new(
+    /// A model with random weights.
+    ///
+    /// # Errors
+    ///
+    /// When the front end's settings are not possible.
+    pub fn init(
         features: FeatureConfig,
         encoder: EncoderConfig,
         ctc: CtcHeadConfig,
         symbols: Characters,
-        net: CtcNet,
-    ) -> Self {
-        let extractor = FeatureExtractor::new(features.clone());
-        Self { features, encoder, ctc, symbols, net, extractor }
+        init: &Init,
+    ) -> Result<Self, sandhi_data::features::Error> {
+        let extractor = FeatureExtractor::new(&features)?;
+        let net = CtcNet {
+            encoder: encoder.init(extractor.n_mels(), &init.child("encoder")),
+            head: ctc.init(encoder.d_encoder(), symbols.n_symbols(), &init.child("head")),
+        };
+        Ok(Self { features, encoder, ctc, symbols, net, extractor: Arc::new(extractor) })
+    }
+
+    /// The front end.
+    pub fn extractor(&self) -> &FeatureExtractor {
+        &self.extractor
     }
 
     /// Features of 16 kHz samples.
@@ -141,8 +157,8 @@ impl SpeechModel {
         let device = self.net.head_device();
         let logits = self.net.head.forward(&frames.to_device(&device));
         let mut host = HostRagged::from_device(logits);
-        for row in host.values.chunks_mut(host.width) {
-            sandhi_align::ctc::log_softmax(row);
+        for row in host.values.chunks_exact_mut(host.width) {
+            sandhi_align::ctc::log_softmax_row(row);
         }
         host
     }
@@ -154,8 +170,9 @@ impl SpeechModel {
         log_probs
             .sequences()
             .map(|rows| {
-                let ids = sandhi_align::ctc::greedy(rows, width, 0);
-                self.symbols.decode(&ids).unwrap_or_default()
+                let ids = sandhi_align::ctc::greedy(rows, width, 0)
+                    .expect("rows of the head's width, blank among its symbols");
+                self.symbols.decode(&ids).expect("symbols of the head are symbols of the model")
             })
             .collect()
     }

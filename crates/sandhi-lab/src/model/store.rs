@@ -7,12 +7,12 @@
 //! checkpoint.json          hash of every file and tensor
 //! ```
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use burn::prelude::*;
 use indexmap::IndexMap;
 use sandhi_data::{
-    features::FeatureConfig,
+    features::{FeatureConfig, FeatureExtractor},
     text::{Characters, Tokenizer},
 };
 use sandhi_nn::{
@@ -45,6 +45,9 @@ pub enum Error {
         /// What is missing, left over or misshapen.
         mismatch: Mismatch,
     },
+    /// The front end's settings are not possible.
+    #[error(transparent)]
+    Features(#[from] sandhi_data::features::Error),
     /// The tokenizer cannot be read or lacks a marker.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),
@@ -127,8 +130,7 @@ fn put<M: Module>(
     module: &M,
     dtype: Dtype,
 ) -> Result<(), Error> {
-    let metadata: std::collections::BTreeMap<String, String> =
-        [("format".to_owned(), "pt".to_owned())].into();
+    let metadata = IndexMap::from([("format".to_owned(), "pt".to_owned())]);
     writer.tensors(file, &to_host(weights::weights(module)), dtype, &metadata)?;
     Ok(())
 }
@@ -156,8 +158,9 @@ impl SpeechModel {
 
     fn read(checkpoint: &Checkpoint, spec: SpeechSpec, device: &Device) -> Result<Self, Error> {
         let init = Init::new(0, device);
+        let extractor = FeatureExtractor::new(&spec.features)?;
         let net = CtcNet {
-            encoder: spec.encoder.init(spec.features.n_mels(), &init.child("encoder")),
+            encoder: spec.encoder.init(extractor.n_mels(), &init.child("encoder")),
             head: spec.ctc.init(
                 spec.encoder.d_encoder(),
                 spec.symbols.n_symbols(),
@@ -165,7 +168,7 @@ impl SpeechModel {
             ),
         };
         let net = get(checkpoint, ENCODER, net)?;
-        Ok(Self::new(spec.features, spec.encoder, spec.ctc, spec.symbols, net))
+        Ok(Self { features: spec.features, encoder: spec.encoder, ctc: spec.ctc, symbols: spec.symbols, net, extractor: Arc::new(extractor) })
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Size {
 }
 
 /// What can be trained.
-pub trait Learner: Module + 'static {
+pub trait Learner: Module + Send + Sync + 'static {
     /// What one forward pass takes.
     type Batch: Measured + Send + Sync + 'static;
 

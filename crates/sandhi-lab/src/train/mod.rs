@@ -42,7 +42,6 @@ use self::{
 use crate::{
     checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
     log::{self, EventWriter, MetricsLog},
-    model::{HostRagged, fingerprint},
     recipe::StageConfig,
 };
 
@@ -127,6 +126,8 @@ pub trait Monitor {
     fn measured(&mut self, step: u64, measurement: &Measurement);
     /// Something worth a line.
     fn note(&mut self, line: &str);
+    /// Data are being made ready.
+    fn preparing(&self, what: &str, done: usize, total: usize);
 }
 
 /// One line of `metrics.jsonl`.
@@ -176,7 +177,7 @@ pub struct Measurement {
 }
 
 /// Where a run stands; `state.json` of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// Index of the stage.
     pub stage: usize,
@@ -289,7 +290,7 @@ impl Run<'_> {
             .into_iter()
             .filter(|(name, _)| is_trained(&self.kept, name))
             .collect();
-        let none = std::collections::BTreeMap::new();
+        let none = indexmap::IndexMap::new();
         writer.tensors("model.safetensors", &crate::model::to_host(kept), Dtype::F32, &none)?;
         let moments = crate::model::to_host(optimizer.state());
         writer.tensors("optimizer.safetensors", &moments, Dtype::F32, &none)?;
@@ -614,12 +615,3 @@ where
     })
 }
 
-/// Copies rows for tests and caches.
-pub fn rows(packed: &HostRagged) -> Vec<Arc<[f32]>> {
-    packed.sequences().map(Arc::from).collect()
-}
-
-/// A hash of a module's weights.
-pub fn weights_hash<M: Module>(module: &M) -> String {
-    fingerprint(module)
-}
