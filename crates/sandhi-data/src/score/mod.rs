@@ -15,6 +15,9 @@ mod chrf;
 mod edit;
 mod error_rate;
 mod exact;
+#[cfg(test)]
+mod golden;
+mod normalize;
 
 pub use bleu::{Bleu, BleuConfig, BleuCounts, BleuTokenizer, Smoothing, bleu};
 pub use bootstrap::{Bootstrap, Interval};
@@ -22,6 +25,7 @@ pub use chrf::{Chrf, ChrfConfig, ChrfCounts, GramCounts, chrf};
 pub use edit::{Edit, align};
 pub use error_rate::{EditCounts, ErrorRate, cer, wer, word_edits, words};
 pub use exact::{ExactMatch, exact_match};
+pub use normalize::Normalizer;
 
 /// What can be wrong with a request for a score.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
