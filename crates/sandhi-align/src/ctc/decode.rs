@@ -75,8 +75,8 @@ pub fn viterbi_align(
     let mut steps = vec![0_u8; n_frames * n_states];
     let mut past = vec![f64::NEG_INFINITY; n_states];
     let mut now = past.clone();
-    for s in 0..n_states.min(2) {
-        past[s] = emit(0, s);
+    for (s, value) in past.iter_mut().enumerate().take(2) {
+        *value = emit(0, s);
     }
     for t in 1..n_frames {
         for s in 0..n_states {

@@ -27,6 +27,15 @@ pub(crate) unsafe fn build(n: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>]))
     values
 }
 
+/// Copies a slice of the same length into memory that may not be initialized yet.
+#[inline(always)]
+pub(crate) fn copy_into(out: &mut [MaybeUninit<f32>], from: &[f32]) {
+    assert_eq!(out.len(), from.len(), "a copy fills what it is copied to");
+    for (out, &value) in out.iter_mut().zip(from) {
+        out.write(value);
+    }
+}
+
 /// Runs `f(block_idx, block)` on blocks of `size` elements, in parallel when there are several.
 pub(crate) fn for_each_block<T: Send>(
     values: &mut [T],

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
 use super::{
-    blocks::{build, for_each_block, rows_per_block, sum_over_blocks},
+    blocks::{build, copy_into, for_each_block, rows_per_block, sum_over_blocks},
     bridge::{Kernel, apply1, apply2, dense, dims2, is_fused, tensor, values},
     index_tensor, select_or_zero,
     simd::{LANES, mul_add, vectorized},
@@ -244,7 +244,7 @@ impl Kernel<1> for Unfold {
                     match at.filter(|&at| at < rows.len()) {
                         Some(at) => {
                             let from = &x[(rows.start + at) * width..][..width];
-                            out.write_copy_of_slice(from);
+                            copy_into(out, from);
                         }
                         None => {
                             out.fill(MaybeUninit::new(0.0));
@@ -304,7 +304,7 @@ vectorized! {
                     sums[i] = mul_add::<FMA>(weight[i], x[i], sums[i]);
                 }
             }
-            out[channel..][..2 * LANES].write_copy_of_slice(&sums);
+            copy_into(&mut out[channel..][..2 * LANES], &sums);
             channel += 2 * LANES;
         }
         for channel in channel..width {

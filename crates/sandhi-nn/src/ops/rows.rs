@@ -10,7 +10,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{
-    blocks::{build, for_each_block, rows_per_block},
+    blocks::{build, copy_into, for_each_block, rows_per_block},
     bridge::{Kernel, apply1, dense, dims2, is_fused, owned, tensor, unique_values, values},
     index_tensor,
 };
@@ -67,7 +67,7 @@ impl Kernel<1> for Embedding {
             for_each_block(out, block * width.max(1), |block_idx, out| {
                 let ids = &self.ids[block_idx * block..];
                 for (out, &id) in out.chunks_exact_mut(width).zip(ids) {
-                    out.write_copy_of_slice(&table[id as usize * width..][..width]);
+                    copy_into(out, &table[id as usize * width..][..width]);
                 }
             });
         };

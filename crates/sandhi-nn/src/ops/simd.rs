@@ -140,7 +140,7 @@ pub(crate) fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f3
 /// `sum_i a[i] * b[i]`.
 #[inline(always)]
 pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
-    sum2(a, b, |a, b, sum| mul_add::<FMA>(a, b, sum))
+    sum2(a, b, mul_add::<FMA>)
 }
 
 /// The largest value; NaN when any is NaN, minus infinity for none.
