@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod log;
 pub mod report;
 pub mod results;
+pub mod table;
 pub mod tensor;
 pub mod chat;
 pub mod frames;

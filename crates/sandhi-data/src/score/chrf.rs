@@ -179,6 +179,11 @@ impl ChrfConfig {
         ChrfCounts(characters.chain(words).collect())
     }
 
+    /// The score (0 to 100) of summed counts.
+    pub fn score_of(self, counts: &ChrfCounts) -> f64 {
+        self.score(counts)
+    }
+
     fn score(self, counts: &ChrfCounts) -> f64 {
         const EPSILON: f64 = 1e-16;
         let factor = f64::from(self.beta).powi(2);

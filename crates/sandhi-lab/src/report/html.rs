@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display};
 
+use crate::results::{CASCADE, RECOVERED, TEXT};
+
 /// Text, written with everything escaped that could be markup in an element or an attribute.
 pub(super) struct Text<'a>(pub(super) &'a str);
 
@@ -25,7 +27,7 @@ impl Display for Text<'_> {
 
 /// How the numbers of a metric are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     /// A fraction shown as `7.1 %`.
     Percent,
     /// A fraction shown as points of a hundred, `34.2`, as the field does with BLEU and chrF.
@@ -50,7 +52,7 @@ impl Unit {
     }
 
     /// The number without its unit.
-    pub(super) fn number(self, value: f64) -> String {
+    pub(crate) fn number(self, value: f64) -> String {
         if !value.is_finite() {
             return "–".to_owned();
         }
@@ -69,8 +71,20 @@ impl Unit {
     }
 }
 
+/// The unit of a metric, with or without suffix.
+pub(crate) fn metric_unit(metric: &str) -> Unit {
+    if metric.ends_with(RECOVERED) {
+        return Unit::Percent;
+    }
+    let base = metric.strip_suffix(TEXT).or_else(|| metric.strip_suffix(CASCADE));
+    Unit::of(base.unwrap_or(metric))
+}
+
 /// The name of a metric for readers.
-pub(super) fn metric_name(metric: &str) -> String {
+pub(crate) fn metric_name(metric: &str) -> String {
+    if let Some(base) = metric.strip_suffix(RECOVERED) {
+        return format!("{}, share of text recovered", metric_name(base));
+    }
     match metric {
         "wer" => "WER".to_owned(),
         "cer" => "CER".to_owned(),
@@ -141,6 +155,9 @@ mod tests {
         assert_eq!(Unit::of("bleu").show(0.342), "34.2");
         assert_eq!(Unit::of("perplexity").show(12.345), "12.3");
         assert_eq!(Unit::of("wer").show(f64::NAN), "–");
+        assert_eq!(metric_unit("bleu_text"), Unit::Points);
+        assert_eq!(metric_unit("bleu_recovered"), Unit::Percent);
+        assert_eq!(metric_name("bleu_recovered"), "BLEU, share of text recovered");
         assert_eq!(significant(0.000_1), "0.0001");
         assert_eq!(significant(1e-6), "1.00e-6");
         assert_eq!(significant(1234.5), "1234");

@@ -203,6 +203,11 @@ impl BleuConfig {
         counts
     }
 
+    /// The score (0 to 100) of summed counts.
+    pub fn score_of(self, counts: &BleuCounts) -> f64 {
+        self.score(counts).score
+    }
+
     fn score(self, counts: &BleuCounts) -> Parts {
         let (n_hypothesis, n_reference) = (counts.n_hypothesis as f64, counts.n_reference as f64);
         let brevity_penalty = if n_hypothesis >= n_reference {

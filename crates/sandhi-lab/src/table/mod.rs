@@ -1,0 +1,262 @@
+//! Runs side by side: mean and standard deviation over seeds, paired intervals to a baseline.
+//!
+//! ```text
+//! runs/slm-1  runs/slm-2  runs/slm-3          one row: recipe `slm`, 3 seeds
+//!   results.json                              value of every (task, domain, metric)  → mean ± sd
+//!   predictions/asr.base.jsonl                counts of every utterance
+//!         │
+//!         └─ same seed, same utterances of the baseline's run → difference
+//!            resampled within every seed, averaged over seeds → its 95 % interval
+//! ```
+//!
+//! The standard deviation says how much training varies, the interval of the difference how much
+//! the choice of test utterances does; a claim needs both. A difference is only given where the
+//! predictions reproduce the numbers in `results.json`.
+
+mod markdown;
+mod runs;
+mod statistics;
+
+use std::path::PathBuf;
+
+use sandhi_data::score::{Bootstrap, Interval};
+use serde::{Deserialize, Serialize};
+
+use crate::results;
+use runs::{Group, Run};
+use statistics::Statistics;
+
+pub use runs::find_runs;
+
+/// What can go wrong when runs are compared.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of a run cannot be read.
+    #[error(transparent)]
+    Results(#[from] results::Error),
+    /// A directory cannot be listed.
+    #[error("cannot list {}: {source}", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is nothing to compare.
+    #[error("no results.json under {}", path.display())]
+    NoRuns {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// Two runs claim to be the same one.
+    #[error("{} and {} are both recipe {recipe:?} with seed {seed}", first.display(), second.display())]
+    Duplicate {
+        /// The recipe of both.
+        recipe: String,
+        /// The seed of both.
+        seed: u64,
+        /// One run.
+        first: PathBuf,
+        /// The other run.
+        second: PathBuf,
+    },
+    /// The baseline is not among the rows.
+    #[error("no row is called {baseline:?} (there are {})", rows.join(", "))]
+    NoBaseline {
+        /// What was asked for.
+        baseline: String,
+        /// The recipes that there are.
+        rows: Vec<String>,
+    },
+}
+
+/// How runs are compared.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TableConfig {
+    /// The recipe that all others are compared with; without one there are no differences.
+    pub baseline: Option<String>,
+    /// How intervals are made.
+    pub bootstrap: Bootstrap,
+}
+
+/// Recipes over seeds, as the rows of a table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// The recipe that the differences are to.
+    pub baseline: Option<String>,
+    /// One row a recipe: the baseline first, the others in the order of their names.
+    pub rows: Vec<Row>,
+    /// What a reader must know: seeds or predictions that are missing, numbers that disagree.
+    pub warnings: Vec<String>,
+}
+
+/// The runs of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The recipe.
+    pub recipe: String,
+    /// Whether it used knowledge that a real system would not have.
+    pub oracle: bool,
+    /// Tasks whose speech form was trained.
+    pub trained_tasks: Vec<String>,
+    /// The seeds of its runs, ascending.
+    pub seeds: Vec<u64>,
+    /// Its numbers, in the order of the first run's `results.json`.
+    pub cells: Vec<Cell>,
+}
+
+/// A number of a recipe over its seeds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// The task.
+    pub task: String,
+    /// The domain.
+    pub domain: String,
+    /// The metric, with its suffix.
+    pub metric: String,
+    /// Mean over the seeds that have the number.
+    pub mean: f64,
+    /// Standard deviation over them (n − 1); `None` for a single one.
+    pub sd: Option<f64>,
+    /// The number of every seed that has it, in the order of [`Row::seeds`].
+    pub values: Vec<f64>,
+    /// This row minus the baseline; `None` for the baseline and where it cannot be had.
+    pub difference: Option<Difference>,
+}
+
+/// A paired difference to the baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Mean over the seeds that both rows have.
+    pub value: f64,
+    /// Lower end of the interval.
+    pub lo: f64,
+    /// Upper end of the interval.
+    pub hi: f64,
+    /// How many seeds were paired.
+    pub n_seeds: usize,
+    /// How many utterances were paired, over all seeds.
+    pub n_utterances: usize,
+}
+
+impl Difference {
+    /// Whether the interval excludes zero.
+    pub fn is_beyond_chance(&self) -> bool {
+        self.lo > 0.0 || self.hi < 0.0
+    }
+}
+
+impl Row {
+    /// The cell of a task, domain and metric.
+    pub fn cell(&self, task: &str, domain: &str, metric: &str) -> Option<&Cell> {
+        self.cells.iter().find(|c| c.task == task && c.domain == domain && c.metric == metric)
+    }
+}
+
+impl Table {
+    /// The table as Markdown: one table a task and metric, recipes down, domains across.
+    pub fn to_markdown(&self) -> String {
+        markdown::render(self)
+    }
+}
+
+/// Compares the runs in `dirs` (each with a `results.json`; see [`find_runs`]).
+///
+/// # Errors
+///
+/// [`Error::Results`] for a file that cannot be read, [`Error::Duplicate`], [`Error::NoBaseline`].
+pub fn table(dirs: &[PathBuf], config: &TableConfig) -> Result<Table, Error> {
+    let groups = runs::group(runs::load(dirs)?, config.baseline.as_deref())?;
+    let mut warnings = Vec::new();
+    let baseline = groups.first().filter(|group| Some(&group.recipe) == config.baseline.as_ref());
+    let mut rows = Vec::with_capacity(groups.len());
+    for group in &groups {
+        let reference = baseline.filter(|baseline| baseline.recipe != group.recipe);
+        let mut cells = group.cells();
+        if let Some(reference) = reference {
+            for cell in &mut cells {
+                cell.difference = difference(group, reference, cell, config, &mut warnings)?;
+            }
+        }
+        rows.push(group.row(cells));
+    }
+    let most = rows.iter().map(|row| row.seeds.len()).max().unwrap_or_default();
+    for row in rows.iter().filter(|row| row.seeds.len() < most) {
+        let n = row.seeds.len();
+        warnings.push(format!("{} has {n} of the {most} seeds that other rows have", row.recipe));
+    }
+    warnings.sort();
+    warnings.dedup();
+    Ok(Table { baseline: config.baseline.clone(), rows, warnings })
+}
+
+/// The paired difference of one number; `None` where it cannot be had, which is explained in
+/// `warnings` unless no predictions were kept at all.
+fn difference(
+    group: &Group,
+    baseline: &Group,
+    cell: &Cell,
+    config: &TableConfig,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Difference>, Error> {
+    let mut pairs: Vec<(Statistics, Statistics)> = Vec::new();
+    for run in &group.runs {
+        let Some(other) = baseline.runs.iter().find(|other| other.seed() == run.seed()) else {
+            continue;
+        };
+        let Some(mine) = checked(run, cell, warnings)? else { continue };
+        let Some(theirs) = checked(other, cell, warnings)? else { continue };
+        let (mine, theirs) = mine.paired_with(theirs);
+        let n_lost = run.n_of(cell).saturating_sub(mine.len());
+        if n_lost > 0 {
+            warnings.push(format!(
+                "{} seed {}: {n_lost} utterances of {}.{} are not in the baseline's predictions",
+                group.recipe,
+                run.seed(),
+                cell.task,
+                cell.domain
+            ));
+        }
+        if mine.len() > 0 {
+            pairs.push((mine, theirs));
+        }
+    }
+    let n_seeds = pairs.len();
+    let interval: Option<Interval> = Statistics::difference(&pairs, &config.bootstrap);
+    Ok(interval.map(|i| Difference {
+        value: i.value,
+        lo: i.lo,
+        hi: i.hi,
+        n_seeds,
+        n_utterances: i.n,
+    }))
+}
+
+/// The statistics of a run's number, if its predictions have them and they reproduce the number.
+fn checked(
+    run: &Run,
+    cell: &Cell,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Statistics>, Error> {
+    let Some(number) = run.results.get(&cell.task, &cell.domain, &cell.metric) else {
+        return Ok(None);
+    };
+    let Some(predictions) = run.predictions(&cell.task, &cell.domain)? else { return Ok(None) };
+    let Some(statistics) = Statistics::of(&predictions, &cell.metric) else { return Ok(None) };
+    let again = statistics.score();
+    if (again - number.value).abs() <= 1e-6 * number.value.abs().max(1.0) {
+        return Ok(Some(statistics));
+    }
+    warnings.push(format!(
+        "{}: predictions of {}.{} give {} {again:.6}, results.json says {:.6}; no difference",
+        run.dir.display(),
+        cell.task,
+        cell.domain,
+        cell.metric,
+        number.value
+    ));
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests;

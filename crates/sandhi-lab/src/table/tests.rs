@@ -1,0 +1,144 @@
+//! Whole tables from run directories.
+
+use std::path::Path;
+
+use super::*;
+use crate::results::{
+    Edits, Metric, Prediction, Results, ResultsMeta, predictions_path, write_predictions,
+};
+
+/// A run whose utterance `i` of four words has `errors[i]` substitutions.
+fn run(root: &Path, recipe: &str, seed: u64, errors: &[usize]) -> PathBuf {
+    let dir = root.join(format!("{recipe}-{seed}"));
+    let meta = ResultsMeta {
+        recipe: recipe.to_owned(),
+        seed,
+        oracle: recipe == "exact",
+        trained_tasks: vec!["asr".to_owned()],
+        ..ResultsMeta::default()
+    };
+    let mut results = Results::new(meta);
+    let wer = errors.iter().sum::<usize>() as f64 / (4 * errors.len()) as f64;
+    results.set("asr", "base", "wer", Metric::exact(wer, errors.len()));
+    results.set("asr", "base", "wer_text", Metric::exact(0.0, errors.len()));
+    results.write(&dir.join("results.json")).unwrap();
+    let predictions: Vec<Prediction> = errors
+        .iter()
+        .enumerate()
+        .map(|(i, &sub)| Prediction {
+            id: format!("u{i}"),
+            task: "asr".to_owned(),
+            domain: "base".to_owned(),
+            edits: Some(Edits { sub, hits: 4 - sub, ..Edits::default() }),
+            ..Prediction::default()
+        })
+        .collect();
+    write_predictions(&predictions_path(&dir, "asr", "base"), &predictions).unwrap();
+    dir
+}
+
+fn against(baseline: &str) -> TableConfig {
+    TableConfig { baseline: Some(baseline.to_owned()), ..TableConfig::default() }
+}
+
+#[test]
+fn rows_are_recipes_over_seeds_with_paired_differences() {
+    let root = tempfile::tempdir().unwrap();
+    // Everywhere one error less than the baseline: the difference is -1/4 in every resample.
+    run(root.path(), "base", 1, &[1, 2, 3, 1]);
+    run(root.path(), "base", 2, &[2, 2, 3, 1]);
+    run(root.path(), "better", 1, &[0, 1, 2, 0]);
+    run(root.path(), "better", 2, &[1, 1, 2, 0]);
+    run(root.path(), "exact", 1, &[1, 2, 3, 1]);
+    let table = table(&find_runs(root.path()).unwrap(), &against("base")).unwrap();
+
+    let recipes: Vec<_> = table.rows.iter().map(|row| row.recipe.as_str()).collect();
+    assert_eq!(recipes, ["base", "better", "exact"]);
+    let cell = |row: usize| table.rows[row].cell("asr", "base", "wer").unwrap();
+    // 7/16 and 8/16: mean 15/32, deviation (1/16) / sqrt 2.
+    assert_eq!(cell(0).mean, 15.0 / 32.0);
+    assert!((cell(0).sd.unwrap() - 1.0 / 16.0 / 2.0_f64.sqrt()).abs() < 1e-12);
+    assert_eq!(cell(0).difference, None);
+    let difference = cell(1).difference.unwrap();
+    assert_eq!((difference.value, difference.lo, difference.hi), (-0.25, -0.25, -0.25));
+    assert_eq!((difference.n_seeds, difference.n_utterances), (2, 8));
+    assert!(difference.is_beyond_chance());
+    let same = cell(2).difference.unwrap();
+    assert_eq!((same.value, same.n_seeds, same.is_beyond_chance()), (0.0, 1, false));
+    assert!(table.rows[2].oracle && cell(2).sd.is_none());
+    assert_eq!(table.warnings, ["exact has 1 of the 2 seeds that other rows have"]);
+    let json = serde_json::to_string(&table).unwrap();
+    assert_eq!(serde_json::from_str::<Table>(&json).unwrap(), table);
+}
+
+#[test]
+fn markdown_reads_as_a_table() {
+    let root = tempfile::tempdir().unwrap();
+    run(root.path(), "base", 1, &[1, 2, 3, 1]);
+    run(root.path(), "base", 2, &[2, 2, 3, 1]);
+    run(root.path(), "exact", 1, &[0, 1, 2, 0]);
+    let table = table(&find_runs(root.path()).unwrap(), &against("base")).unwrap();
+    insta::assert_snapshot!(table.to_markdown(), @r"
+    ### asr: WER (lower is better)
+
+    | recipe | seeds | base |
+    |---|--:|--:|
+    | base (baseline) | 2 | 46.9 ± 4.4 |
+    | exact (oracle) | 1 | 18.8, **Δ −25.0** [−25.0, −25.0] over 1 of 2 seeds |
+
+    Mean ± standard deviation over seeds; rates, shares, BLEU and chrF times 100. ° marks rows that never trained the task on speech. Δ is the difference to base with its 95 % interval: same seed and utterances, utterances bootstrapped within seeds, averaged over seeds; bold where the interval excludes 0. Oracle rows know what a real system would not.
+
+    * exact has 1 of the 2 seeds that other rows have
+    ");
+}
+
+#[test]
+fn predictions_that_do_not_give_the_number_are_not_used() {
+    let root = tempfile::tempdir().unwrap();
+    run(root.path(), "base", 1, &[1, 1]);
+    let dir = run(root.path(), "other", 1, &[1, 2]);
+    let mut results = Results::read(&dir.join("results.json")).unwrap();
+    results.set("asr", "base", "wer", Metric::exact(0.1, 2));
+    results.write(&dir.join("results.json")).unwrap();
+    let table = table(&find_runs(root.path()).unwrap(), &against("base")).unwrap();
+    assert_eq!(table.rows[1].cell("asr", "base", "wer").unwrap().difference, None);
+    assert_eq!(table.warnings.len(), 1);
+    assert!(table.warnings[0].contains("give wer 0.375000, results.json says 0.100000"));
+}
+
+#[test]
+fn utterances_that_only_one_side_has_are_left_out_and_counted() {
+    let root = tempfile::tempdir().unwrap();
+    run(root.path(), "base", 1, &[1, 1]);
+    run(root.path(), "other", 1, &[1, 2, 4]);
+    let table = table(&find_runs(root.path()).unwrap(), &against("base")).unwrap();
+    let difference = table.rows[1].cell("asr", "base", "wer").unwrap().difference.unwrap();
+    // u0 and u1: 3/8 against 2/8.
+    assert_eq!((difference.value, difference.n_utterances), (0.125, 2));
+    assert!(table.warnings[0].contains("1 utterances of asr.base"), "{:?}", table.warnings);
+}
+
+#[test]
+fn without_predictions_or_a_common_seed_there_is_no_difference() {
+    let root = tempfile::tempdir().unwrap();
+    run(root.path(), "base", 1, &[1, 1]);
+    run(root.path(), "other", 2, &[1, 2]);
+    let dir = run(root.path(), "third", 1, &[1, 2]);
+    std::fs::remove_dir_all(dir.join("predictions")).unwrap();
+    let table = table(&find_runs(root.path()).unwrap(), &against("base")).unwrap();
+    for row in &table.rows[1..] {
+        assert_eq!(row.cell("asr", "base", "wer").unwrap().difference, None);
+    }
+}
+
+#[test]
+fn what_cannot_be_compared_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    assert!(matches!(find_runs(root.path()), Err(Error::NoRuns { .. })));
+    assert!(matches!(find_runs(&root.path().join("none")), Err(Error::List { .. })));
+    let first = run(root.path(), "base", 1, &[1, 1]);
+    let error = table(&[first.clone()], &against("bass")).unwrap_err().to_string();
+    assert_eq!(error, "no row is called \"bass\" (there are base)");
+    let error = table(&[first.clone(), first], &TableConfig::default()).unwrap_err();
+    assert!(matches!(error, Error::Duplicate { seed: 1, .. }), "{error}");
+}
