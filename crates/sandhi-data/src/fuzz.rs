@@ -3,7 +3,12 @@
 //! The test below runs a fixed number of mutated seeds through each, so that the targets are exercised
 //! where no fuzzer is installed; `fuzz/README.md` says how to run the real ones.
 
-use crate::audio::{Blocks, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ, Waveform};
+use std::path::Path;
+
+use crate::{
+    audio::{Blocks, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ, Waveform},
+    manifest::{self, Format, Import},
+};
 
 /// Stop decoding here: a few bytes of FLAC can stand for hours of silence.
 const MAX_SAMPLES: usize = 1_000_000;
@@ -39,10 +44,69 @@ pub fn decode(data: &[u8]) {
     }
 }
 
+/// Reads bytes as a manifest and checks what comes out. The first byte chooses the format; the
+/// tables of a Kaldi folder stand behind each other, separated by the byte 0xFF.
+///
+/// # Panics
+///
+/// When the readers break a promise: ids that repeat, times that cannot be, or utterances that
+/// do not survive being written and read. That is what a fuzzer looks for.
+pub fn manifest(data: &[u8]) {
+    let Some((&choice, data)) = data.split_first() else { return };
+    let format = match choice % 16 {
+        0 => Some(Format::Sandhi),
+        1 => Some(Format::Nemo),
+        2 => Some(Format::SlamLlm),
+        3 => Some(Format::Qwen),
+        4 => Some(Format::Wenet),
+        5 => Some(Format::Chat),
+        6 => Some(Format::Lhotse),
+        7 => {
+            let names = ["wav.scp", "text", "segments", "utt2spk", "utt2lang", "utt2dur"];
+            let tables: Vec<_> = names.into_iter().zip(data.split(|&byte| byte == 0xff)).collect();
+            if let Ok(import) = manifest::import_kaldi_tables(&tables) {
+                check_import(&import);
+            }
+            return;
+        }
+        8 => {
+            for line in String::from_utf8_lossy(data).lines() {
+                if let Some((id, words)) = manifest::sphinx_transcript(line) {
+                    assert!(!id.is_empty() && !words.starts_with(' '), "{id:?} {words:?}");
+                }
+            }
+            return;
+        }
+        _ => None,
+    };
+    if let Ok(import) = manifest::import_bytes(data, Path::new("fuzz"), format) {
+        check_import(&import);
+    }
+}
+
+fn check_import(import: &Import) {
+    let mut ids = std::collections::HashSet::new();
+    for utterance in &import.utterances {
+        assert!(!utterance.id.is_empty() && ids.insert(&utterance.id), "id {:?}", utterance.id);
+        let audio = &utterance.audio;
+        assert!(audio.start_s >= 0.0 && audio.start_s.is_finite(), "{audio:?}");
+        assert!(audio.duration_s.is_none_or(|s| s > 0.0 && s.is_finite()), "{audio:?}");
+    }
+    for rejected in &import.rejected {
+        assert!(rejected.line > 0 && rejected.to_string().len() < 2_000, "{rejected}");
+    }
+    if import.utterances.is_empty() {
+        return;
+    }
+    let written = manifest::to_jsonl(&import.utterances).expect("paths came from text");
+    let again = manifest::import_bytes(written.as_bytes(), Path::new("fuzz"), Some(Format::Sandhi))
+        .and_then(Import::strict)
+        .expect("what was accepted is accepted again");
+    assert_eq!(again, import.utterances);
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::rng::Stream;
 
@@ -108,5 +172,43 @@ mod tests {
         let samples = (0..800).map(|i| (i as f32 * 0.1).sin()).collect();
         seeds.push(Waveform::new(samples, 8_000).to_wav_bytes().unwrap());
         run(2_000, &seeds, decode);
+    }
+
+    #[test]
+    fn mutated_manifests_neither_panic_nor_hang() {
+        let recording = r#"{"id":"r","sources":[{"type":"file","channels":[0,1],"source":"a.wav"}],"sampling_rate":8000,"num_samples":80000,"duration":10.0}"#;
+        let lines = [
+            r#"0{"id":"u","audio":{"path":"a.wav","start_s":0.5,"duration_s":1.25,"channel":1},"text":"née","language":"fr","speaker":"s","split":"dev","task":"qa","instruction":"<audio>?","answer":"So.","words":[{"label":"a","start_s":0.1,"end_s":0.4,"confidence":0.5,"source":"silver"}],"extra":{"k":[1,2.5,null]}}"#.to_owned(),
+            "1{\"audio_filepath\":\"a.wav\",\"duration\":3.5,\"offset\":1.5,\"text\":\"hi\",\"_skipme\":0}\n{\"audio_filepath\":\"b.wav\",\"duration\":1,\"text\":\"\"}".to_owned(),
+            r#"2{"key":"u1","source":"a.wav","target":"x"}
+{"key":"u2","task":"ASR","path":"b.ark:12","target":"y","hotword":"y"}"#.to_owned(),
+            r#"3{"audio":"a.wav","text":"language English<asr_text>Good day.","prompt":"p"}"#.to_owned(),
+            r#"4{"key":"k","wav":"a.wav","txt":"hello"}"#.to_owned(),
+            r#"5{"messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"audio","audio":"b.wav"},{"type":"text","text":"When?"}]},{"role":"assistant","content":"Now."}],"audios":[]}
+{"messages":[{"role":"user","content":"<audio>?"},{"role":"assistant","content":"y"}],"audios":["a.wav"]}"#.to_owned(),
+            format!(r#"6{{"id":"c","start":2.5,"duration":5.0,"channel":1,"type":"MonoCut","recording":{recording},"supervisions":[{{"id":"s","recording_id":"r","start":0.5,"duration":2.0,"channel":1,"text":"hi","language":"English","alignment":{{"word":[["hi",0.6,0.5,0.9]]}}}}]}}"#),
+            "8<s> YES READ(2) ++UM++ NO </s> (a/b)\nX (y)".to_owned(),
+        ];
+        let mut seeds: Vec<Vec<u8>> = lines
+            .into_iter()
+            .map(|line| {
+                let (choice, rest) = line.split_at(1);
+                [&[choice.as_bytes()[0] - b'0'], rest.as_bytes()].concat()
+            })
+            .collect();
+        seeds.push(
+            [
+                b"\x07r1 a.wav\nr2 sox x |\n\xff",
+                &b"u1 ONE\nu2 TWO\xffu1 r1 0 1.5\nu2 r2 2 -1\xffu1 s"[..],
+            ]
+            .concat(),
+        );
+        seeds.push([&[9], &seeds[1][1..]].concat());
+        let all_read = seeds.iter().filter(|seed| seed[0] < 7).all(|seed| {
+            let import = manifest::import_bytes(&seed[1..], Path::new("fuzz"), None);
+            import.is_ok_and(|import| !import.utterances.is_empty())
+        });
+        assert!(all_read, "seeds must be read before they are changed");
+        run(4_000, &seeds, super::manifest);
     }
 }

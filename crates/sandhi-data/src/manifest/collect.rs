@@ -106,6 +106,9 @@ impl Collector {
         if utterance.id.is_empty() {
             let stem = utterance.audio.path.file_stem().unwrap_or_default();
             utterance.id = stem.to_string_lossy().into_owned();
+            if utterance.id.is_empty() {
+                utterance.id = format!("utterance-{line}");
+            }
             while self.ids.contains_key(&utterance.id) {
                 utterance.id = format!("{}-{line}", utterance.id);
             }
@@ -115,10 +118,11 @@ impl Collector {
             return Err(Problem::new(Kind::DuplicateId, "id", found, expected));
         }
         for word in &utterance.words {
-            let ordered = 0.0 <= word.start_s && word.start_s <= word.end_s;
-            if !ordered || !word.end_s.is_finite() {
+            let times = 0.0 <= word.start_s && word.start_s <= word.end_s && word.end_s.is_finite();
+            if !times || word.confidence.is_some_and(|confidence| !confidence.is_finite()) {
                 let found = format!("{:?} from {} to {} s", word.label, word.start_s, word.end_s);
-                return Err(Problem::new(Kind::BadValue, "words", found, "0 <= start <= end"));
+                let expected = "0 <= start <= end and a finite confidence";
+                return Err(Problem::new(Kind::BadValue, "words", found, expected));
             }
         }
         self.ids.insert(utterance.id.clone(), (file.to_owned(), line));

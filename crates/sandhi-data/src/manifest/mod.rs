@@ -17,6 +17,7 @@ mod json;
 mod language;
 mod lines;
 mod read;
+mod validate;
 mod write;
 
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub use collect::Import;
 pub use error::{Error, Kind, Rejected};
 pub use format::Format;
 pub use read::{import, import_bytes};
+pub(crate) use read::{import_kaldi_tables, sphinx_transcript};
+pub use validate::{Bad, Bin, Durations, TextStats, Validation, validate};
 pub use write::{to_jsonl, write_jsonl};
 
 use crate::alignment::Alignment;

@@ -27,19 +27,19 @@ use crate::manifest::{
 #[derive(Default)]
 struct Table {
     file: PathBuf,
+    exists: bool,
     rows: Vec<(String, usize, String)>,
     index: HashMap<String, usize>,
 }
 
 impl Table {
     /// Reads a table; a table that does not exist is empty.
-    fn read(folder: &Path, name: &str, collector: &mut Collector) -> Result<Self, Error> {
-        let file = folder.join(name);
+    fn read(name: &str, open: &Open<'_>, collector: &mut Collector) -> Result<Self, Error> {
+        let file = collector.folder().join(name);
         let mut table = Self { file: file.clone(), ..Self::default() };
-        if !file.is_file() {
-            return Ok(table);
-        }
-        each_line(&file, &mut Lines::open(&file)?, |number, line| {
+        let Some(mut lines) = open(&file)? else { return Ok(table) };
+        table.exists = true;
+        each_line(&file, &mut lines, |number, line| {
             let row = line.and_then(|line| table.row(line));
             match row {
                 Ok((key, value)) => {
@@ -65,18 +65,23 @@ impl Table {
     fn get(&self, key: &str) -> Option<&str> {
         self.index.get(key).map(|&at| self.rows[at].2.as_str())
     }
-
-    fn exists(&self) -> bool {
-        self.file.is_file()
-    }
 }
 
+/// How a file is opened; `None` when it does not exist.
+type Open<'a> = dyn Fn(&Path) -> Result<Option<Lines<'a>>, Error> + 'a;
+
+/// Reads a folder, or the one that holds the `wav.scp` named.
 pub(super) fn folder(path: &Path, collector: &mut Collector) -> Result<(), Error> {
-    let folder = collector.folder().to_owned();
-    let wav = Table::read(&folder, "wav.scp", collector)?;
-    let text = Table::read(&folder, "text", collector)?;
+    let open = |file: &Path| file.is_file().then(|| Lines::open(file)).transpose();
+    tables(path, &open, collector)
+}
+
+/// Reads the tables of a folder.
+pub(super) fn tables(path: &Path, open: &Open<'_>, collector: &mut Collector) -> Result<(), Error> {
+    let wav = Table::read("wav.scp", open, collector)?;
+    let text = Table::read("text", open, collector)?;
     for table in [&wav, &text] {
-        if !table.exists() {
+        if !table.exists {
             let name = table.file.file_name().unwrap_or_default().to_string_lossy();
             let missing = format!("the file {name}");
             return Err(Error::MissingFile {
@@ -86,12 +91,12 @@ pub(super) fn folder(path: &Path, collector: &mut Collector) -> Result<(), Error
             });
         }
     }
-    let segments = Table::read(&folder, "segments", collector)?;
-    let speakers = Table::read(&folder, "utt2spk", collector)?;
-    let languages = Table::read(&folder, "utt2lang", collector)?;
-    let durations = Table::read(&folder, "utt2dur", collector)?;
+    let segments = Table::read("segments", open, collector)?;
+    let speakers = Table::read("utt2spk", open, collector)?;
+    let languages = Table::read("utt2lang", open, collector)?;
+    let durations = Table::read("utt2dur", open, collector)?;
 
-    let is_segmented = segments.exists();
+    let is_segmented = segments.exists;
     let units = if is_segmented { &segments } else { &wav };
     for (id, line, value) in &units.rows {
         let audio = if is_segmented {

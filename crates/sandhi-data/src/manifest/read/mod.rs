@@ -64,6 +64,24 @@ pub fn import_bytes(bytes: &[u8], name: &Path, format: Option<Format>) -> Result
     collector.finish(name)
 }
 
+/// Reads the tables of a Kaldi folder from memory; sound files need not exist.
+pub(crate) fn import_kaldi_tables(tables: &[(&str, &[u8])]) -> Result<Import, Error> {
+    let folder = Path::new("");
+    let mut collector = Collector::new(Format::Kaldi, folder, false);
+    let open = |file: &Path| {
+        let table = tables.iter().find(|(name, _)| Path::new(name) == file);
+        let lines = table.map(|(_, bytes)| Lines::of_bytes(bytes)).transpose();
+        lines.map_err(|error| read_error(file, &error))
+    };
+    kaldi::tables(folder, &open, &mut collector)?;
+    collector.finish(folder)
+}
+
+/// One line of a Sphinx transcription: id and words.
+pub(crate) fn sphinx_transcript(line: &str) -> Option<(String, String)> {
+    sphinx::transcript(line).ok()
+}
+
 fn jsonl(
     path: &Path,
     lines: &mut Lines<'_>,

@@ -134,7 +134,7 @@ fn suffixes(file_id: &str) -> impl Iterator<Item = &str> {
 
 /// `<s> WORDS </s> (id)`: fillers in angle brackets or `++` and marks of pronunciation variants
 /// (`READ(2)`) are not words.
-fn transcript(line: &str) -> Result<(String, String), Problem> {
+pub(super) fn transcript(line: &str) -> Result<(String, String), Problem> {
     let malformed = || {
         Problem::new(Kind::BadValue, "transcript", quoted(line), "words and then an id in brackets")
     };
