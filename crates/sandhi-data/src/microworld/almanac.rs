@@ -132,13 +132,13 @@ const FOODS: [&str; 12] = [
     "roots",
     "seeds",
     "mushrooms",
-    "frogs",
+    "worms",
     "corn",
     "flowers",
 ];
 const HOMES: [&str; 10] = [
     "forests",
-    "caves",
+    "holes",
     "rivers",
     "mountains",
     "trees",
@@ -153,14 +153,14 @@ const INVENTIONS: [&str; 12] = [
     "kite",
     "compass",
     "pump",
-    "mirror",
+    "printer",
     "saw",
     "wheel",
     "umbrella",
     "camera",
     "whistle",
     "telescope",
-    "candle",
+    "battery",
 ];
 const INSTRUMENTS: [&str; 8] =
     ["flute", "drum", "piano", "violin", "harp", "trumpet", "guitar", "horn"];

@@ -13,7 +13,7 @@ use crate::rng::Stream;
 
 /// The words of the dialogues that no other part of the corpus has.
 pub(super) const WORDS: &str = "hello I am how you fine would like please here can we meet yes maybe ask goodbye will see until thank likes \
-    glad that waiting me should go it my name this nice do keep call for bring get";
+    glad that waiting me should go it my name this nice do keep call for bring get or lost take and still";
 
 struct Parts {
     persons: [Person; 2],

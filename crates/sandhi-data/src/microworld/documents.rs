@@ -1,16 +1,17 @@
 //! What the language model is pre-trained on: stories, facts, sentences, and chats of every task.
 //!
 //! ```text
-//! plain   a story with its right ending · facts in paraphrase · sentences in one of three languages
+//! plain   a story with its right ending · facts in paraphrase · sentences in one of three languages ·
+//!         words that belong together
 //! chat    instruction, transcript where the speech will be, answer: every task, every wording
 //! ```
 //!
-//! Training split only, except that plain sentences draw on all words of the lexicon (a language model
-//! knows the words that an evaluation calls unseen, not the templates).
+//! Training split only, except that plain text draws on all words (a language model knows the words that
+//! an evaluation calls unseen, not the templates).
 
 use super::sentences::{Frames, all_words, draw, split_of};
 use super::tasks::{self, Item, Task, Wordings};
-use super::{Level, Split, Style, almanac, biasing, stories};
+use super::{Level, Split, Style, almanac, biasing, stories, topics};
 use crate::language::Language;
 use crate::rng::Stream;
 use serde::{Deserialize, Serialize};
@@ -32,9 +33,10 @@ pub struct Documents {
 }
 
 /// The weights of what a document is, of 100.
-const STORY: usize = 22;
-const FACTS: usize = 10;
-const SENTENCES: usize = 13;
+const STORY: usize = 20;
+const FACTS: usize = 9;
+const SENTENCES: usize = 14;
+const WORDS: usize = 3;
 
 /// The weights of a chat's task; translation draws its target.
 #[rustfmt::skip]
@@ -58,6 +60,8 @@ impl Documents {
             Document::Plain(self.facts())
         } else if kind < STORY + FACTS + SENTENCES {
             Document::Plain(self.sentences())
+        } else if kind < STORY + FACTS + SENTENCES + WORDS {
+            Document::Plain(self.words())
         } else {
             Document::Chat(self.chat()?)
         })
@@ -65,7 +69,8 @@ impl Documents {
 
     fn story(&mut self) -> Option<String> {
         let level = *self.rng.pick(&Level::ALL);
-        let (story, _) = stories::draw_story(Split::Train, Style::Seen, level, &mut self.rng)?;
+        let drawn = stories::draw_story(Split::Train, Style::Seen, level, &mut self.rng)?;
+        let story = drawn.story;
         Some(format!("{} {}", story.text(), story.endings[story.right]))
     }
 
@@ -94,6 +99,31 @@ impl Documents {
             derivation.write(language, &mut text);
         }
         text
+    }
+
+    /// Words that belong together, and the words of unseen dialogues and questions in other sentences.
+    fn words(&mut self) -> String {
+        const OTHERS: [&str; 8] = [
+            "My horse is nice.",
+            "You can call me now.",
+            "We bring and get many things.",
+            "I keep what I want.",
+            "Every month people celebrate.",
+            "We owe a lot to a good invention.",
+            "The house will belong to you.",
+            "This is the name of a friend.",
+        ];
+        let n = 2 + self.rng.below(3);
+        let texts: Vec<String> = (0..n)
+            .map(|_| {
+                if self.rng.chance(0.8) {
+                    topics::association(&mut self.rng)
+                } else {
+                    (*self.rng.pick(&OTHERS)).to_owned()
+                }
+            })
+            .collect();
+        texts.join(" ")
     }
 
     fn chat(&mut self) -> Option<Item> {

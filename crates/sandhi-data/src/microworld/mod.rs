@@ -207,7 +207,7 @@ impl Microworld {
     pub fn stories(&self, split: Split, style: Style, level: Level, n: usize) -> Vec<Story> {
         let mut rng = self.stream(&["stories", split.name(), style.name(), level.name()]);
         let draw = |rng: &mut Stream| {
-            stories::draw_story(split, style, level, rng).map(|(story, _)| story)
+            stories::draw_story(split, style, level, rng).map(|drawn| drawn.story)
         };
         distinct(n, &mut rng, draw, |story| story.id.clone())
     }
@@ -221,6 +221,22 @@ impl Microworld {
     pub fn documents(&self, name: &str) -> Documents {
         Documents::new(self.stream(&["documents", name]))
     }
+}
+
+/// Writes one JSON object a line: items, stories, facts, sentences or documents.
+///
+/// # Errors
+///
+/// What the writer gives.
+pub fn write_jsonl<'a, T: Serialize + 'a>(
+    writer: &mut impl std::io::Write,
+    records: impl IntoIterator<Item = &'a T>,
+) -> std::io::Result<()> {
+    for record in records {
+        serde_json::to_writer(&mut *writer, record)?;
+        writer.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 /// Draws until `n` have different keys, or until drawing finds nothing new for long.

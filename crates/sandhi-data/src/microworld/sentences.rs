@@ -59,7 +59,7 @@ pub(super) fn draw(words: &Words, frames: Frames, rng: &mut Stream) -> Derivatio
         Frames::Seen => seen(words, rng),
         Frames::Unseen => unseen(words, rng),
         Frames::Plain => {
-            if rng.chance(0.75) {
+            if rng.chance(0.5) {
                 seen(words, rng)
             } else {
                 plain(words, rng)
@@ -280,7 +280,7 @@ fn question(words: &Words, rng: &mut Stream) -> Question {
     match rng.below(6) {
         0 => Question::WhereIs(what),
         1 => Question::WhoHas(what),
-        2 => Question::HowMany(*rng.pick(&words.animals), person),
+        2 => Question::HowMany(*rng.pick(&words.things), person),
         3 => Question::WhoDid(*rng.pick(&words.transitive), what),
         4 => Question::WhereDid(person, *rng.pick(&words.transitive), what),
         _ => Question::DidGo(person, *rng.pick(&words.motion), *rng.pick(&words.places)),
@@ -344,12 +344,26 @@ fn plain(words: &Words, rng: &mut Stream) -> Derivation {
     let person = Np::One(*rng.pick(&words.persons));
     let (_, other) = two_persons(words, rng);
     let place = *rng.pick(&words.places);
-    let predicate = match rng.below(6) {
+    let predicate = match rng.below(9) {
         0 => Predicate::Want(thing(words, 0.5, rng)),
         1 => Predicate::CanDo(*rng.pick(&words.transitive), thing(words, 0.3, rng)),
-        2 if person != Np::One(other) => Predicate::At(Tense::Present, place, Some(other)),
+        2 | 8 => {
+            let person_or_animal = if rng.chance(0.2) && person != Np::One(other) {
+                Np::One(other)
+            } else {
+                animal(words, rng)
+            };
+            Predicate::At(Tense::Present, place, Some(person_or_animal))
+        }
         3 => Predicate::NotAt(place),
-        4 => return Derivation::ThereWere(2 + rng.below(11) as u8, *rng.pick(&words.animals)),
+        4 => {
+            let nouns = if rng.chance(0.5) { &words.animals } else { &words.things };
+            let noun = *rng.pick(nouns);
+            let subject = Np::A(noun, Some(adjective_for(noun, words, rng)));
+            return Clause::new(subject, Predicate::At(Tense::Present, place, None)).into();
+        }
+        5 => Predicate::Borrow(thing(words, 0.5, rng), None),
+        6 => return Derivation::ThereWere(2 + rng.below(11) as u8, *rng.pick(&words.animals)),
         _ => {
             let subject = definite(words, 0.3, rng);
             return Clause::new(subject, Predicate::Done(*rng.pick(&words.transitive), None))
@@ -387,6 +401,28 @@ pub(super) fn all_words() -> &'static Words {
     &ALL
 }
 
+/// Whether it is as short as the sentences of stories: one clause without adjective, time or place.
+/// Such sentences are not held out, so they are not drawn for recognition and translation.
+fn is_bare(derivation: &Derivation) -> bool {
+    let Derivation::Plain(Clause { when: None, subject, predicate, place: None }) = derivation
+    else {
+        return false;
+    };
+    let described =
+        |np: &Np| matches!(np, Np::The(_, Some(_)) | Np::A(_, Some(_)) | Np::Count(_, _, Some(_)));
+    let object = match predicate {
+        Predicate::DoTo(_, what)
+        | Predicate::Give(_, _, what, _)
+        | Predicate::Get(what, _)
+        | Predicate::Has(_, what) => Some(what),
+        Predicate::Bring(what, _) | Predicate::LeaveAt(what, _) | Predicate::Paint(what, _) => {
+            Some(what)
+        }
+        _ => None,
+    };
+    !described(subject) && !object.is_some_and(described)
+}
+
 /// Draws a derivation of `style` that belongs to `split`; `None` when the search was in vain.
 pub(super) fn draw_in(
     style: Style,
@@ -399,6 +435,9 @@ pub(super) fn draw_in(
     let frames = if style == Style::Seen { Frames::Seen } else { Frames::Unseen };
     for _ in 0..400 {
         let derivation = draw(words_of(style), frames, rng);
+        if style == Style::Seen && is_bare(&derivation) {
+            continue;
+        }
         let key = derivation.key();
         if split_of(&key, style) == split {
             return Some((derivation, key));

@@ -1,12 +1,12 @@
 //! Word salad for the pre-training of the speech encoder: all words, none of the sentences.
 //!
 //! ```text
-//! Kitchen seven the Mirune painted on basket tomorrow.
+//! Kitchen seven the Mirune painted on baskets Tarvo.
 //! ```
 //!
 //! The encoder has to know the sound of every word, also of those that evaluation holds back, but must
 //! not know the sentences that connectors are trained and evaluated on. A salad begins with a noun, an
-//! adjective or a participle; sentences of the grammar begin with a name, an article, a numeral or an
+//! adjective or a verb form; sentences of the grammar begin with a name, an article, a numeral or an
 //! adverb, so no salad is one of them. A fifth of the words of an invented kind are made up on the spot,
 //! so that the encoder can spell what it never heard.
 
@@ -28,9 +28,10 @@ struct Salad {
 fn german_adjective(adjective: Adjective) -> impl Iterator<Item = &'static str> {
     static FORMS: LazyLock<Vec<Vec<String>>> = LazyLock::new(|| {
         let forms = |adjective: Adjective| {
-            ["", "e", "er", "es", "en"]
-                .map(|ending| format!("{}{ending}", adjective.entry().de))
-                .to_vec()
+            // Moods are only said of persons, without ending.
+            let endings: &[&str] =
+                if adjective.is_mood() { &[""] } else { &["", "e", "er", "es", "en"] };
+            endings.iter().map(|ending| format!("{}{ending}", adjective.entry().de)).collect()
         };
         Adjective::all().map(forms).collect()
     });
@@ -86,10 +87,14 @@ impl Salad {
                 Language::Spanish => content.extend(entry.es.into_iter().chain(entry.es_forms)),
             }
         }
+        // Spanish questions begin with a finite verb.
+        let finite = |word: &str| {
+            language == Language::Spanish && Verb::all().any(|verb| verb.entry().es.contains(&word))
+        };
         let first: Vec<&'static str> = content
             .iter()
             .copied()
-            .filter(|word| !["look", "looked", "for"].contains(word))
+            .filter(|word| !["look", "looked", "for"].contains(word) && !finite(word))
             .collect();
         match language {
             Language::German => content.extend(datives().iter().map(String::as_str)),

@@ -96,7 +96,7 @@ impl World {
                     self.now.push(State::Holds(to, noun));
                 }
             }
-            Predicate::Get(what, from) => {
+            Predicate::Get(what, from) | Predicate::Borrow(what, Some(from)) => {
                 if let Some(noun) = what.noun() {
                     self.before.push(State::Holds(from, noun));
                     self.now.push(State::Holds(person, noun));

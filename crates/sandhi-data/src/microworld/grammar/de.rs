@@ -162,6 +162,7 @@ fn bracket(predicate: Predicate, plural: bool) -> Bracket {
         }
         Predicate::Has(..) | Predicate::HasColored(..) => finite("hat", "haben", plural),
         Predicate::Get(..) => having("bekommen", plural),
+        Predicate::Borrow(..) => having("ausgeliehen", plural),
         Predicate::Bring(..) => having("gebracht", plural),
         Predicate::LeaveAt(..) => having("gelassen", plural),
         Predicate::Paint(..) => having("gestrichen", plural),
@@ -193,7 +194,7 @@ fn middle_field(predicate: Predicate, out: &mut String) {
             }
             if let Some(with) = with {
                 word(out, "mit");
-                word(out, with.entry().name);
+                np(with, Dative, out);
             }
             inside(at, out);
         }
@@ -245,6 +246,13 @@ fn middle_field(predicate: Predicate, out: &mut String) {
             np(what, Accusative, out);
             word(out, "von");
             word(out, from.entry().name);
+        }
+        Predicate::Borrow(what, from) => {
+            np(what, Accusative, out);
+            if let Some(from) = from {
+                word(out, "von");
+                word(out, from.entry().name);
+            }
         }
         Predicate::Bring(what, to) => {
             np(what, Accusative, out);

@@ -73,7 +73,7 @@ pub(super) fn clause(clause: &Clause, out: &mut String) {
             }
             if let Some(with) = with {
                 word(out, "with");
-                word(out, with.entry().name);
+                np(with, out);
             }
             place("in", at, out);
         }
@@ -121,6 +121,14 @@ pub(super) fn clause(clause: &Clause, out: &mut String) {
             np(what, out);
             word(out, "from");
             word(out, from.entry().name);
+        }
+        Predicate::Borrow(what, from) => {
+            word(out, "borrowed");
+            np(what, out);
+            if let Some(from) = from {
+                word(out, "from");
+                word(out, from.entry().name);
+            }
         }
         Predicate::Bring(what, to) => {
             word(out, "brought");

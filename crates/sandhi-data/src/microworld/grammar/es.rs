@@ -142,7 +142,7 @@ fn predicate(clause: &Clause, out: &mut String) {
             word(out, estar(tense, plural));
             if let Some(with) = with {
                 word(out, "con");
-                word(out, with.entry().name);
+                np(with, out);
             }
             inside(place, out);
         }
@@ -193,6 +193,14 @@ fn predicate(clause: &Clause, out: &mut String) {
             word(out, "de");
             word(out, person.entry().name);
         }
+        Predicate::Borrow(what, person) => {
+            word(out, number(["pidió", "pidieron"], plural));
+            word(out, &agree("prestado", agreement(what)));
+            np(what, out);
+            if let Some(person) = person {
+                to_person(person, out);
+            }
+        }
         Predicate::Bring(what, place) => {
             word(out, number(["llevó", "llevaron"], plural));
             np(what, out);
@@ -225,7 +233,7 @@ fn predicate(clause: &Clause, out: &mut String) {
         }
         Predicate::Done(verb, by) => {
             word(out, number(["fue", "fueron"], plural));
-            word(out, &participle(verb, agreement(clause.subject)));
+            word(out, &agree(verb.entry().es_forms[1], agreement(clause.subject)));
             if let Some(by) = by {
                 word(out, "por");
                 word(out, by.entry().name);
@@ -240,8 +248,7 @@ fn to_person(person: Person, out: &mut String) {
 }
 
 /// The participle in agreement: `encontrado`, `encontradas`.
-fn participle(verb: Verb, (feminine, plural): (bool, bool)) -> String {
-    let masculine = verb.entry().es_forms[1];
+fn agree(masculine: &str, (feminine, plural): (bool, bool)) -> String {
     let mut form = masculine.trim_end_matches('o').to_owned();
     form.push(if feminine { 'a' } else { 'o' });
     if plural {

@@ -73,8 +73,8 @@ pub enum Predicate {
     Leave(Noun),
     /// `came to the kitchen with two dogs`
     ComeWith(Noun, Np),
-    /// `is (still) in the kitchen (with Ben)`
-    At(Tense, Noun, Option<Person>),
+    /// `is (still) (with Ben) in the kitchen`
+    At(Tense, Noun, Option<Np>),
     /// `was not in the kitchen`
     NotAt(Noun),
     /// `has the ball`
@@ -93,6 +93,8 @@ pub enum Predicate {
     Give(Verb, Person, Np, bool),
     /// `got the ball from Ben`
     Get(Np, Person),
+    /// `borrowed the ball (from Ben)`
+    Borrow(Np, Option<Person>),
     /// `brought the ball to the kitchen`
     Bring(Np, Noun),
     /// `left the ball in the kitchen`
@@ -191,8 +193,8 @@ pub enum Derivation {
     Ask(Question),
 }
 
-/// The number of remarks.
-pub const N_REMARKS: u8 = 6;
+/// The number of remarks; the last three are only in unseen stories.
+pub const N_REMARKS: u8 = 9;
 
 #[rustfmt::skip]
 const REMARKS: [[&str; 3]; N_REMARKS as usize] = [
@@ -202,19 +204,22 @@ const REMARKS: [[&str; 3]; N_REMARKS as usize] = [
     ["it was dark", "es war dunkel", "estaba oscuro"],
     ["the sun was shining", "die Sonne hat geschienen", "brillaba el sol"],
     ["it was very quiet", "es war sehr still", "todo estaba tranquilo"],
+    ["it was very cold", "es war sehr kalt", "hacía mucho frío"],
+    ["it was very late", "es war sehr spät", "era muy tarde"],
+    ["it was very dark", "es war sehr dunkel", "estaba muy oscuro"],
 ];
 
 /// The words of the constructions themselves, in English, German and Spanish.
 #[rustfmt::skip]
 pub(crate) const FUNCTION_WORDS: [&str; 3] = [
     "a an the and is are was were has have had still not in to from with by can want wants did does where who what when how many \
-     color something it there was raining cold late dark sun shining very quiet left got brought painted",
+     color something it there was raining cold late dark sun shining very quiet left got brought painted borrowed which person place",
     "der die das den dem ein eine einen einem einer und ist sind war waren hat haben hatte hatten noch nicht im in ins aus mit von \
      will wollen kann können wurde wurden wo wer was wann wie viele welche Farbe etwas Rotes Weißes Schwarzes Braunes Blaues Grünes \
-     Gelbes Graues es da geregnet kalt spät dunkel Sonne geschienen sehr still verlassen bekommen gebracht gelassen gestrichen",
+     Gelbes Graues es da geregnet kalt spät dunkel Sonne geschienen sehr still verlassen bekommen gebracht gelassen gestrichen ausgeliehen",
     "el la un una y e es son está están era eran estaba estaban tiene tienen tenía tenían todavía no en a al de del con por quiere \
      quieren puede pueden fue fueron dónde quién qué cuándo cuántos cuántas color algo le había llovía hacía frío tarde oscuro \
-     brillaba sol todo tranquilo salió salieron recibió recibieron llevó llevaron dejó dejaron pintó pintaron",
+     brillaba sol todo tranquilo salió salieron recibió recibieron llevó llevaron dejó dejaron pintó pintaron pidió pidieron prestado prestada mucho muy",
 ];
 
 impl From<Clause> for Derivation {
@@ -328,3 +333,6 @@ pub(crate) fn word(out: &mut String, text: &str) {
 pub(crate) fn numeral(n: u8, language: usize) -> &'static str {
     super::lexicon::NUMERALS[usize::from(n.clamp(1, 12)) - 1][language]
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,7 +206,7 @@ impl<'a> Cursor<'a> {
             let by = if self.eat("by") { Some(self.person()?) } else { None };
             return Some(Predicate::Done(verb, by));
         }
-        let with = if self.eat("with") { Some(self.person()?) } else { None };
+        let with = if self.eat("with") { Some(self.np()?) } else { None };
         Some(Predicate::At(tense, self.place("in")?, with))
     }
 
@@ -240,6 +240,11 @@ impl<'a> Cursor<'a> {
             } else {
                 None
             };
+        }
+        if self.eat("borrowed") {
+            let what = self.np()?;
+            let from = if self.eat("from") { Some(self.person()?) } else { None };
+            return Some(Predicate::Borrow(what, from));
         }
         if self.eat("brought") {
             let what = self.np()?;

@@ -1,100 +1,32 @@
-//! Stories of four sentences with one right ending and three that contradict the state.
+//! The constructions of stories: what is said, in which order, and which word the endings differ in.
 //!
 //! ```text
-//! level      story (in any order)                                                right        wrong
-//! topic      The waves were big. Anna found a shell. …                           Anna swam.   Anna milked the cows.
-//! entity     Anna is in the park. Ben is in the shop. Leo … Ida …                Ben is still in the shop / park / …
-//! one hop    Anna came from the park. Anna went to the shop. Ben … Ben …         Now Anna is in the shop / park / …
-//! two hops   Anna has the key. Ben has the hat. Anna went to the shop. Ben …     Now the key is in the shop / …
+//! form                  says                                             ending
+//! place, holder, …      four parallel facts                              one of them again
+//! moved, transferred, … two events with what was before each             what is so after (or was before)
+//! carried, found, …     two relations that have to be joined             the end of the chain
 //! ```
 //!
-//! The four endings of the last three levels differ in one word, a *candidate*. Every candidate is
-//! mentioned once in the story; which one is right, in which order the sentences come and which clauses
-//! share a sentence are drawn independently, so that position, recency, frequency, length and n-grams
-//! tell nothing: only who did what does. At level `topic` the wrong endings come from other topics and
-//! nothing is mentioned twice, so the scorers that look at mentions do not apply there
-//! ([`super::cues`] measures all this).
+//! Persons, places, things, colors and numbers are drawn without repetition from one list each, and the
+//! right candidate is the first drawn: nothing but its role tells it from the other three.
 
-use super::grammar::{
-    Clause, Derivation, N_REMARKS, Np, Predicate, Question, Tense, When, parse, phrase,
-};
-use super::lexicon::{Adjective, Adverb, Noun, Person, Verb, Words};
-use super::sentences::{id, split_of, words_of};
-use super::topics;
-use super::world::World;
-use super::{Level, Split, Style};
+use super::super::grammar::{Clause, Derivation, Np, Predicate, Question, Tense, When, phrase};
+use super::super::lexicon::{Adjective, Adverb, Noun, Person, Verb, Words};
+use super::super::sentences::words_of;
+use super::super::{Level, Style};
 use crate::language::Language;
 use crate::rng::Stream;
-use serde::{Deserialize, Serialize};
-
-/// A story with its endings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Story {
-    /// Names the derivation.
-    pub id: String,
-    /// Where its derivation belongs.
-    pub split: Split,
-    /// Seen or unseen templates and entities.
-    pub style: Style,
-    /// How many steps the right ending takes.
-    pub level: Level,
-    /// The construction: `place`, `holder`, `color`, …, or the topic.
-    pub form: String,
-    /// The story.
-    pub sentences: [String; 4],
-    /// Four endings, one of them right.
-    pub endings: [String; 4],
-    /// The index of the right ending.
-    pub right: usize,
-    /// The word in which each ending differs (`kitchen`, `Ben`, `red`); empty at level `topic`.
-    pub candidates: Vec<String>,
-    /// What the endings are about (`Anna`, `key`); empty at level `topic`.
-    pub focus: String,
-    /// The state, for checking free endings.
-    pub world: World,
-}
-
-impl Story {
-    /// The four sentences in one line.
-    pub fn text(&self) -> String {
-        self.sentences.join(" ")
-    }
-}
-
-/// What a free ending is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Continuation {
-    /// The grammar can have made its first sentence.
-    pub parses: bool,
-    /// It agrees with the story's state (or topic); `None` when the story does not tell.
-    pub agrees: Option<bool>,
-}
-
-/// Checks the first sentence of a free ending against the story.
-pub fn check_continuation(story: &Story, text: &str) -> Continuation {
-    let text = text.trim();
-    let end = text.find(['.', '?']).map_or(text.len(), |at| at + 1);
-    let first = &text[..end];
-    if let Some(topic) = topics::topic_of(first) {
-        let agrees = (story.level == Level::Topic).then(|| topic == story.form);
-        return Continuation { parses: true, agrees };
-    }
-    match parse(first) {
-        Some(sentence) => Continuation { parses: true, agrees: story.world.agrees(&sentence) },
-        None => Continuation { parses: false, agrees: None },
-    }
-}
 
 /// What a story says, before it is put in words.
-pub(super) struct Draft {
-    pub(super) form: &'static str,
-    pub(super) sentences: Vec<Derivation>,
+pub(in super::super) struct Draft {
+    pub(in super::super) form: &'static str,
+    pub(in super::super) sentences: Vec<Derivation>,
     /// The right ending first.
-    pub(super) endings: [Derivation; 4],
-    pub(super) candidates: [String; 4],
-    pub(super) focus: String,
+    pub(in super::super) endings: [Derivation; 4],
+    pub(in super::super) candidates: [String; 4],
+    pub(in super::super) focus: String,
     /// A question whose answer is the right candidate, and the answer in English.
-    pub(super) question: Option<(Question, String)>,
+    pub(in super::super) question: Option<(Question, String)>,
 }
 
 /// The words that tell a seen story from an unseen one.
@@ -166,12 +98,15 @@ impl Phrasing {
     /// The thing goes from `from` to `to`; either may be the subject.
     fn transfer(&self, from: Person, to: Person, thing: Noun, rng: &mut Stream) -> Clause {
         if rng.chance(0.5) {
-            return Clause::new(Np::One(to), Predicate::Get(the(thing), from));
+            let got = if self.unseen {
+                Predicate::Borrow(the(thing), Some(from))
+            } else {
+                Predicate::Get(the(thing), from)
+            };
+            return Clause::new(Np::One(to), got);
         }
-        Clause::new(
-            Np::One(from),
-            Predicate::Give(*rng.pick(&self.give), to, the(thing), rng.chance(0.5)),
-        )
+        let give = Predicate::Give(*rng.pick(&self.give), to, the(thing), rng.chance(0.5));
+        Clause::new(Np::One(from), give)
     }
 
     fn now(&self, subject: Np, predicate: impl Fn(Tense) -> Predicate) -> Derivation {
@@ -182,13 +117,16 @@ impl Phrasing {
         Clause::new(subject, predicate).opened(self.before[0]).into()
     }
 
-    /// A sentence that says nothing about a candidate.
-    fn filler(&self, rng: &mut Stream) -> Derivation {
-        if rng.chance(0.5) {
-            Derivation::Remark(rng.below(usize::from(N_REMARKS)) as u8)
-        } else {
-            Derivation::Hour(1 + rng.below(12) as u8)
+    /// Different sentences that say nothing about a candidate.
+    fn fillers(&self, rng: &mut Stream) -> [Derivation; 2] {
+        if self.unseen {
+            // The last three remarks are only here.
+            let [a, b]: [u8; 2] = some(&[6, 7, 8], rng);
+            return [a, b].map(Derivation::Remark);
         }
+        let remark = Derivation::Remark(rng.below(6) as u8);
+        let hour = Derivation::Hour(1 + rng.below(12) as u8);
+        if rng.chance(0.5) { [remark, hour] } else { [hour, remark] }
     }
 }
 
@@ -227,24 +165,41 @@ fn color_word(color: Adjective) -> String {
 }
 
 fn number_word(n: u8) -> String {
-    super::grammar::numeral(n, 0).to_owned()
+    super::super::grammar::numeral(n, 0).to_owned()
+}
+
+/// What may stand beside three sentences of facts, one of which is a pair.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Filler {
+    /// Nothing: there are four sentences of facts.
+    None,
+    /// A remark without a number.
+    Remark,
+    /// A remark or the hour.
+    Any,
 }
 
 /// Four clauses as four sentences, or as a pair, two sentences and a filler; in random order.
 fn arrange(
     mut clauses: Vec<Clause>,
     style: &Phrasing,
-    filler: bool,
+    filler: Filler,
     rng: &mut Stream,
 ) -> Vec<Derivation> {
     rng.shuffle(&mut clauses);
     let mut sentences: Vec<Derivation> = Vec::with_capacity(4);
     // Adverbs at the head of a clause stay at the head of their sentence.
-    let pair = filler && rng.chance(0.3) && clauses[0].when.is_none() && clauses[1].when.is_none();
+    let pair = filler != Filler::None
+        && rng.chance(0.3)
+        && clauses[0].when.is_none()
+        && clauses[1].when.is_none();
     if pair {
         sentences.push(Derivation::Pair(clauses[0], clauses[1]));
         sentences.extend(clauses[2..].iter().map(|clause| Derivation::Plain(*clause)));
-        sentences.push(style.filler(rng));
+        sentences.push(match filler {
+            Filler::Remark => Derivation::Remark(rng.below(6) as u8),
+            _ => style.fillers(rng)[0],
+        });
     } else {
         sentences.extend(clauses.into_iter().map(Derivation::Plain));
     }
@@ -253,8 +208,8 @@ fn arrange(
 }
 
 /// Draws a story of `level`; `None` at level `topic`, which has no grammar.
-pub(super) fn draft(level: Level, style: Style, rng: &mut Stream) -> Option<Draft> {
-    let phrasing = Phrasing::new_cached(style);
+pub(in super::super) fn draft(level: Level, style: Style, rng: &mut Stream) -> Option<Draft> {
+    let phrasing = Phrasing::of(style);
     Some(match (level, phrasing.unseen) {
         (Level::Topic, _) => return None,
         (Level::Entity, false) => match rng.below(6) {
@@ -286,7 +241,7 @@ pub(super) fn draft(level: Level, style: Style, rng: &mut Stream) -> Option<Draf
 }
 
 impl Phrasing {
-    fn new_cached(style: Style) -> &'static Self {
+    fn of(style: Style) -> &'static Self {
         use std::sync::LazyLock;
         static SEEN: LazyLock<Phrasing> = LazyLock::new(|| Phrasing::new(Style::Seen));
         static UNSEEN: LazyLock<Phrasing> = LazyLock::new(|| Phrasing::new(Style::Unseen));
@@ -303,7 +258,7 @@ fn entity_place(style: &Phrasing, rng: &mut Stream) -> Draft {
     let clauses = (0..4)
         .map(|i| Clause::new(Np::One(persons[i]), Predicate::At(Tense::Present, places[i], None)))
         .collect();
-    let sentences = arrange(clauses, style, true, rng);
+    let sentences = arrange(clauses, style, Filler::Any, rng);
     let by_person = rng.chance(0.6);
     let ending = |i: usize| -> Derivation {
         let (who, place) =
@@ -338,7 +293,7 @@ fn holdings(style: &Phrasing, rng: &mut Stream) -> ([Person; 4], [Noun; 4], Vec<
     let persons: [Person; 4] = some(&style.words.persons, rng);
     let things: [Noun; 4] = some(&style.words.things, rng);
     let clauses = (0..4).map(|i| style.has(persons[i], things[i], rng)).collect();
-    (persons, things, arrange(clauses, style, true, rng))
+    (persons, things, arrange(clauses, style, Filler::Any, rng))
 }
 
 fn entity_holder(style: &Phrasing, rng: &mut Stream) -> Draft {
@@ -378,7 +333,7 @@ fn entity_color(style: &Phrasing, rng: &mut Stream) -> Draft {
     let clauses = (0..4)
         .map(|i| Clause::new(the(things[i]), Predicate::Is(Tense::Present, colors[i])))
         .collect();
-    let sentences = arrange(clauses, style, true, rng);
+    let sentences = arrange(clauses, style, Filler::Any, rng);
     let endings =
         colors.map(|color| Clause::new(the(things[0]), Predicate::Is(Tense::Still, color)).into());
     let question = (Question::ColorOf(the(things[0])), color_word(colors[0]));
@@ -400,7 +355,7 @@ fn entity_count(style: &Phrasing, rng: &mut Stream) -> Draft {
         Clause::new(Np::One(persons[i]), Predicate::Has(tense, Np::Count(n, animals[i], None)))
     };
     let clauses = (0..4).map(|i| has(Tense::Present, i, counts[i])).collect();
-    let sentences = arrange(clauses, style, true, rng);
+    let sentences = arrange(clauses, style, Filler::Remark, rng);
     let endings = counts.map(|n| has(Tense::Still, 0, n).into());
     let question = (Question::HowMany(animals[0], persons[0]), number_word(counts[0]));
     Draft {
@@ -422,7 +377,7 @@ fn entity_hour(style: &Phrasing, rng: &mut Stream) -> Draft {
         ..Clause::new(Np::One(persons[i]), Predicate::Do(verbs[i]))
     };
     let clauses = (0..4).map(|i| did(i, hours[i], false)).collect();
-    let sentences = arrange(clauses, style, false, rng);
+    let sentences = arrange(clauses, style, Filler::None, rng);
     let endings = hours.map(|hour| did(0, hour, true).into());
     let answer = Adverb::hour(hours[0]).entry().forms[0].to_owned();
     let question = (Question::WhenDid(persons[0], verbs[0]), answer);
@@ -453,7 +408,7 @@ fn entity_deed_place(style: &Phrasing, rng: &mut Stream) -> Draft {
             ..Clause::new(Np::One(persons[i]), Predicate::Do(*rng.pick(&verbs)))
         })
         .collect();
-    let sentences = arrange(clauses, style, true, rng);
+    let sentences = arrange(clauses, style, Filler::Any, rng);
     let endings = places.map(|place| {
         Clause::new(Np::One(persons[0]), Predicate::At(Tense::Past, place, None)).into()
     });
@@ -483,7 +438,7 @@ fn entity_deed(style: &Phrasing, rng: &mut Stream) -> Draft {
     let clauses = (0..4)
         .map(|i| Clause::new(Np::One(persons[i]), Predicate::DoTo(verbs[i], the(things[i]))))
         .collect();
-    let sentences = arrange(clauses, style, true, rng);
+    let sentences = arrange(clauses, style, Filler::Any, rng);
     let endings =
         persons.map(|who| Clause::new(the(things[0]), Predicate::Done(verbs[0], Some(who))).into());
     let question = (Question::WhoDid(verbs[0], the(things[0])), name(persons[0]));
@@ -518,7 +473,7 @@ fn entity_deed_count(style: &Phrasing, rng: &mut Stream) -> Draft {
             )
         })
         .collect();
-    let sentences = arrange(clauses, style, false, rng);
+    let sentences = arrange(clauses, style, Filler::None, rng);
     let endings = counts.map(|n| {
         Clause::new(Np::Count(n, animals[0], None), Predicate::Done(verbs[0], Some(persons[0])))
             .into()
@@ -551,7 +506,7 @@ fn moved(style: &Phrasing, rng: &mut Stream) -> Draft {
         style.go(b, other_to, rng),
         style.was(b, other_from, rng),
     ];
-    let sentences = arrange(clauses, style, true, rng);
+    let sentences = arrange(clauses, style, Filler::Any, rng);
     let candidates = if past { [from, to, other_to, other_from] } else { places };
     let endings = candidates.map(|place| {
         if past {
@@ -580,12 +535,9 @@ fn transferred(style: &Phrasing, rng: &mut Stream) -> Draft {
     let mut sentences: Vec<Derivation> =
         vec![style.transfer(a, b, x, rng).into(), style.transfer(c, d, y, rng).into()];
     let colors: [Adjective; 2] = some(&style.words.colors, rng);
-    for (thing, color) in [x, y].into_iter().zip(colors) {
-        sentences.push(if rng.chance(0.5) {
-            style.filler(rng)
-        } else {
-            Clause::new(the(thing), Predicate::Is(Tense::Past, color)).into()
-        });
+    for (i, filler) in style.fillers(rng).into_iter().enumerate() {
+        let color = Clause::new(the([x, y][i]), Predicate::Is(Tense::Past, colors[i]));
+        sentences.push(if style.unseen || rng.chance(0.5) { filler } else { color.into() });
     }
     rng.shuffle(&mut sentences);
     let past = !style.unseen && rng.chance(0.3);
@@ -625,7 +577,7 @@ fn painted(style: &Phrasing, rng: &mut Stream) -> Draft {
         paint(persons[1], y, other_now),
         was(y, other_before),
     ];
-    let sentences = arrange(clauses, style, true, rng);
+    let sentences = arrange(clauses, style, Filler::Any, rng);
     let past = rng.chance(0.3);
     let candidates = if past { [before, now, other_now, other_before] } else { colors };
     let endings = candidates.map(|color| {
@@ -664,7 +616,7 @@ fn brought(style: &Phrasing, rng: &mut Stream) -> Draft {
         bring(persons[1], y, other_now),
         was(y, other_before),
     ];
-    let sentences = arrange(clauses, style, true, rng);
+    let sentences = arrange(clauses, style, Filler::Any, rng);
     let past = rng.chance(0.3);
     let candidates = if past { [before, now, other_now, other_before] } else { places };
     let endings = candidates.map(|place| {
@@ -806,88 +758,4 @@ fn found(style: &Phrasing, rng: &mut Stream) -> Draft {
         focus: noun_word(x),
         question,
     }
-}
-
-/// The key of a story: its sentences, whatever their order.
-pub(super) fn story_key(sentences: &[String]) -> String {
-    let mut sorted: Vec<&str> = sentences.iter().map(String::as_str).collect();
-    sorted.sort_unstable();
-    sorted.join(" ")
-}
-
-/// Draws a story of `split`; `None` when the search was in vain (unseen stories of training do not exist).
-pub(super) fn draw_story(
-    split: Split,
-    style: Style,
-    level: Level,
-    rng: &mut Stream,
-) -> Option<(Story, Option<(String, String)>)> {
-    if (style, split) == (Style::Unseen, Split::Train) {
-        return None;
-    }
-    for _ in 0..400 {
-        let (form, sentences, endings, candidates, focus, world, question) =
-            match draft(level, style, rng) {
-                Some(draft) => {
-                    let world = World::after(&draft.sentences);
-                    let question = draft.question.map(|(question, answer)| {
-                        (Derivation::Ask(question).text(Language::English), answer)
-                    });
-                    let sentences: Vec<String> = draft
-                        .sentences
-                        .iter()
-                        .map(|sentence| sentence.text(Language::English))
-                        .collect();
-                    let endings = draft.endings.map(|ending| ending.text(Language::English));
-                    (
-                        draft.form,
-                        sentences,
-                        endings,
-                        draft.candidates.to_vec(),
-                        draft.focus,
-                        world,
-                        question,
-                    )
-                }
-                None => {
-                    let persons = &words_of(style).persons;
-                    let story = topics::draw(style == Style::Unseen, persons, rng);
-                    (
-                        story.name,
-                        story.sentences.to_vec(),
-                        story.endings,
-                        Vec::new(),
-                        String::new(),
-                        World::default(),
-                        None,
-                    )
-                }
-            };
-        let key = story_key(&sentences);
-        if split_of(&key, style) != split {
-            continue;
-        }
-        let Ok(sentences) = <[String; 4]>::try_from(sentences) else { continue };
-        let mut order = [0, 1, 2, 3];
-        rng.shuffle(&mut order);
-        let story = Story {
-            id: id("story", &key),
-            split,
-            style,
-            level,
-            form: form.to_owned(),
-            sentences,
-            endings: order.map(|i| endings[i].clone()),
-            right: order.iter().position(|&i| i == 0).unwrap_or(0),
-            candidates: if candidates.is_empty() {
-                candidates
-            } else {
-                order.map(|i| candidates[i].clone()).to_vec()
-            },
-            focus,
-            world,
-        };
-        return Some((story, question));
-    }
-    None
 }

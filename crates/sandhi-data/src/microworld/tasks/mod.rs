@@ -11,10 +11,14 @@
 //! [`N_HELD_OUT_WORDINGS`] wordings of every task, never meet speech in training. The language model's
 //! text has all tasks and all wordings, as a general language model's text would.
 
+mod wordings;
+
+pub use wordings::{N_HELD_OUT_WORDINGS, Wordings};
+
 use super::grammar::{Clause, Derivation, Np, Predicate};
 use super::lexicon::{Noun, Person};
 use super::sentences::{draw_in, id};
-use super::stories::{self, Story};
+use super::stories::{self, Drawn, Story};
 use super::{Level, Split, Style, almanac, biasing, dialogue};
 use crate::language::Language;
 use crate::rng::Stream;
@@ -64,9 +68,6 @@ pub const SPEECH_TRAINED: [Task; 6] = [
     Task::FirstWord,
     Task::NamePerson,
 ];
-
-/// So many wordings at the end of each task's list are held out of speech training.
-pub const N_HELD_OUT_WORDINGS: usize = 3;
 
 impl Task {
     /// All tasks.
@@ -124,73 +125,6 @@ impl Task {
     pub fn is_speech_trained(self) -> bool {
         SPEECH_TRAINED.contains(&self)
     }
-
-    /// The wordings of the instruction, the held-out ones last. `{L}` stands for a language.
-    #[rustfmt::skip]
-    pub fn wordings(self) -> &'static [&'static str] {
-        match self {
-            Self::Transcribe => &[
-                "Write down what you hear.", "Transcribe the speech.", "What is being said?", "Write the words of the speaker.", "Give the transcript.",
-                "Type what the speaker says.", "Turn the speech into text.", "Repeat the sentence as text.",
-                "Please note every word.", "What did the speaker say?", "Put the recording in writing.",
-            ],
-            Self::Translate { .. } => &[
-                "Translate into {L}.", "Say it in {L}.", "Give the {L} translation.", "Write this in {L}.", "What is this in {L}?", "Put the sentence into {L}.",
-                "Translate the speech into {L}.", "How do you say this in {L}?",
-                "Turn this into {L}.", "Please write the {L} version.", "I only read {L}, so translate.",
-            ],
-            Self::FirstWord => &[
-                "What is the first word?", "Say the first word.", "Give only the first word.", "Which word comes first?", "Write the first word.", "Repeat the first word.",
-                "Name the first word of the sentence.", "Tell me the first word.",
-                "How does it begin?", "Which word does the speaker start with?", "The first word, please.",
-            ],
-            Self::NamePerson => &[
-                "Who is mentioned?", "Give the name of the person.", "Which person is mentioned?", "Write the name that you hear.", "Whose name do you hear?", "Name the person.",
-                "Tell me who it is about.", "What is the name of the person?",
-                "Who is this about?", "Find the name in the sentence.", "The name, please.",
-            ],
-            Self::LastWord => &[
-                "What is the last word?", "Say the last word.", "Give only the last word.", "Which word comes last?", "Write the last word.", "Repeat the last word.",
-                "Name the last word of the sentence.", "Tell me the last word.",
-                "How does it end?", "Which word does the speaker end with?", "The last word, please.",
-            ],
-            Self::NamePlace => &[
-                "Which place is mentioned?", "Name the place.", "Give the name of the place.", "Write the place that you hear.", "What place is mentioned?", "Tell me the place.",
-                "What is the place in the sentence?", "Say which place it is.",
-                "Where does it happen?", "Find the place in the sentence.", "The place, please.",
-            ],
-            Self::UpperCase => &[
-                "Repeat in upper case.", "Write it in capital letters.", "Transcribe in capitals.", "Give the words in upper case.", "Write everything in capitals.", "Type it in capital letters.",
-                "Repeat the sentence in capitals.", "Use only capital letters.",
-                "Shout it in capitals.", "The transcript in upper case, please.", "Put it in big letters.",
-            ],
-            Self::AnswerQuestion => &[
-                "Answer the question.", "Listen and answer.", "What is the answer?", "Give the answer.", "Give a short answer.", "Answer what the speaker asks.", "Reply to the question.",
-                "Write the answer to the question.",
-                "Please answer.", "Tell the speaker the answer.", "The answer in a few words, please.",
-            ],
-            Self::Dialogue => &[
-                "Reply to the speaker.", "What do you say?", "Give a reply.", "Answer the speaker.", "Write your reply.", "Respond to the speaker.", "Say something in return.",
-                "Continue the conversation.",
-                "Please reply.", "How do you respond?", "Talk to the speaker.",
-            ],
-            Self::Continue => &[
-                "Continue the story.", "What comes next?", "Write the next sentence.", "How does the story go on?", "Give the next sentence.", "Finish the story.", "End the story.",
-                "Say how the story ends.",
-                "Please go on.", "Tell the end of the story.", "Add one sentence.",
-            ],
-            Self::Biasing => &[
-                "Transcribe the speech.", "Write down what you hear.", "Give the transcript.", "Type what the speaker says.", "Turn the speech into text.", "Write the words of the speaker.",
-                "Repeat the sentence as text.", "What is being said?",
-                "Please note every word.", "What did the speaker say?", "Put the recording in writing.",
-            ],
-            Self::FactChoice => &[
-                "Choose the right answer.", "Which choice is right?", "Pick the right choice.", "Answer with one of the choices.", "Select the answer.", "Give the right choice.",
-                "Which answer is right?", "Write the right answer.",
-                "Please choose.", "What is true?", "Tell me which one is right.",
-            ],
-        }
-    }
 }
 
 impl fmt::Display for Task {
@@ -225,36 +159,6 @@ impl TryFrom<String> for Task {
 impl From<Task> for String {
     fn from(task: Task) -> Self {
         task.name()
-    }
-}
-
-/// Which wordings an item may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wordings {
-    /// Those that speech training uses.
-    Training,
-    /// Those that it never uses.
-    HeldOut,
-    /// All.
-    All,
-}
-
-impl Wordings {
-    /// Draws the index of a wording of `task` and puts its words together.
-    pub(super) fn draw(self, task: Task, rng: &mut Stream) -> (usize, String) {
-        let all = task.wordings();
-        let n_training = all.len() - N_HELD_OUT_WORDINGS;
-        let range = match self {
-            Self::Training => 0..n_training,
-            Self::HeldOut => n_training..all.len(),
-            Self::All => 0..all.len(),
-        };
-        let wording = range.start + rng.below(range.len());
-        let text = match task {
-            Task::Translate { to } => all[wording].replace("{L}", to.name()),
-            _ => all[wording].to_owned(),
-        };
-        (wording, text)
     }
 }
 
@@ -448,7 +352,8 @@ pub(super) fn persons(derivation: &Derivation) -> Vec<Person> {
         match clause.predicate {
             Predicate::Give(_, person, ..)
             | Predicate::Get(_, person)
-            | Predicate::At(.., Some(person))
+            | Predicate::Borrow(_, Some(person))
+            | Predicate::At(.., Some(Np::One(person)))
             | Predicate::Done(_, Some(person)) => {
                 found.push(person);
             }
@@ -492,42 +397,33 @@ fn answer_question(
     let level = level.unwrap_or_else(|| {
         *rng.pick(&[Level::Entity, Level::Entity, Level::OneHop, Level::TwoHops])
     });
-    for _ in 0..50 {
-        let (story, question) = stories::draw_story(split, style, level, rng)?;
-        let Some((question, answer)) = question else { continue };
-        let mut sentences: Vec<&str> = story.sentences.iter().map(String::as_str).collect();
-        if rng.chance(0.5) {
-            shorten(&mut sentences, &story, if level == Level::TwoHops { 3 } else { 2 }, rng);
-        }
-        let key = format!("{} {question}", stories::story_key(&story.sentences));
-        let text = format!("{} {question}", sentences.join(" "));
-        return Some(Spoken { key, text, answer, level: Some(level), ..Spoken::default() });
+    if (style, split) == (Style::Unseen, Split::Train) {
+        return None;
     }
-    None
+    let (sentences, (question, answer)) = if rng.chance(0.5) {
+        let n = if level == Level::TwoHops { 3 } else { 2 };
+        let brief = stories::draw_brief(split, style, level, n, rng)?;
+        (brief.sentences, brief.question)
+    } else {
+        (0..50).find_map(|_| {
+            let Drawn { story, question } = stories::draw_story(split, style, level, rng)?;
+            Some((story.sentences.to_vec(), question?))
+        })?
+    };
+    let question = if style == Style::Unseen { reworded(&question) } else { question };
+    let key = format!("{} {question}", stories::story_key(&sentences));
+    let text = format!("{} {question}", sentences.join(" "));
+    Some(Spoken { key, text, answer, level: Some(level), ..Spoken::default() })
 }
 
-/// Leaves out sentences as long as the right ending still follows and more than `n` are left.
-fn shorten(sentences: &mut Vec<&str>, story: &Story, n: usize, rng: &mut Stream) {
-    use super::grammar::parse;
-    use super::world::World;
-    let mut order: Vec<usize> = (0..sentences.len()).collect();
-    rng.shuffle(&mut order);
-    let mut kept: Vec<bool> = vec![true; sentences.len()];
-    let Some(ending) = parse(&story.endings[story.right]) else { return };
-    let parsed: Vec<_> = sentences.iter().filter_map(|sentence| parse(sentence)).collect();
-    for i in order {
-        if kept.iter().filter(|kept| **kept).count() <= n {
-            break;
-        }
-        kept[i] = false;
-        let rest =
-            parsed.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(sentence, _)| sentence);
-        if World::after(rest).agrees(&ending) != Some(true) {
-            kept[i] = true;
+/// The question in words that only the evaluation of unseen style has.
+fn reworded(question: &str) -> String {
+    for (seen, unseen) in [("Where is ", "In which place is "), ("Who ", "Which person ")] {
+        if let Some(rest) = question.strip_prefix(seen) {
+            return format!("{unseen}{rest}");
         }
     }
-    let mut kept = kept.into_iter();
-    sentences.retain(|_| kept.next().unwrap_or(true));
+    question.to_owned()
 }
 
 fn continuation(
@@ -537,7 +433,7 @@ fn continuation(
     rng: &mut Stream,
 ) -> Option<Spoken> {
     let level = level.unwrap_or_else(|| *rng.pick(&Level::ALL));
-    let (story, _) = stories::draw_story(split, style, level, rng)?;
+    let Drawn { story, .. } = stories::draw_story(split, style, level, rng)?;
     Some(Spoken {
         key: stories::story_key(&story.sentences),
         text: story.text(),
