@@ -77,7 +77,7 @@ const LANDS: [&str; 8] =
     ["Ulda", "Morvania", "Kelt", "Sundar", "Brisk", "Alvery", "Tond", "Gilland"];
 const ANIMALS: [&str; 20] = [
     "zorl", "mippet", "garn", "tolbu", "fennik", "drask", "lumo", "wexel", "borrin", "quill",
-    "snarp", "hobbin", "velk", "jomba", "plim", "rutter", "omvar", "chark", "nibbol", "grool",
+    "snarp", "hobbin", "velk", "jomba", "plim", "rutter", "gomvar", "chark", "nibbol", "grool",
 ];
 const PEOPLE: [&str; 20] = [
     "Alda Frost",

@@ -38,10 +38,10 @@ fn invent(rng: &mut Stream) -> String {
     for syllable in 0..n_syllables {
         let last = syllable + 1 == n_syllables;
         if syllable > 0 || rng.chance(0.85) {
-            name.push_str(*rng.pick(&ONSETS));
+            name.push_str(rng.pick::<&str>(&ONSETS));
         }
-        name.push_str(*rng.pick(&VOWELS));
-        name.push_str(*rng.pick(if last { &ENDS[..] } else { &CODAS[..] }));
+        name.push_str(rng.pick::<&str>(&VOWELS));
+        name.push_str(rng.pick::<&str>(if last { &ENDS[..] } else { &CODAS[..] }));
     }
     super::grammar::capitalize(&mut name, 0);
     name

@@ -86,7 +86,7 @@ fn fill(frame: &str, hero: Person, rng: &mut Stream) -> String {
             out.push_str(hero.entry().name);
         } else {
             let options: Vec<&str> = slot.split('|').collect();
-            out.push_str(*rng.pick(&options));
+            out.push_str(rng.pick::<&str>(&options));
         }
         rest = after;
     }

@@ -81,7 +81,7 @@ impl Salad {
             let entry = verb.entry();
             match language {
                 Language::English => {
-                    content.extend([entry.en].into_iter().chain(entry.en_forms).flat_map(split))
+                    content.extend([entry.en].into_iter().chain(entry.en_forms).flat_map(split));
                 }
                 Language::German => content.extend([entry.de, entry.de_infinitive]),
                 Language::Spanish => content.extend(entry.es.into_iter().chain(entry.es_forms)),
@@ -136,13 +136,13 @@ pub(super) fn draw(language: Language, rng: &mut Stream) -> String {
     let salad = Salad::of(language);
     let n_words = 4 + rng.below(7);
     let mut text = String::with_capacity(64);
-    text.push_str(*rng.pick(&salad.first));
+    text.push_str(rng.pick::<&str>(&salad.first));
     for _ in 1..n_words {
         text.push(' ');
         match rng.below(20) {
-            0..9 => text.push_str(*rng.pick(&salad.content)),
-            9..16 => text.push_str(*rng.pick(&salad.function)),
-            16..18 => text.push_str(*rng.pick(&salad.names)),
+            0..9 => text.push_str(rng.pick::<&str>(&salad.content)),
+            9..16 => text.push_str(rng.pick::<&str>(&salad.function)),
+            16..18 => text.push_str(rng.pick::<&str>(&salad.names)),
             18 => text.push_str(rng.pick::<String>(biasing::names(Split::Train))),
             _ => text.push_str(&biasing::invent_open(rng)),
         }
