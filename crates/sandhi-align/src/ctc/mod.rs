@@ -12,6 +12,22 @@
 //! ```
 //!
 //! Matrices are row-major slices `[n_frames, n_symbols]`.
+//!
+//! ```
+//! use sandhi_align::ctc;
+//!
+//! // Three frames over the symbols blank, a, b, with logits that favor "a", blank, "b".
+//! let logits = [0.0, 4.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 4.0];
+//! assert_eq!(ctc::greedy(&logits, 3, 0)?, [1, 2]);
+//!
+//! let (loss, gradient) = ctc::loss_and_gradient(&logits, 3, &[1, 2], 0)?;
+//! assert!(loss < 0.2 && gradient.len() == logits.len());
+//!
+//! let log_probs = ctc::log_softmax(&logits, 3)?;
+//! let spans = ctc::viterbi_align(&log_probs, 3, &[1, 2], 0)?;
+//! assert_eq!((spans[0].start, spans[1].start), (0, 2));
+//! # Ok::<(), ctc::Error>(())
+//! ```
 
 mod decode;
 mod lattice;

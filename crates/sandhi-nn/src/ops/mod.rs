@@ -25,6 +25,8 @@ mod convolution;
 mod cross_entropy;
 mod ctc;
 mod dropout;
+#[cfg(test)]
+mod elsewhere;
 mod linear;
 mod matrix;
 mod norm;

@@ -1,0 +1,136 @@
+//! Every operation gives the same values and gradients off the fused path: with another type of
+//! number in the default test run, and on a GPU (or its software stand-in) with the feature `wgpu`.
+
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+
+use super::{testing::*, *};
+use crate::ragged::Offsets;
+
+type Operation = Box<dyn Fn(&[Tensor<2>]) -> Tensor<2>>;
+
+/// A name, inputs and what to do with them.
+struct Example {
+    name: &'static str,
+    inputs: Vec<Matrix>,
+    operation: Operation,
+}
+
+fn example(
+    name: &'static str,
+    shapes: &[[usize; 2]],
+    operation: impl Fn(&[Tensor<2>]) -> Tensor<2> + 'static,
+) -> Example {
+    let inputs = shapes.iter().zip(1..).map(|(&shape, seed)| random(shape, seed)).collect();
+    Example { name, inputs, operation: Box::new(operation) }
+}
+
+/// The only row of a matrix.
+fn vector(x: &Tensor<2>) -> Tensor<1> {
+    let [_, width] = x.dims();
+    x.clone().reshape([width])
+}
+
+fn examples() -> Vec<Example> {
+    let offsets = Offsets::from_lengths(&[5, 0, 1, 6]);
+    let attention = |mask| {
+        let mut layout = AttentionLayout::of_sequences(4, 2, 6, &offsets, mask);
+        layout.keys = Offsets::from_lengths(&[7, 0, 1, 6]).iter().collect();
+        move |t: &[Tensor<2>]| ragged_attention(t[0].clone(), t[1].clone(), t[2].clone(), &layout)
+    };
+    let heads = [[12, 24], [14, 12], [14, 12]];
+    let (of_conv, of_unfold, of_ctc) = (offsets.clone(), offsets.clone(), offsets.clone());
+    vec![
+        example("rms_norm", &[[12, 10], [1, 10]], |t| rms_norm(t[0].clone(), vector(&t[1]), 1e-5)),
+        example("layer_norm", &[[12, 10], [1, 10], [1, 10]], |t| {
+            layer_norm(t[0].clone(), vector(&t[1]), vector(&t[2]), 1e-5)
+        }),
+        example("silu", &[[12, 10]], |t| silu(t[0].clone())),
+        example("gelu", &[[12, 10]], |t| gelu(t[0].clone())),
+        example("gelu_tanh", &[[12, 10]], |t| gelu_tanh(t[0].clone())),
+        example("glu", &[[12, 10]], |t| glu(t[0].clone())),
+        example("swiglu", &[[12, 10], [12, 10]], |t| swiglu(t[0].clone(), t[1].clone())),
+        example("cross_entropy", &[[4, 10]], |t| {
+            cross_entropy(t[0].clone(), &[3, 99, 0, 9], &[1.0, 0.0, 0.5, 2.0]).reshape([1, 1])
+        }),
+        example("attention, full", &heads, attention(Mask::Full)),
+        example("attention, causal", &heads, attention(Mask::Causal)),
+        example("attention, window", &heads, attention(Mask::Window(3))),
+        example("rotary", &[[3, 24]], |t| rotary(t[0].clone(), &[0, 4, 1], 4, 1e4)),
+        example("dropout", &[[12, 10]], |t| dropout(t[0].clone(), 0.3, 5)),
+        example("depthwise_conv", &[[12, 10], [3, 10]], move |t| {
+            depthwise_conv(t[0].clone(), t[1].clone(), &of_conv)
+        }),
+        example("unfold", &[[12, 10]], move |t| unfold(t[0].clone(), &of_unfold, 3, 2, 1).0),
+        example("ctc_loss", &[[12, 5]], move |t| {
+            let targets = [vec![1, 1, 3], vec![], vec![2, 2], vec![4]];
+            ctc_loss(t[0].clone(), &of_ctc, &targets, 0, &[1.0, 1.0, 1.0, 0.5]).reshape([1, 1])
+        }),
+        example("linear", &[[12, 10], [10, 7], [1, 7]], |t| {
+            linear(t[0].clone(), t[1].clone(), Some(vector(&t[2])))
+        }),
+        example("linear, one row", &[[1, 10], [7, 10]], |t| {
+            linear(t[0].clone(), t[1].clone().transpose(), None)
+        }),
+        example("embedding", &[[9, 10]], |t| embedding(t[0].clone(), &[8, 1, 8, 0])),
+    ]
+}
+
+/// The output, and the gradients of its weighted sum.
+fn run(example: &Example, device: &Device, dtype: DType) -> Vec<Vec<f32>> {
+    let dtype = FloatDType::from(dtype);
+    let leaf = |matrix: &Matrix| matrix.tensor(device).cast(dtype).require_grad();
+    let leaves: Vec<_> = example.inputs.iter().map(leaf).collect();
+    let output = (example.operation)(&leaves);
+    let weights = random(output.dims(), 77).tensor(device).cast(dtype);
+    let host = |x: Tensor<2>| to_vec(x.cast(FloatDType::F32));
+    let mut all = vec![host(output.clone().inner())];
+    let gradients = (output * weights).sum().backward();
+    all.extend(leaves.iter().map(|leaf| host(leaf.grad(&gradients).expect("a leaf of the graph"))));
+    all
+}
+
+fn every_operation_agrees_on(device: &Device, dtype: DType) {
+    let check = |name: &str, part: usize, values: &[f32], expected: &[f32]| {
+        assert_eq!(values.len(), expected.len(), "{name}, part {part}");
+        for (i, (value, expected)) in values.iter().zip(expected).enumerate() {
+            assert!(
+                (value - expected).abs() <= 1e-4 * expected.abs().max(1.0),
+                "{name}, part {part} (0 is the output), element {i}: {value}, not {expected}"
+            );
+        }
+    };
+    let tracking = device.clone().autodiff();
+    for example in examples() {
+        let expected = run(&example, &cpu().autodiff(), DType::F32);
+        let found = run(&example, &tracking, dtype);
+        for (part, (values, expected)) in found.iter().zip(&expected).enumerate() {
+            check(example.name, part, values, expected);
+        }
+    }
+
+    let step = AdamStep { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, step: 3 };
+    let update = |device: &Device, dtype: DType| {
+        let tensor = |seed| random([7, 9], seed).tensor(device).cast(FloatDType::from(dtype));
+        let (param, m, v) = adamw(tensor(1), tensor(2), tensor(3), tensor(4).square(), &step);
+        let norm = sum_squares(&param) as f32;
+        let written = write_rows(m.clone(), param.clone().narrow(0, 0, 2), &[6, 2]);
+        let mut all = vec![vec![norm]];
+        all.extend([param, m, v, written].map(|x| to_vec(x.cast(FloatDType::F32))));
+        all
+    };
+    let expected = update(&cpu(), DType::F32);
+    for (part, (values, expected)) in update(device, dtype).iter().zip(&expected).enumerate() {
+        check("norm, adamw, write_rows", part, values, expected);
+    }
+}
+
+#[test]
+fn every_operation_agrees_in_double_precision() {
+    every_operation_agrees_on(&cpu(), DType::F64);
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn every_operation_agrees_on_the_gpu() {
+    every_operation_agrees_on(&Device::wgpu(Default::default()), DType::F32);
+}
