@@ -130,6 +130,12 @@ enum Buffers {
     Fbank(spectrum::Buffers<f64>),
 }
 
+impl std::fmt::Debug for FeatureExtractor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FeatureExtractor").field("n_mels", &self.n_mels()).finish_non_exhaustive()
+    }
+}
+
 enum Kind {
     Whisper(whisper::Whisper),
     Fbank(fbank::Fbank),

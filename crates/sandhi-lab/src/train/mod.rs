@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
-    log::{self, EventWriter, MetricsLog},
+    log::{self, MetricsLog, tensorboard::EventWriter},
     recipe::StageConfig,
 };
 
