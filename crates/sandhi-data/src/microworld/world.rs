@@ -67,7 +67,7 @@ impl World {
         match (clause.predicate, clause.subject.noun()) {
             (Predicate::At(_, place, _), Some(thing)) => states.push(State::ThingAt(thing, place)),
             (Predicate::Is(_, color), Some(thing)) if color.is_color() => {
-                states.push(State::Color(thing, color))
+                states.push(State::Color(thing, color));
             }
             _ => {}
         }
@@ -88,7 +88,7 @@ impl World {
             }
             Predicate::Has(_, Np::Count(n, noun, _)) => states.push(State::Count(person, noun, n)),
             Predicate::Has(_, what) => {
-                states.extend(what.noun().map(|noun| State::Holds(person, noun)))
+                states.extend(what.noun().map(|noun| State::Holds(person, noun)));
             }
             Predicate::Give(verb, to, what, _) if verb.transfers() => {
                 if let Some(noun) = what.noun() {
@@ -120,10 +120,10 @@ impl World {
                 }
             }
             Predicate::Bring(what, place) => {
-                states.extend(what.noun().map(|thing| State::ThingAt(thing, place)))
+                states.extend(what.noun().map(|thing| State::ThingAt(thing, place)));
             }
             Predicate::Paint(what, color) => {
-                states.extend(what.noun().map(|thing| State::Color(thing, color)))
+                states.extend(what.noun().map(|thing| State::Color(thing, color)));
             }
             _ => {}
         }
