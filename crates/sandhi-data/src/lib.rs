@@ -5,7 +5,9 @@
 
 pub mod alignment;
 pub mod audio;
+pub mod augment;
 pub mod batch;
+pub mod espeak;
 pub mod features;
 pub mod fuzz;
 pub mod language;
@@ -13,4 +15,5 @@ pub mod manifest;
 pub mod microworld;
 pub mod rng;
 pub mod score;
+pub mod speech;
 pub mod text;
