@@ -8,7 +8,16 @@
 //!
 //! One record, [`Alignment`], whatever made it; [`Source`] says what did.
 
+pub mod ctm;
+mod error;
+pub mod jsonl;
+pub mod lhotse;
+pub mod subtitles;
+pub mod textgrid;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::error::Error;
 
 /// One label with its time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,13 +106,33 @@ pub fn subword_times(word: &Alignment, pieces: &[&str]) -> Vec<Alignment> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    fn label(label: &str, start_s: f64, end_s: f64) -> Alignment {
+    pub(super) fn label(label: &str, start_s: f64, end_s: f64) -> Alignment {
         let label = label.to_owned();
         Alignment { label, start_s, end_s, confidence: None, source: Source::Exact }
+    }
+
+    /// A file of the shared data, or `None` with a message where it is absent.
+    pub(super) fn data(file: &str) -> Option<PathBuf> {
+        let root = std::env::var_os("SANDHI_TEST_DATA").map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")),
+            PathBuf::from,
+        );
+        let path = root.join(file);
+        if !path.exists() {
+            eprintln!("skipped: {} is absent", path.display());
+            return None;
+        }
+        Some(path)
+    }
+
+    pub(super) fn fixture(name: &str) -> Option<PathBuf> {
+        data(&format!("fixtures/{name}"))
     }
 
     #[test]
