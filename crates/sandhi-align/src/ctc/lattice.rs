@@ -70,6 +70,12 @@ impl Lattice {
         n_states.saturating_sub(2 * (n_frames - frame))..n_states.min(2 * frame + 2)
     }
 
+    /// The probability that each state emits its symbol; half the states share the blank's.
+    fn emission<'a>(&'a self, row: &'a [f32]) -> impl Fn(usize) -> Wide + 'a {
+        let blank = Wide::exp(row[self.symbols[0]]);
+        move |s| if s.is_multiple_of(2) { blank } else { Wide::exp(row[self.symbols[s]]) }
+    }
+
     /// The log-likelihood alone.
     pub(super) fn log_likelihood(&self, log_probs: &[f32], n_symbols: usize) -> f64 {
         let n_states = self.symbols.len();
@@ -89,8 +95,9 @@ impl Lattice {
 
     /// One step of the forward recursion: `now[s] = p(s) (past[s] + past[s - 1] + past[s - 2])`.
     fn advance(&self, frame: usize, n_frames: usize, row: &[f32], past: &[Wide], now: &mut [Wide]) {
+        let emit = self.emission(row);
         for s in self.reachable(frame, n_frames) {
-            let emitted = Wide::exp(row[self.symbols[s]]);
+            let emitted = emit(s);
             if frame == 0 {
                 now[s] = emitted;
                 continue;
@@ -140,8 +147,9 @@ impl Lattice {
             if frame + 1 < n_frames {
                 let ahead = self.reachable(frame + 1, n_frames);
                 next.fill(Wide::ZERO);
+                let emit = self.emission(row(frame + 1));
                 for s in ahead {
-                    next[s] = beta[s].times(Wide::exp(row(frame + 1)[self.symbols[s]]));
+                    next[s] = beta[s].times(emit(s));
                 }
                 beta.fill(Wide::ZERO);
                 for s in self.reachable(frame, n_frames) {
