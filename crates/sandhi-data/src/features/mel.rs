@@ -7,6 +7,9 @@
 //! bins 0 1 2 3 4 5 6 7 ...
 //! ```
 
+/// Frames that are filtered together: filters are narrow, frames are many, so the inner loop runs over frames.
+pub(super) const LANES: usize = 8;
+
 /// One triangle: the weights of neighboring bins.
 #[derive(Debug, Clone)]
 struct Filter {
@@ -76,12 +79,23 @@ impl MelBank {
         self.filters.len()
     }
 
-    /// Sums `power` (`[n_bins]`) under each triangle into `out` (`[n_mels]`).
-    pub(super) fn apply(&self, power: &[f32], out: &mut [f32]) {
+    /// Sums the power of [`LANES`] frames under each triangle.
+    ///
+    /// # Shapes
+    ///
+    /// - `power`: `[n_bins, LANES]`
+    /// - `out`: `[n_mels, LANES]`
+    pub(super) fn apply(&self, power: &[[f32; LANES]], out: &mut [[f32; LANES]]) {
         debug_assert_eq!(power.len(), self.n_bins);
         for (filter, out) in self.filters.iter().zip(out) {
             let bins = &power[filter.first_bin..filter.first_bin + filter.weights.len()];
-            *out = bins.iter().zip(&filter.weights).map(|(p, w)| p * w).sum();
+            let mut sums = [0.0; LANES];
+            for (bin, &weight) in bins.iter().zip(&filter.weights) {
+                for (sum, p) in sums.iter_mut().zip(bin) {
+                    *sum += weight * p;
+                }
+            }
+            *out = sums;
         }
     }
 
@@ -157,12 +171,15 @@ mod tests {
     #[test]
     fn applying_equals_the_dense_product() {
         let bank = MelBank::slaney(80, 201, 8_000.0);
-        let power: Vec<f32> = (0..201).map(|i| ((i * 37) % 11) as f32).collect();
-        let mut out = vec![0.0; 80];
+        let power: Vec<[f32; LANES]> =
+            (0..201).map(|i| std::array::from_fn(|lane| ((i * 37 + lane) % 11) as f32)).collect();
+        let mut out = vec![[0.0; LANES]; 80];
         bank.apply(&power, &mut out);
         for (mel, row) in bank.dense().chunks_exact(201).enumerate() {
-            let expected: f32 = row.iter().zip(&power).map(|(w, p)| w * p).sum();
-            assert!((out[mel] - expected).abs() < 1e-5);
+            for lane in 0..LANES {
+                let expected: f32 = row.iter().zip(&power).map(|(w, p)| w * p[lane]).sum();
+                assert!((out[mel][lane] - expected).abs() < 1e-5);
+            }
         }
     }
 }
