@@ -154,9 +154,12 @@ impl fmt::Display for Expected {
 /// Says in a few words what a file starts with, for [`Error::NotAudio`].
 pub(super) fn describe(head: &[u8]) -> String {
     let shown = &head[..head.len().min(16)];
-    let text = |b: &u8| (0x20..0x7f).contains(b) || matches!(b, b'\n' | b'\r' | b'\t');
-    if shown.iter().all(text) {
-        return format!("text that starts with {:?}", String::from_utf8_lossy(shown));
+    // A letter of several bytes may be cut at the end of what is shown.
+    let n_valid = std::str::from_utf8(shown).map_or_else(|e| e.valid_up_to(), str::len);
+    let text = String::from_utf8_lossy(&shown[..n_valid]);
+    let printable = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    if n_valid > 0 && n_valid + 3 >= shown.len() && text.chars().all(printable) {
+        return format!("text that starts with {text:?}");
     }
     let hex: Vec<String> = shown.iter().map(|b| format!("{b:02x}")).collect();
     format!("bytes that start with {}", hex.join(" "))

@@ -170,6 +170,24 @@ fn an_mp3_without_an_encoders_tag_is_read_whole() {
     assert_eq!(probe(&path).unwrap().n_samples, None);
 }
 
+#[test]
+fn an_mp3_with_a_picture_in_front_is_found_behind_it() {
+    // An ID3v2.3 tag with one frame of 1.5 MB; sizes of the tag are written in groups of 7 bits.
+    let picture = vec![0x5a; 1_500_000];
+    let n_tag = picture.len() as u32 + 10;
+    let mut file = b"ID3\x03\x00\x00".to_vec();
+    file.extend([21, 14, 7, 0].map(|shift| (n_tag >> shift) as u8 & 0x7f));
+    file.extend(b"PRIV");
+    file.extend((picture.len() as u32).to_be_bytes());
+    file.extend([0, 0]);
+    file.extend(&picture);
+    file.extend(bytes("mono.mp3"));
+    assert_eq!(
+        Waveform::decode(file, "x").unwrap(),
+        Waveform::decode(bytes("mono.mp3"), "x").unwrap()
+    );
+}
+
 /// A FLAC file of frames with one constant value each: hours of sound in a few bytes. `n_total`
 /// is what the header says. See RFC 9639 for the layout.
 fn constant_flac(frame_len: u16, values: impl Iterator<Item = i16>, n_total: u64) -> Vec<u8> {

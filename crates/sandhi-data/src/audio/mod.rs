@@ -6,12 +6,14 @@
 //! ```
 //!
 //! The name's extension is never looked at: a FLAC called `.wav` is read, a text called `.wav` is an error.
-//! WAV may be 8, 16, 24 or 32 bit, 32 or 64 bit float, A-law or μ-law, with up to 18 channels.
+//! WAV may be 8, 16, 24 or 32 bit, 32 or 64 bit float, A-law or μ-law, with any number of channels.
 
 mod blocks;
 mod decode;
 mod error;
 mod resample;
+mod stream;
+mod wide_wav;
 
 use std::{io::Cursor, path::Path};
 

@@ -95,14 +95,27 @@ fn integers_of_all_widths_and_floats_decode_to_the_same_scale() {
 
 #[test]
 fn channels_become_their_mean() {
-    for channels in [1_u16, 2, 3, 5, 8, 16, 18] {
-        // Channel c holds (c + 1) / 32; the mean is (channels + 1) / 64.
-        let bytes = wav(spec(channels, 16_000, 16), 10, |_, c| f64::from(c + 1) / 32.0);
+    for channels in [1_u16, 2, 3, 5, 8, 16, 18, 19, 27, 32, 64] {
+        // Channel c holds (c + 1) / 128; the mean is (channels + 1) / 256.
+        let bytes = wav(spec(channels, 16_000, 16), 10, |_, c| f64::from(c + 1) / 128.0);
         let wave = Waveform::decode(bytes, "w").unwrap();
-        let mean = f32::from(channels + 1) / 64.0;
+        let mean = f32::from(channels + 1) / 256.0;
         assert_eq!(wave.samples.len(), 10);
         assert!(wave.samples.iter().all(|x| (x - mean).abs() < 1e-6), "{channels} channels");
     }
+}
+
+#[test]
+fn many_channels_are_checked_like_few() {
+    let mut bytes = wav(spec(40, 16_000, 24), 9_000, |i, c| f64::from(c) / 64.0 * (i % 2) as f64);
+    let wave = Waveform::decode(bytes.clone(), "w").unwrap();
+    assert_eq!(wave.samples.len(), 9_000);
+    // The mean of 0 to 39 is 19.5.
+    assert_eq!(wave.samples[4_999..5_001], [19.5 / 64.0, 0.0]);
+    bytes.truncate(bytes.len() - 100 * 120 - 1);
+    assert_eq!(message(bytes), "x.wav: truncated: found 8899 samples per channel, expected 9000");
+    let bytes = wav(float(40), 5_000, |i, c| if (i, c) == (4_500, 39) { f64::NAN } else { 0.1 });
+    assert_eq!(message(bytes), "x.wav: sample 4500 is NaN, expected a finite number");
 }
 
 #[test]
@@ -128,6 +141,14 @@ fn what_is_no_audio_says_what_it_is() {
     assert_eq!(
         message(b"Dear diary, today I renamed a file to .wav".to_vec()),
         "x.wav: found text that starts with \"Dear diary, toda\", expected WAV, FLAC, MP3 or Ogg Vorbis"
+    );
+    assert_eq!(
+        message("Größe und Maß, bitte".as_bytes().to_vec()),
+        "x.wav: found text that starts with \"Größe und Maß\", expected WAV, FLAC, MP3 or Ogg Vorbis"
+    );
+    assert_eq!(
+        message(wav(spec(1, 16_000, 16), 10, |_, _| 0.0)[..20].to_vec()),
+        "x.wav: damaged at sample 0: the file ends inside its header"
     );
     assert_eq!(
         message(vec![0, 1, 2, 3]),
