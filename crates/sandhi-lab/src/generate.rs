@@ -135,7 +135,8 @@ fn pick(logits: &[f32], decoding: &Decoding, stream: &mut Stream) -> (u32, f64) 
     let log_prob = |id: usize| f64::from(logits[id] - max) - log_sum;
     if decoding.temperature <= 0.0 {
         // The first of equals, whatever the batch.
-        let best = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+        let best =
+            (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
         return (best as u32, log_prob(best));
     }
     let mut weights: Vec<(usize, f64)> = logits
@@ -204,7 +205,9 @@ pub fn score(
         let logits = host(lm.logits(ops::embedding(hidden, &rows)));
         let mut logits = logits.chunks(lm.n_tokens());
         for ids in continuations {
-            scores.push(ids.iter().map(|&id| log_prob(logits.next().expect("a row a token"), id)).collect());
+            scores.push(
+                ids.iter().map(|&id| log_prob(logits.next().expect("a row a token"), id)).collect(),
+            );
         }
     }
     scores

@@ -1,16 +1,19 @@
 //! Recipes, training, generation, tasks and reports of speech language models.
 
-pub mod checkpoint;
-pub mod log;
-pub mod report;
-pub mod results;
-pub mod table;
-pub mod tensor;
 pub mod chat;
+pub mod checkpoint;
+pub mod experiment;
 pub mod frames;
 pub mod generate;
+pub mod log;
 pub mod model;
 pub mod pipeline;
 pub mod recipe;
+pub mod report;
+pub mod results;
 pub mod sources;
+pub mod table;
+pub mod tasks;
+pub mod tensor;
 pub mod train;
+pub mod transcribe;

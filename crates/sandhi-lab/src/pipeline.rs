@@ -20,7 +20,9 @@ use crate::{
     checkpoint::{self, Checkpoint, Dtype, write_atomically},
     frames::FrameCache,
     model::{self, AnyModel, ConnectorModel, CtcNet, SpeechModel, TextModel, fingerprint},
-    recipe::{BaseConfig, ConnectorModelConfig, CtcModelConfig, ModelConfig, Recipe, TextModelConfig},
+    recipe::{
+        BaseConfig, ConnectorModelConfig, CtcModelConfig, ModelConfig, Recipe, TextModelConfig,
+    },
     sources::{self, Prepared, Workshop},
     train::{
         self, Monitor, Outcome, Run, RunState,
@@ -122,7 +124,8 @@ fn open_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
         write_atomically(&file, &text)?;
         return Ok(());
     }
-    let nothing = |why: &str| Error::NothingToResume { dir: place.dir.clone(), why: why.to_owned() };
+    let nothing =
+        |why: &str| Error::NothingToResume { dir: place.dir.clone(), why: why.to_owned() };
     let stored = std::fs::read(&file).map_err(|_| nothing("recipe.json is missing"))?;
     let stored: serde_json::Value =
         serde_json::from_slice(&stored).map_err(|e| nothing(&format!("recipe.json: {e}")))?;
@@ -173,7 +176,9 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
     let mut run = Run { dir: &place.dir, seed: recipe.seed, monitor, kept };
     let mut state = RunState::default();
     let mut checkpoint: Option<Checkpoint> = None;
-    if place.resume && let Some((found, from)) = train::latest(&place.dir)? {
+    if place.resume
+        && let Some((found, from)) = train::latest(&place.dir)?
+    {
         net = run.restore(net, &from)?;
         run.monitor.note(&format!("resuming after step {}", found.global_step));
         state = found;
@@ -222,8 +227,11 @@ fn text(
         Ok(workshop.text(&recipe.stages[i], &chat)?)
     })?;
     Ok(net.map(|net| {
-        let model =
-            TextModel { config: config.language_model.clone(), lm: net.valid(), chat: chat.clone() };
+        let model = TextModel {
+            config: config.language_model.clone(),
+            lm: net.valid(),
+            chat: chat.clone(),
+        };
         AnyModel::Text(Box::new(model))
     }))
 }
@@ -256,11 +264,7 @@ fn ctc(
 }
 
 /// The directory of a base.
-fn base_dir(
-    base: &BaseConfig,
-    which: &'static str,
-    workshop: &Workshop,
-) -> Result<PathBuf, Error> {
+fn base_dir(base: &BaseConfig, which: &'static str, workshop: &Workshop) -> Result<PathBuf, Error> {
     match base {
         BaseConfig::Directory { path } => Ok(workshop.resolve(path)),
         BaseConfig::Declared { name, .. } => Err(Error::Declared { which, name: name.clone() }),
@@ -306,8 +310,8 @@ fn connector(
     let frozen = !recipe.stages.iter().any(|s| {
         is_trained(&s.trainable, "encoder") || s.trainable.iter().any(|p| p.starts_with("encoder"))
     });
-    let cache = frozen
-        .then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.net.encoder)));
+    let cache =
+        frozen.then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.net.encoder)));
     let net = ConnectorNet {
         encoder: model.speech.net.encoder.clone(),
         connector: model.connector.clone(),

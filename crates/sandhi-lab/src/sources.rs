@@ -211,12 +211,9 @@ impl Workshop {
                 Spoken::Recorded { .. } => None,
             })
             .collect();
-        let mut made = if made.is_empty() {
-            Vec::new()
-        } else {
-            self.studio()?.speak_many(&made)?
-        }
-        .into_iter();
+        let mut made =
+            if made.is_empty() { Vec::new() } else { self.studio()?.speak_many(&made)? }
+                .into_iter();
         let recorded: Vec<Option<Result<Waveform, Error>>> = spoken
             .par_iter()
             .map(|s| match s {
@@ -298,7 +295,9 @@ impl Workshop {
                         .map_err(|error| Error::Features { id: chunk[i].key(), error })
                 })
                 .collect::<Result<_, _>>()?;
-            for (indices, features) in missing.chunks(ENCODED_AT_ONCE).zip(features.chunks(ENCODED_AT_ONCE)) {
+            for (indices, features) in
+                missing.chunks(ENCODED_AT_ONCE).zip(features.chunks(ENCODED_AT_ONCE))
+            {
                 let packed = HostRagged::gather(
                     features[0].n_mels,
                     features.iter().map(|f| f.values.as_slice()),
@@ -329,15 +328,31 @@ pub fn resolve(path: &str, base: &Path, paths: &BTreeMap<String, String>) -> Pat
     if let Some(rest) = path.strip_prefix('$') {
         let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
         if let Some(folder) = paths.get(name) {
-            return Path::new(folder).join(rest);
+            return base.join(folder).join(rest);
         }
     }
     base.join(path)
 }
 
+/// Samples of recordings, in order; nothing is spoken.
+///
+/// # Errors
+///
+/// When one cannot be read.
+pub fn recordings(spoken: &[Spoken]) -> Result<Vec<Waveform>, Error> {
+    spoken
+        .par_iter()
+        .filter_map(|s| match s {
+            Spoken::Recorded { utterance, speed } => Some(recording(utterance, *speed)),
+            Spoken::Made { .. } => None,
+        })
+        .collect()
+}
+
 fn recording(utterance: &manifest::Utterance, speed: f64) -> Result<Waveform, Error> {
     let audio = &utterance.audio;
-    let wave = Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)?.resampled(16_000)?;
+    let wave =
+        Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)?.resampled(16_000)?;
     if speed == 1.0 {
         return Ok(wave);
     }
@@ -421,7 +436,10 @@ impl Workshop {
     /// # Errors
     ///
     /// When a source cannot be read.
-    pub fn transcribed(&self, stage: &StageConfig) -> Result<(Vec<Vec<Spoken>>, Vec<Spoken>), Error> {
+    pub fn transcribed(
+        &self,
+        stage: &StageConfig,
+    ) -> Result<(Vec<Vec<Spoken>>, Vec<Spoken>), Error> {
         let (mut lists, mut dev) = (Vec::new(), Vec::new());
         for source in &stage.sources {
             let mut spoken = match source {
@@ -657,9 +675,7 @@ impl Workshop {
                 ));
             }
             let (utterances, width) = match frozen {
-                Some(cache) => {
-                    (self.frames(&spoken, speech, cache, progress)?, speech.d_encoder())
-                }
+                Some(cache) => (self.frames(&spoken, speech, cache, progress)?, speech.d_encoder()),
                 None => (self.features(&spoken, extractor, progress)?, extractor.n_mels()),
             };
             Ok(SpeechDataset {
@@ -781,7 +797,11 @@ fn text_files(source: &TextSource, path: &Path) -> Result<Vec<String>, Error> {
         for paragraph in text.split("\n\n") {
             let paragraph = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
             texts.extend(cut(&paragraph, source.max_chars).into_iter().map(|piece| {
-                if source.transcript_style { sandhi_data::text::normalize(&piece).to_uppercase() } else { piece }
+                if source.transcript_style {
+                    sandhi_data::text::normalize(&piece).to_uppercase()
+                } else {
+                    piece
+                }
             }));
         }
     }
@@ -808,8 +828,16 @@ fn spelled(n: usize) -> Vec<String> {
     const DIGITS: [&str; 10] =
         ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"];
     const TEENS: [&str; 10] = [
-        "TEN", "ELEVEN", "TWELVE", "THIRTEEN", "FOURTEEN", "FIFTEEN", "SIXTEEN", "SEVENTEEN",
-        "EIGHTEEN", "NINETEEN",
+        "TEN",
+        "ELEVEN",
+        "TWELVE",
+        "THIRTEEN",
+        "FOURTEEN",
+        "FIFTEEN",
+        "SIXTEEN",
+        "SEVENTEEN",
+        "EIGHTEEN",
+        "NINETEEN",
     ];
     const TENS: [&str; 8] =
         ["TWENTY", "THIRTY", "FORTY", "FIFTY", "SIXTY", "SEVENTY", "EIGHTY", "NINETY"];

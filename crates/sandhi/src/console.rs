@@ -44,7 +44,15 @@ impl Console {
         preparing.set_style(ProgressStyle::with_template(
             "{msg:<28} {bar:30} {pos}/{len}  {elapsed} elapsed, {eta} left",
         )?);
-        Ok(Self { start: Instant::now(), stop, bar: None, preparing, smooth: None, gap: None, quiet })
+        Ok(Self {
+            start: Instant::now(),
+            stop,
+            bar: None,
+            preparing,
+            smooth: None,
+            gap: None,
+            quiet,
+        })
     }
 
     /// Whether Ctrl-C was pressed.
@@ -97,11 +105,12 @@ impl Monitor for Console {
     fn step(&mut self, report: &StepReport) {
         let now = (report.loss, report.tokens_per_s, report.audio_h_per_h);
         let mix = |old: f64, new: f64| if new.is_finite() { 0.95 * old + 0.05 * new } else { old };
-        let smooth = self.smooth.map_or(now, |old| {
-            (mix(old.0, now.0), mix(old.1, now.1), mix(old.2, now.2))
-        });
+        let smooth = self
+            .smooth
+            .map_or(now, |old| (mix(old.0, now.0), mix(old.1, now.1), mix(old.2, now.2)));
         self.smooth = Some(smooth);
-        let audio = if smooth.2 > 0.0 { format!("  {:.0} audio h/h", smooth.2) } else { String::new() };
+        let audio =
+            if smooth.2 > 0.0 { format!("  {:.0} audio h/h", smooth.2) } else { String::new() };
         let gap = self.gap.map(|gap| format!("  gap {gap:.2}")).unwrap_or_default();
         if let Some(bar) = &self.bar {
             bar.set_position(report.step);

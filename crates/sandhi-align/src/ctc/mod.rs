@@ -32,10 +32,12 @@
 mod decode;
 mod lattice;
 mod loss;
+mod spot;
 
 pub use decode::{Span, greedy, viterbi_align};
 pub use lattice::{Posteriors, posteriors};
 pub use loss::{batch_loss, batch_loss_and_gradient, batch_loss_in_place, loss_and_gradient};
+pub use spot::spot;
 
 /// Why a target cannot be aligned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -104,6 +104,15 @@ pub fn names(split: Split) -> &'static [String] {
     &NAMES[split as usize]
 }
 
+/// An instruction with a list of names; without names it is the wording alone.
+pub fn instruction<S: AsRef<str>>(wording: &str, phrases: &[S]) -> String {
+    if phrases.is_empty() {
+        return wording.to_owned();
+    }
+    let list: Vec<&str> = phrases.iter().map(AsRef::as_ref).collect();
+    format!("{wording} These names may occur: {}.", list.join(", "))
+}
+
 /// Draws an item whose instruction lists `n_phrases` names (at most [`N_NAMES`]), the spoken one among them.
 pub(super) fn draw(
     n_phrases: usize,
@@ -133,12 +142,8 @@ pub(super) fn draw(
             let at = list.below(phrases.len() + 1);
             phrases.insert(at, name.clone());
         }
-        let (wording, mut instruction) = wordings.draw(Task::Biasing, &mut list);
-        if !phrases.is_empty() {
-            instruction.push_str(" These names may occur: ");
-            instruction.push_str(&phrases.join(", "));
-            instruction.push('.');
-        }
+        let (wording, words) = wordings.draw(Task::Biasing, &mut list);
+        let instruction = instruction(&words, &phrases);
         return Some(Item {
             id: id("biasing", &text),
             task: Task::Biasing,

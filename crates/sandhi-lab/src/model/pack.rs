@@ -5,7 +5,11 @@
 //! rows         e e e     v v v v     e e           e e e        v v          e e e e
 //! ```
 
-use sandhi_nn::{ops, ragged::{Offsets, Ragged}, transformer::CausalLm};
+use sandhi_nn::{
+    ops,
+    ragged::{Offsets, Ragged},
+    transformer::CausalLm,
+};
 
 use burn::prelude::*;
 
@@ -41,8 +45,10 @@ pub fn pack(lm: &CausalLm, sequences: &[Vec<Segment>], vectors: Option<&Ragged>)
         .flatten()
         .copied()
         .collect();
-    let lengths: Vec<usize> =
-        sequences.iter().map(|segments| segments.iter().map(|s| length(s, vectors)).sum()).collect();
+    let lengths: Vec<usize> = sequences
+        .iter()
+        .map(|segments| segments.iter().map(|s| length(s, vectors)).sum())
+        .collect();
     let offsets = Offsets::from_lengths(&lengths);
     let embedded = lm.embed(&ids);
     let Some(vectors) = vectors else {

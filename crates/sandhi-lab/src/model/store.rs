@@ -136,8 +136,9 @@ fn put<M: Module>(
 }
 
 fn get<M: Module>(checkpoint: &Checkpoint, file: &str, module: M) -> Result<M, Error> {
-    weights::load(module, &from_host(checkpoint.tensors(file)?))
-        .map_err(|mismatch| Error::Tensors { file: checkpoint.dir().join(file).display().to_string(), mismatch })
+    weights::load(module, &from_host(checkpoint.tensors(file)?)).map_err(|mismatch| {
+        Error::Tensors { file: checkpoint.dir().join(file).display().to_string(), mismatch }
+    })
 }
 
 const ENCODER: &str = "encoder.safetensors";
@@ -168,7 +169,14 @@ impl SpeechModel {
             ),
         };
         let net = get(checkpoint, ENCODER, net)?;
-        Ok(Self { features: spec.features, encoder: spec.encoder, ctc: spec.ctc, symbols: spec.symbols, net, extractor: Arc::new(extractor) })
+        Ok(Self {
+            features: spec.features,
+            encoder: spec.encoder,
+            ctc: spec.ctc,
+            symbols: spec.symbols,
+            net,
+            extractor: Arc::new(extractor),
+        })
     }
 }
 
@@ -192,6 +200,23 @@ impl AnyModel {
             Self::Ctc(_) => "ctc",
             Self::Text(_) => "text",
             Self::Connector(_) => "connector",
+        }
+    }
+
+    /// What it is made of, in a line: `conformer 2.5 M, slm 0.4 M, transformer 2.6 M`.
+    pub fn describe(&self) -> String {
+        fn size<M: Module>(what: &str, module: &M) -> String {
+            format!("{what} {:.1} M", module.num_params() as f64 / 1e6)
+        }
+        match self {
+            Self::Ctc(model) => size("encoder and ctc head", &model.net),
+            Self::Text(model) => size("language model", &model.lm),
+            Self::Connector(model) => [
+                size("encoder and ctc head", &model.speech.net),
+                size("connector", &model.connector),
+                size("language model", &model.text.lm),
+            ]
+            .join(", "),
         }
     }
 
@@ -244,7 +269,9 @@ impl AnyModel {
             Spec::Ctc { speech } => {
                 Self::Ctc(Box::new(SpeechModel::read(&checkpoint, speech, device)?))
             }
-            Spec::Text { text } => Self::Text(Box::new(TextModel::read(&checkpoint, text, device)?)),
+            Spec::Text { text } => {
+                Self::Text(Box::new(TextModel::read(&checkpoint, text, device)?))
+            }
             Spec::Connector { speech, text, connector } => {
                 let speech = SpeechModel::read(&checkpoint, speech, device)?;
                 let text = TextModel::read(&checkpoint, text, device)?;

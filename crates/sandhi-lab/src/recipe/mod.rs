@@ -473,6 +473,16 @@ pub enum Half {
     Test,
 }
 
+impl Half {
+    /// The split of Microworld.
+    pub fn split(self) -> sandhi_data::microworld::Split {
+        match self {
+            Self::Dev => sandhi_data::microworld::Split::Dev,
+            Self::Test => sandhi_data::microworld::Split::Test,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

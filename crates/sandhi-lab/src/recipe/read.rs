@@ -93,9 +93,10 @@ pub fn read(path: &Path, overrides: &Overrides) -> Result<Recipe, Error> {
 ///
 /// As [`read`]; `path` is for messages only.
 pub fn read_str(text: &str, path: &Path, overrides: &Overrides) -> Result<Recipe, Error> {
-    let table = text
-        .parse::<Table>()
-        .map_err(|e| Error::Syntax { path: path.into(), message: e.to_string().trim_end().into() })?;
+    let table = text.parse::<Table>().map_err(|e| Error::Syntax {
+        path: path.into(),
+        message: e.to_string().trim_end().into(),
+    })?;
     from_table(table, overrides).map_err(|problems| Error::Invalid { path: path.into(), problems })
 }
 
@@ -119,9 +120,9 @@ fn merge(base: &mut Table, over: Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
             (Some(Value::Table(old)), Value::Table(new)) => {
-                let changes = ["kind", "from", "source"]
-                    .iter()
-                    .any(|tag| matches!((old.get(*tag), new.get(*tag)), (Some(a), Some(b)) if a != b));
+                let changes = ["kind", "from", "source"].iter().any(
+                    |tag| matches!((old.get(*tag), new.get(*tag)), (Some(a), Some(b)) if a != b),
+                );
                 if changes {
                     *old = new;
                 } else {
@@ -144,8 +145,11 @@ fn from_table(mut table: Table, overrides: &Overrides) -> Result<Recipe, Problem
     }
     for (name, folder) in &overrides.paths {
         let paths = table.entry("paths").or_insert_with(|| Value::Table(Table::new()));
+        // Given on the command line, so it starts at the working directory, not at the recipe.
+        let folder =
+            std::path::absolute(folder).map_or(folder.clone(), |p| p.display().to_string());
         if let Some(paths) = paths.as_table_mut() {
-            paths.insert(name.clone(), Value::String(folder.clone()));
+            paths.insert(name.clone(), Value::String(folder));
         }
     }
 
@@ -174,7 +178,8 @@ fn from_table(mut table: Table, overrides: &Overrides) -> Result<Recipe, Problem
             ));
         }
     }
-    let eval = table.remove("eval").and_then(|value| part::<EvalConfig>("eval", value, &mut problems));
+    let eval =
+        table.remove("eval").and_then(|value| part::<EvalConfig>("eval", value, &mut problems));
 
     // The rest of the recipe, with a model that always parses in the place of the real one.
     let mut rest = table;
@@ -208,7 +213,11 @@ fn placeholder() -> Value {
 }
 
 /// Parses one part; an unknown field is reported, taken out, and the parse repeated.
-fn part<T: DeserializeOwned>(name: &str, mut value: Value, problems: &mut Vec<String>) -> Option<T> {
+fn part<T: DeserializeOwned>(
+    name: &str,
+    mut value: Value,
+    problems: &mut Vec<String>,
+) -> Option<T> {
     let mut clean = true;
     loop {
         let parsed = serde_path_to_error::deserialize::<_, T>(value.clone());
@@ -378,8 +387,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("base.toml"), TEXT).unwrap();
         let top = dir.path().join("top.toml");
-        std::fs::write(&top, "extends = \"base.toml\"\nname = \"top\"\n[model.language_model]\nd_ff = 64")
-            .unwrap();
+        std::fs::write(
+            &top,
+            "extends = \"base.toml\"\nname = \"top\"\n[model.language_model]\nd_ff = 64",
+        )
+        .unwrap();
         let recipe = read(&top, &Overrides::default()).unwrap();
         assert_eq!(recipe.name, "top");
         assert_eq!(recipe.stages.len(), 1);

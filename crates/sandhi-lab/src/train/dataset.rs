@@ -64,10 +64,8 @@ impl Dataset for CtcDataset {
     }
 
     fn load(&self, indices: &[usize], key: u64) -> CtcBatch {
-        let mut features = HostRagged::gather(
-            self.n_mels,
-            indices.iter().map(|&i| self.items[i].0.rows.as_ref()),
-        );
+        let mut features =
+            HostRagged::gather(self.n_mels, indices.iter().map(|&i| self.items[i].0.rows.as_ref()));
         if let Some(config) = &self.spec_augment {
             mask(&mut features, config, key, indices);
         }
@@ -142,10 +140,8 @@ pub struct SpeechDataset {
 
 impl SpeechDataset {
     fn batch(&self, indices: &[usize], heard: &[usize], key: Option<u64>) -> SpeechBatch {
-        let mut rows = HostRagged::gather(
-            self.width,
-            heard.iter().map(|&u| self.utterances[u].rows.as_ref()),
-        );
+        let mut rows =
+            HostRagged::gather(self.width, heard.iter().map(|&u| self.utterances[u].rows.as_ref()));
         if let (Some(config), Some(key)) = (&self.spec_augment, key) {
             mask(&mut rows, config, key, indices);
         }

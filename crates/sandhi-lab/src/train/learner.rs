@@ -13,7 +13,10 @@ use sandhi_nn::{
 };
 
 use crate::{
-    model::{CtcNet, HostRagged, pack::{Segment, pack}},
+    model::{
+        CtcNet, HostRagged,
+        pack::{Segment, pack},
+    },
     recipe::LossConfig,
 };
 
@@ -163,8 +166,11 @@ impl Learner for CausalLm {
                 weights.push(weight);
             }
         }
-        let hidden =
-            if rows.len() == input.offsets.n_rows() { hidden } else { ops::embedding(hidden, &rows) };
+        let hidden = if rows.len() == input.offsets.n_rows() {
+            hidden
+        } else {
+            ops::embedding(hidden, &rows)
+        };
         let sum = ops::cross_entropy(self.logits(hidden), &targets, &weights);
         vec![Term { name: "ce", weight: loss.cross_entropy, sum }]
     }
@@ -217,8 +223,11 @@ pub struct SpokenItem {
 impl Measured for SpeechBatch {
     fn size(&self, _: &LossConfig) -> Size {
         let count: usize = self.items.iter().map(|item| item.answer.len()).sum();
-        let text: usize =
-            self.items.iter().map(|item| item.before.len() + item.after.len() + item.answer.len()).sum();
+        let text: usize = self
+            .items
+            .iter()
+            .map(|item| item.before.len() + item.after.len() + item.answer.len())
+            .sum();
         let heard = match &self.heard {
             Heard::Frames(rows) | Heard::Features(rows) => rows.lengths.iter().sum::<usize>(),
         };
@@ -238,18 +247,29 @@ impl Learner for ConnectorNet {
         let device = device(&self.connector);
         let frames = match &batch.heard {
             Heard::Frames(frames) => frames.to_device(&device),
-            Heard::Features(features) => self.encoder.forward(&features.to_device(&device), dropout),
+            Heard::Features(features) => {
+                self.encoder.forward(&features.to_device(&device), dropout)
+            }
         };
-        let output = self.connector.forward(&ConnectorInput { frames }, dropout.branch("connector"));
+        let output =
+            self.connector.forward(&ConnectorInput { frames }, dropout.branch("connector"));
         let sequences: Vec<Vec<Segment>> = batch
             .items
             .iter()
             .enumerate()
             .map(|(i, item)| {
                 // The last token of the answer is predicted and never read.
-                let tail =
-                    item.after.iter().chain(&item.answer[..item.answer.len() - 1]).copied().collect();
-                vec![Segment::Tokens(item.before.clone()), Segment::Speech(i), Segment::Tokens(tail)]
+                let tail = item
+                    .after
+                    .iter()
+                    .chain(&item.answer[..item.answer.len() - 1])
+                    .copied()
+                    .collect();
+                vec![
+                    Segment::Tokens(item.before.clone()),
+                    Segment::Speech(i),
+                    Segment::Tokens(tail),
+                ]
             })
             .collect();
         let input = pack(&self.language_model, &sequences, Some(&output.vectors)).input;

@@ -543,7 +543,8 @@ impl Run<'_> {
             "grad_norm": format!("{norm}"),
             "batches": batches,
         });
-        let path = self.dir.join("nonfinite").join(format!("{}-{}.json", stage.name, state.step + 1));
+        let path =
+            self.dir.join("nonfinite").join(format!("{}-{}.json", stage.name, state.step + 1));
         let text = serde_json::to_vec_pretty(&what).expect("a JSON value serializes");
         checkpoint::write_atomically(&path, &text)?;
         self.monitor.note(&format!(
@@ -581,8 +582,7 @@ fn mixture<D: Dataset>(
     };
     let (mut samplers, mut datasets) = (Vec::new(), Vec::new());
     for (source_idx, (weight, dataset)) in sources.into_iter().enumerate() {
-        let wrong =
-            |error| Error::Batches { stage: stage.name.clone(), source_idx, error };
+        let wrong = |error| Error::Batches { stage: stage.name.clone(), source_idx, error };
         let plan = BucketPlan::new(dataset.costs(), config.clone()).map_err(wrong)?;
         // Without a weight a source counts by its batches, so that all items are seen equally often.
         let weight = weight.unwrap_or_else(|| plan.epoch(seed, 0).len() as f64);
@@ -614,4 +614,3 @@ where
         Ok((step, batch))
     })
 }
-

@@ -1,0 +1,199 @@
+//! Which items make up a task in a domain.
+
+use sandhi_data::{
+    language::Language::{self, English, German, Spanish},
+    microworld::{Item, Level, Microworld, Split, Style, Task, Wordings},
+    rng::stream,
+    speech::Domain,
+};
+
+use crate::{recipe::EvalConfig, sources::Spoken};
+
+/// The domains of the report: four acoustic ones, and texts that training did not have, in the voices
+/// of `base`.
+pub const DOMAINS: [&str; 5] = ["base", "voices", "tempo", "channel", "texts"];
+
+/// Every task with its title, in the order of the report.
+pub const TASKS: [(&str, &str); 21] = [
+    ("asr", "Transcription, English"),
+    ("asr_de", "Transcription, German"),
+    ("asr_es", "Transcription, Spanish"),
+    ("st_en_de", "Translation, English to German"),
+    ("st_en_es", "Translation, English to Spanish"),
+    ("st_de_en", "Translation, German to English"),
+    ("st_es_en", "Translation, Spanish to English"),
+    ("first_word", "First word"),
+    ("name_person", "Name of the person"),
+    ("unseen_wording", "Transcription, wordings never trained on speech"),
+    ("last_word", "Last word"),
+    ("name_place", "Name of the place"),
+    ("upper_case", "Transcription in capitals"),
+    ("sqa", "Question about what was said"),
+    ("dialogue", "Reply in a dialogue"),
+    ("continuation", "Story continuation"),
+    ("facts", "Spoken multiple choice (almanac)"),
+    ("biasing_0", "Rare names, no list"),
+    ("biasing_10", "Rare names, list of 10"),
+    ("biasing_100", "Rare names, list of 100"),
+    ("biasing_1000", "Rare names, list of 1,000, shortlist of 20"),
+];
+
+/// Whether an evaluation task has this name.
+pub fn is_task(name: &str) -> bool {
+    TASKS.iter().any(|(task, _)| *task == name)
+}
+
+/// Whether an evaluation domain has this name.
+pub fn is_domain(name: &str) -> bool {
+    DOMAINS.contains(&name)
+}
+
+/// A task's name for readers.
+pub fn task_title(name: &str) -> &str {
+    TASKS.iter().find(|(task, _)| *task == name).map_or(name, |(_, title)| title)
+}
+
+/// How a task is answered and scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Word and character error rates; entity recall where items have entities.
+    Transcript,
+    /// BLEU and chrF.
+    Translation,
+    /// Equal but for case and punctuation.
+    Exact,
+    /// Equal to the letter.
+    ExactCase,
+    /// A free ending that parses and agrees, the choice among four, perplexity of the right one.
+    Story,
+    /// The likeliest option.
+    Choice,
+}
+
+impl Kind {
+    pub(super) fn generates(self) -> bool {
+        self != Self::Choice
+    }
+}
+
+/// A task in a domain.
+#[derive(Debug, Clone)]
+pub(super) struct Cell {
+    pub(super) task: String,
+    pub(super) domain: String,
+    pub(super) kind: Kind,
+    pub(super) acoustic: Domain,
+    pub(super) trained: bool,
+    pub(super) items: Vec<Item>,
+    pub(super) max_tokens: usize,
+    /// Phrases that stay of a long list.
+    pub(super) shortlist: Option<usize>,
+}
+
+impl Cell {
+    /// What is heard: equal texts of a domain are one utterance, whatever the task.
+    pub(super) fn spoken(&self, item: &Item) -> Spoken {
+        Spoken::Made {
+            text: item.spoken.clone(),
+            language: item.spoken_language,
+            domain: self.acoustic,
+            take: stream(0, &item.spoken) >> 32,
+        }
+    }
+
+    /// What is chosen from.
+    pub(super) fn options(&self, item: &Item) -> Vec<String> {
+        match (self.kind, &item.story) {
+            (Kind::Story, Some(story)) => story.endings.to_vec(),
+            (Kind::Choice, _) => item.choices.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Index of the right option.
+    pub(super) fn right(&self, item: &Item) -> usize {
+        match (self.kind, &item.story) {
+            (Kind::Story, Some(story)) => story.right,
+            _ => item.right,
+        }
+    }
+}
+
+/// Every cell that the configuration asks for.
+pub(super) fn cells(world: &Microworld, split: Split, config: &EvalConfig) -> Vec<Cell> {
+    let wants = |list: &[String], name: &str| list.is_empty() || list.iter().any(|n| n == name);
+    let mut cells = Vec::new();
+    for domain in DOMAINS.iter().filter(|name| wants(&config.domains, name)) {
+        let style = if *domain == "texts" { Style::Unseen } else { Style::Seen };
+        let acoustic = match *domain {
+            "voices" => Domain::Voices,
+            "tempo" => Domain::Tempo,
+            "channel" => Domain::Channel,
+            _ => Domain::Base,
+        };
+        for (task, _) in TASKS.iter().filter(|(name, _)| wants(&config.tasks, name)) {
+            if let Some((kind, trained, items)) = items(world, task, split, style, config.n) {
+                cells.push(Cell {
+                    task: (*task).to_owned(),
+                    domain: (*domain).to_owned(),
+                    kind,
+                    acoustic,
+                    trained,
+                    items,
+                    max_tokens: config.max_tokens,
+                    shortlist: (*task == "biasing_1000").then_some(20),
+                });
+            }
+        }
+    }
+    cells
+}
+
+/// The items of a task; `None` where the style has none.
+fn items(
+    world: &Microworld,
+    name: &str,
+    split: Split,
+    style: Style,
+    n: usize,
+) -> Option<(Kind, bool, Vec<Item>)> {
+    let of = |task: Task, language: Language| world.items(task, language, split, style, n);
+    let translate = |from, to| (Kind::Translation, true, of(Task::Translate { to }, from));
+    let biasing = |n_phrases| match style {
+        Style::Seen => Some((Kind::Transcript, false, world.biasing_items(n_phrases, split, n))),
+        Style::Unseen => None,
+    };
+    Some(match name {
+        "asr" => (Kind::Transcript, true, of(Task::Transcribe, English)),
+        "asr_de" => (Kind::Transcript, true, of(Task::Transcribe, German)),
+        "asr_es" => (Kind::Transcript, true, of(Task::Transcribe, Spanish)),
+        "st_en_de" => translate(English, German),
+        "st_en_es" => translate(English, Spanish),
+        "st_de_en" => translate(German, English),
+        "st_es_en" => translate(Spanish, English),
+        "first_word" => (Kind::Exact, true, of(Task::FirstWord, English)),
+        "name_person" => (Kind::Exact, true, of(Task::NamePerson, English)),
+        "unseen_wording" => (
+            Kind::Transcript,
+            false,
+            world.items_with(Task::Transcribe, English, split, style, Wordings::HeldOut, n),
+        ),
+        "last_word" => (Kind::Exact, false, of(Task::LastWord, English)),
+        "name_place" => (Kind::Exact, false, of(Task::NamePlace, English)),
+        "upper_case" => (Kind::ExactCase, false, of(Task::UpperCase, English)),
+        "sqa" => (Kind::Exact, false, of(Task::AnswerQuestion, English)),
+        "dialogue" => (Kind::Exact, false, of(Task::Dialogue, English)),
+        "continuation" => (Kind::Story, false, of(Task::Continue, English)),
+        "facts" => (Kind::Choice, false, of(Task::FactChoice, English)),
+        "biasing_0" => return biasing(0),
+        "biasing_10" => return biasing(10),
+        "biasing_100" => return biasing(100),
+        "biasing_1000" => return biasing(1_000),
+        _ => return None,
+    })
+}
+
+/// The levels of stories with the names of their metrics.
+pub(super) fn levels() -> [(Level, String); 4] {
+    Level::ALL.map(|level| (level, format!("accuracy_{}", level.name())))
+}

@@ -1,0 +1,314 @@
+//! Evaluation: every task in every domain, from speech, from the transcript and through the cascade.
+//!
+//! ```text
+//! item ─┬─ speech ─ encoder ─ connector ─┐
+//!       ├─ transcript ───────────────────┼─ the same language model ─ answer ─ score
+//!       └─ speech ─ encoder ─ CTC text ──┘
+//! ```
+//!
+//! The transcript's score is the upper bound, the share that speech recovers of it stands beside it.
+
+mod cells;
+mod score;
+
+use std::collections::HashMap;
+
+use sandhi_data::{
+    microworld::{Item, biasing},
+    text::Unknown,
+};
+use sandhi_nn::ragged::Ragged;
+
+use self::cells::{Cell, Kind, cells};
+pub use self::{
+    cells::{DOMAINS, TASKS, is_domain, is_task, task_title},
+    score::scorers,
+};
+use crate::{
+    frames::FrameCache,
+    generate::{self, Answer, Decoding},
+    model::{ConnectorModel, HostRagged, SpeechModel, TextModel, fingerprint, pack::Segment},
+    recipe::EvalConfig,
+    results::{CASCADE, Prediction, Results, TEXT},
+    sources::{Error, Spoken, Workshop},
+    train::dataset::Utterance,
+};
+
+/// What is found for one item.
+#[derive(Debug, Clone)]
+struct Outcome {
+    /// The answer, or the chosen option.
+    text: String,
+    /// Log-probability of the right answer and its words; for perplexity.
+    right: Option<(f64, usize)>,
+    /// Which option was chosen.
+    chosen: Option<usize>,
+}
+
+/// Answers of one way of reading the items of a cell.
+type Outcomes = Vec<Outcome>;
+
+/// Runs every cell and adds its scores to `results`; gives the predictions of every cell.
+///
+/// # Errors
+///
+/// When speech cannot be made or frames cannot be cached.
+pub fn evaluate(
+    model: &ConnectorModel,
+    workshop: &Workshop,
+    config: &EvalConfig,
+    cache: &FrameCache,
+    results: &mut Results,
+    progress: &dyn Fn(&str, usize, usize),
+) -> Result<Vec<Vec<Prediction>>, Error> {
+    let all = cells(workshop.world(), config.half.split(), config);
+    let mut texts = TextAnswers::default();
+    let mut predictions = Vec::with_capacity(all.len());
+    for (i, cell) in all.iter().enumerate() {
+        progress(&format!("{} {}", cell.task, cell.domain), i, all.len());
+        if cell.items.is_empty() {
+            continue;
+        }
+        let heard = Heard::new(&model.speech, workshop, cell, cache)?;
+        let cell = &heard.shortlisted(model, cell)?;
+        let speech = answers(&model.text, cell, &mut |range| {
+            let vectors = heard.vectors(model, range.clone());
+            let inputs = (0..range.len()).map(|k| vec![Segment::Speech(k)]).collect();
+            Ok((inputs, Some(vectors)))
+        })?;
+        let cascade = read(&model.text, cell, &heard.transcripts)?;
+        let text = texts.of(&model.text, cell)?;
+        score::add(results, cell, &speech, &text, &cascade);
+        let ways = [("", &speech), (TEXT, &text), (CASCADE, &cascade)];
+        predictions.push(score::predictions(cell, &ways));
+        if cell.trained && !results.meta.trained_tasks.contains(&cell.task) {
+            results.meta.trained_tasks.push(cell.task.clone());
+        }
+    }
+    results.meta.scorer.extend(scorers());
+    progress("done", all.len(), all.len());
+    Ok(predictions)
+}
+
+/// The transcription cells for a speech foundation model: the same utterances, read off its CTC head.
+///
+/// # Errors
+///
+/// When speech cannot be made or frames cannot be cached.
+pub fn evaluate_ctc(
+    model: &SpeechModel,
+    workshop: &Workshop,
+    config: &EvalConfig,
+    cache: &FrameCache,
+    results: &mut Results,
+    progress: &dyn Fn(&str, usize, usize),
+) -> Result<Vec<Vec<Prediction>>, Error> {
+    let mut all = cells(workshop.world(), config.half.split(), config);
+    all.retain(|cell| ["asr", "asr_de", "asr_es", "biasing_0"].contains(&cell.task.as_str()));
+    let mut predictions = Vec::with_capacity(all.len());
+    for (i, cell) in all.iter().enumerate() {
+        progress(&format!("{} {}", cell.task, cell.domain), i, all.len());
+        let heard = Heard::new(model, workshop, cell, cache)?;
+        let outcomes: Outcomes = heard
+            .transcripts
+            .into_iter()
+            .map(|text| Outcome { text, right: None, chosen: None })
+            .collect();
+        score::add_one(results, cell, "", &outcomes);
+        predictions.push(score::predictions(cell, &[("", &outcomes)]));
+    }
+    results.meta.scorer.extend(scorers());
+    progress("done", all.len(), all.len());
+    Ok(predictions)
+}
+
+/// The tasks for a text foundation model, which reads what the others hear.
+///
+/// # Errors
+///
+/// When text cannot be tokenized.
+pub fn evaluate_text(
+    model: &TextModel,
+    workshop: &Workshop,
+    config: &EvalConfig,
+    results: &mut Results,
+    progress: &dyn Fn(&str, usize, usize),
+) -> Result<Vec<Vec<Prediction>>, Error> {
+    let mut all = cells(workshop.world(), config.half.split(), config);
+    // Text does not sound; the acoustic domains are one.
+    all.retain(|cell| cell.domain == "base" || cell.domain == "texts");
+    let mut predictions = Vec::with_capacity(all.len());
+    for (i, cell) in all.iter().enumerate() {
+        progress(&format!("{} {}", cell.task, cell.domain), i, all.len());
+        let transcripts: Vec<String> = cell.items.iter().map(|item| item.spoken.clone()).collect();
+        let outcomes = read(model, cell, &transcripts)?;
+        score::add_one(results, cell, TEXT, &outcomes);
+        predictions.push(score::predictions(cell, &[(TEXT, &outcomes)]));
+    }
+    results.meta.scorer.extend(scorers());
+    progress("done", all.len(), all.len());
+    Ok(predictions)
+}
+
+/// Frames of the speech of a cell, and what the encoder's CTC head makes of them.
+struct Heard {
+    utterances: Vec<Utterance>,
+    transcripts: Vec<String>,
+    d_encoder: usize,
+}
+
+/// Utterances that go through the connector at once.
+const AT_ONCE: usize = 64;
+
+impl Heard {
+    fn new(
+        speech: &SpeechModel,
+        workshop: &Workshop,
+        cell: &Cell,
+        cache: &FrameCache,
+    ) -> Result<Self, Error> {
+        let spoken: Vec<Spoken> = cell.items.iter().map(|item| cell.spoken(item)).collect();
+        let utterances = workshop.frames(&spoken, speech, cache, &|_, _| {})?;
+        let d_encoder = speech.d_encoder();
+        let mut transcripts = Vec::with_capacity(utterances.len());
+        for chunk in utterances.chunks(AT_ONCE) {
+            let frames = HostRagged::gather(d_encoder, chunk.iter().map(|u| u.rows.as_ref()));
+            transcripts.extend(speech.transcribe(&frames));
+        }
+        Ok(Self { utterances, transcripts, d_encoder })
+    }
+
+    fn frames(&self, range: std::ops::Range<usize>) -> HostRagged {
+        let rows = self.utterances[range].iter().map(|u| u.rows.as_ref());
+        HostRagged::gather(self.d_encoder, rows)
+    }
+
+    fn vectors(&self, model: &ConnectorModel, range: std::ops::Range<usize>) -> Ragged {
+        model.vectors(&self.frames(range))
+    }
+
+    /// Long lists of phrases cut to those that the CTC posteriors can have.
+    fn shortlisted(&self, model: &ConnectorModel, cell: &Cell) -> Result<Cell, Error> {
+        let mut cell = cell.clone();
+        let Some(n) = cell.shortlist else { return Ok(cell) };
+        for (i, item) in cell.items.iter_mut().enumerate() {
+            let log_probs = model.speech.ctc_log_probs(&self.frames(i..i + 1));
+            let mut scored: Vec<(f32, &String)> = Vec::with_capacity(item.phrases.len());
+            for phrase in &item.phrases {
+                let ids = model.speech.symbols.encode(phrase, Unknown::Skip)?;
+                let score = sandhi_align::ctc::spot(&log_probs.values, log_probs.width, &ids, 0)
+                    .expect("symbols of the model over rows of its head");
+                scored.push((score, phrase));
+            }
+            scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+            let phrases: Vec<String> =
+                scored.into_iter().take(n).map(|(_, phrase)| phrase.clone()).collect();
+            item.instruction = biasing::instruction(item.task.wordings()[item.wording], &phrases);
+            item.phrases = phrases;
+        }
+        Ok(cell)
+    }
+}
+
+/// Answers from transcripts, which do not depend on how the speech sounds.
+#[derive(Default)]
+struct TextAnswers(HashMap<(String, String), Outcome>);
+
+impl TextAnswers {
+    fn of(&mut self, model: &TextModel, cell: &Cell) -> Result<Outcomes, Error> {
+        let key = |item: &Item| (item.instruction.clone(), item.spoken.clone());
+        let missing: Vec<Item> =
+            cell.items.iter().filter(|item| !self.0.contains_key(&key(item))).cloned().collect();
+        if !missing.is_empty() {
+            let transcripts: Vec<String> = missing.iter().map(|item| item.spoken.clone()).collect();
+            let part = Cell { items: missing, ..cell.clone() };
+            let found = read(model, &part, &transcripts)?;
+            self.0.extend(part.items.iter().map(key).zip(found));
+        }
+        Ok(cell.items.iter().map(|item| self.0[&key(item)].clone()).collect())
+    }
+}
+
+/// Answers of the language model that reads what was said.
+fn read(model: &TextModel, cell: &Cell, transcripts: &[String]) -> Result<Outcomes, Error> {
+    answers(model, cell, &mut |range| {
+        let inputs: Result<Vec<Vec<Segment>>, Error> = transcripts[range]
+            .iter()
+            .map(|text| Ok(vec![Segment::Tokens(model.chat.tokenizer().encode(text)?)]))
+            .collect();
+        Ok((inputs?, None))
+    })
+}
+
+/// What stands in the place of the speech, and its vectors where it is speech.
+type Inputs = (Vec<Vec<Segment>>, Option<Ragged>);
+
+fn answers(
+    model: &TextModel,
+    cell: &Cell,
+    inputs: &mut dyn FnMut(std::ops::Range<usize>) -> Result<Inputs, Error>,
+) -> Result<Outcomes, Error> {
+    let chat = &model.chat;
+    let mut outcomes = Vec::with_capacity(cell.items.len());
+    for start in (0..cell.items.len()).step_by(AT_ONCE) {
+        let range = start..(start + AT_ONCE).min(cell.items.len());
+        let items = &cell.items[range.clone()];
+        let (inputs, vectors) = inputs(range)?;
+        let prompts: Vec<Vec<Segment>> = items
+            .iter()
+            .zip(inputs)
+            .map(|(item, input)| {
+                let frame = chat.frame(&item.instruction)?;
+                let mut prompt = vec![Segment::Tokens(frame.before)];
+                prompt.extend(input);
+                prompt.push(Segment::Tokens(frame.after));
+                Ok(prompt)
+            })
+            .collect::<Result<_, Error>>()?;
+        let lm = &model.lm;
+        let mut found: Vec<Outcome> = if cell.kind.generates() {
+            let decoding =
+                Decoding { max_tokens: cell.max_tokens, batch: AT_ONCE, ..Decoding::default() };
+            generate::generate(lm, &prompts, vectors.as_ref(), chat.end(), &decoding)
+                .into_iter()
+                .map(|Answer { ids, .. }| Outcome {
+                    text: chat.decode(&ids),
+                    right: None,
+                    chosen: None,
+                })
+                .collect()
+        } else {
+            vec![Outcome { text: String::new(), right: None, chosen: None }; items.len()]
+        };
+        let options: Vec<Vec<String>> = items.iter().map(|item| cell.options(item)).collect();
+        if options.iter().any(|options| !options.is_empty()) {
+            let (mut contexts, mut continuations) = (Vec::new(), Vec::new());
+            for (prompt, options) in prompts.iter().zip(&options) {
+                for option in options {
+                    contexts.push(prompt.clone());
+                    continuations.push(chat.answer(option)?);
+                }
+            }
+            let scores = generate::score(lm, &contexts, &continuations, vectors.as_ref(), AT_ONCE);
+            let mut scores = scores.into_iter().map(|tokens| tokens.iter().sum::<f64>());
+            for ((outcome, options), item) in found.iter_mut().zip(&options).zip(items) {
+                let scores: Vec<f64> = scores.by_ref().take(options.len()).collect();
+                let chosen = (0..scores.len())
+                    .fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
+                let right = cell.right(item);
+                outcome.chosen = Some(chosen);
+                outcome.right = Some((scores[right], options[right].split_whitespace().count()));
+                if cell.kind == Kind::Choice {
+                    outcome.text.clone_from(&options[chosen]);
+                }
+            }
+        }
+        outcomes.extend(found);
+    }
+    Ok(outcomes)
+}
+
+/// The cache that a model's encoder frames are kept in.
+pub fn frame_cache(model: &ConnectorModel, dir: &std::path::Path) -> FrameCache {
+    FrameCache::new(dir, &fingerprint(&model.speech.net.encoder))
+}

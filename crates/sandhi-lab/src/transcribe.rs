@@ -1,0 +1,220 @@
+//! Using a model on sound of any length.
+//!
+//! ```text
+//! samples ───────▁────────────▁▁─────────▁───────   quiet places
+//! chunks  └ at most 12 s ┘└ at most 12 s ┘└ … ┘     cut where it is quietest, nothing twice
+//! ```
+
+use sandhi_data::audio::Waveform;
+
+use crate::{
+    generate::{self, Decoding},
+    model::{AnyModel, ConnectorModel, HostRagged, pack::Segment},
+    sources::Error,
+};
+
+/// How long sound is cut.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Chunking {
+    /// Longest chunk, in seconds; models have not heard longer ones.
+    pub max_s: f64,
+    /// A cut is looked for after this many seconds.
+    pub min_s: f64,
+}
+
+impl Default for Chunking {
+    fn default() -> Self {
+        Self { max_s: 12.0, min_s: 5.0 }
+    }
+}
+
+/// A chunk with what was said in it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Passage {
+    /// Where it starts, in seconds.
+    pub start_s: f64,
+    /// Where it ends, in seconds.
+    pub end_s: f64,
+    /// What was said.
+    pub text: String,
+}
+
+/// Energy is compared over windows of this many samples (0.16 s): a gap between words, not a stop
+/// consonant.
+const WINDOW: usize = 2_560;
+/// Steps between compared windows (10 ms).
+const HOP: usize = 160;
+
+/// Sample ranges that cover the sound once, each at most `max_s` long, cut where it is quietest.
+pub fn chunks(
+    samples: &[f32],
+    sample_rate_hz: u32,
+    chunking: Chunking,
+) -> Vec<std::ops::Range<usize>> {
+    let rate = f64::from(sample_rate_hz);
+    let (min, max) = ((chunking.min_s * rate) as usize, ((chunking.max_s * rate) as usize).max(1));
+    let mut chunks = Vec::new();
+    let mut start = 0;
+    while samples.len() - start > max {
+        let cut = quietest(samples, start + min.min(max - 1), start + max);
+        chunks.push(start..cut);
+        start = cut;
+    }
+    if start < samples.len() {
+        chunks.push(start..samples.len());
+    }
+    chunks
+}
+
+/// The middle of the quietest window whose middle lies in `from..to`; the latest of equals, so that
+/// chunks are long.
+fn quietest(samples: &[f32], from: usize, to: usize) -> usize {
+    let mut best = (f64::INFINITY, to);
+    for middle in (from..to).step_by(HOP) {
+        let (a, b) = (middle.saturating_sub(WINDOW / 2), (middle + WINDOW / 2).min(samples.len()));
+        let power = sandhi_data::augment::power(&samples[a..b]);
+        if power <= best.0 {
+            best = (power, middle);
+        }
+    }
+    best.1.max(from + 1)
+}
+
+/// Writes down what is said, passage by passage.
+///
+/// # Errors
+///
+/// When the sound has no features, or the model has no way from speech to text.
+pub fn transcribe(
+    model: &AnyModel,
+    wave: &Waveform,
+    instruction: &str,
+    chunking: Chunking,
+) -> Result<Vec<Passage>, Error> {
+    let wave = wave.resampled(16_000)?;
+    let ranges = chunks(&wave.samples, 16_000, chunking);
+    let mut passages = Vec::with_capacity(ranges.len());
+    for some in ranges.chunks(16) {
+        let pieces: Vec<&[f32]> = some.iter().map(|range| &wave.samples[range.clone()]).collect();
+        let texts = match model {
+            AnyModel::Connector(model) => {
+                let asked = vec![instruction; pieces.len()];
+                answer(model, &pieces, &asked, &Decoding::default())?
+            }
+            AnyModel::Ctc(model) => ctc(model, &pieces)?,
+            AnyModel::Text(_) => return Err(deaf()),
+        };
+        passages.extend(some.iter().zip(texts).map(|(range, text)| Passage {
+            start_s: range.start as f64 / 16_000.0,
+            end_s: range.end as f64 / 16_000.0,
+            text,
+        }));
+    }
+    Ok(passages)
+}
+
+/// What a model without ears answers.
+pub(crate) fn deaf() -> Error {
+    Error::Task {
+        stage: "transcribe".into(),
+        error: "a text model hears nothing; give a connector or ctc model".into(),
+    }
+}
+
+/// Greedy CTC transcripts of pieces of 16 kHz sound.
+///
+/// # Errors
+///
+/// When a piece has no features.
+pub fn ctc(model: &crate::model::SpeechModel, pieces: &[&[f32]]) -> Result<Vec<String>, Error> {
+    Ok(model.transcribe(&frames(model, pieces)?))
+}
+
+fn frames(model: &crate::model::SpeechModel, pieces: &[&[f32]]) -> Result<HostRagged, Error> {
+    let features: Vec<_> = pieces
+        .iter()
+        .enumerate()
+        .map(|(i, piece)| {
+            model
+                .extract(piece)
+                .map_err(|error| Error::Features { id: format!("passage {}", i + 1), error })
+        })
+        .collect::<Result<_, _>>()?;
+    let width = model.extractor().n_mels();
+    let packed = HostRagged::gather(width, features.iter().map(|f| f.values.as_slice()));
+    Ok(model.encode(&packed))
+}
+
+/// Answers instructions about pieces of 16 kHz sound.
+///
+/// # Errors
+///
+/// When a piece has no features or an instruction cannot be tokenized.
+pub fn answer(
+    model: &ConnectorModel,
+    pieces: &[&[f32]],
+    instructions: &[&str],
+    decoding: &Decoding,
+) -> Result<Vec<String>, Error> {
+    let vectors = model.vectors(&frames(&model.speech, pieces)?);
+    let chat = &model.text.chat;
+    let prompts: Vec<Vec<Segment>> = instructions
+        .iter()
+        .enumerate()
+        .map(|(i, instruction)| {
+            let frame = chat.frame(instruction)?;
+            Ok(vec![
+                Segment::Tokens(frame.before),
+                Segment::Speech(i),
+                Segment::Tokens(frame.after),
+            ])
+        })
+        .collect::<Result<_, Error>>()?;
+    let answers =
+        generate::generate(&model.text.lm, &prompts, Some(&vectors), chat.end(), decoding);
+    Ok(answers.iter().map(|answer| chat.decode(&answer.ids)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A second of tone for each entry that is true, of silence for each that is not.
+    fn sound(seconds: &[bool]) -> Vec<f32> {
+        seconds
+            .iter()
+            .flat_map(|&loud| {
+                (0..16_000).map(move |i| if loud { (i as f32 * 0.1).sin() } else { 0.0 })
+            })
+            .collect()
+    }
+
+    #[test]
+    fn chunks_cover_everything_once() {
+        let samples = sound(&[true; 31]);
+        let ranges = chunks(&samples, 16_000, Chunking::default());
+        assert_eq!(ranges[0].start, 0);
+        assert_eq!(ranges.last().unwrap().end, samples.len());
+        for pair in ranges.windows(2) {
+            assert_eq!(pair[0].end, pair[1].start);
+        }
+        assert!(ranges.iter().all(|r| !r.is_empty() && r.len() <= 12 * 16_000));
+    }
+
+    #[test]
+    fn cuts_fall_into_silence() {
+        let samples = sound(&[
+            true, true, true, true, true, true, true, false, true, true, true, true, true, true,
+        ]);
+        let ranges = chunks(&samples, 16_000, Chunking::default());
+        assert_eq!(ranges.len(), 2);
+        let cut = ranges[0].end as f64 / 16_000.0;
+        assert!((7.0..8.0).contains(&cut), "cut at {cut} s");
+    }
+
+    #[test]
+    fn short_sound_is_one_chunk_and_no_sound_is_none() {
+        assert_eq!(chunks(&[0.0; 100], 16_000, Chunking::default()), [0..100]);
+        assert!(chunks(&[], 16_000, Chunking::default()).is_empty());
+    }
+}
