@@ -14,6 +14,7 @@ use std::{
 
 use rayon::prelude::*;
 use sandhi_data::{
+    alignment::Alignment,
     audio::Waveform,
     features::{FeatureExtractor, Features},
     language::Language,
@@ -143,6 +144,15 @@ impl Spoken {
     }
 }
 
+/// What is heard.
+#[derive(Debug, Clone)]
+pub struct Sound {
+    /// 16 kHz samples.
+    pub wave: Waveform,
+    /// Words with their times, where they are known.
+    pub words: Vec<Alignment>,
+}
+
 /// Where data come from: the studio, its cache, and the folder that relative paths start at.
 #[derive(Debug)]
 pub struct Workshop {
@@ -198,7 +208,7 @@ impl Workshop {
     /// # Errors
     ///
     /// When one cannot be spoken or read.
-    pub fn samples(&self, spoken: &[Spoken]) -> Result<Vec<Waveform>, Error> {
+    pub fn sounds(&self, spoken: &[Spoken]) -> Result<Vec<Sound>, Error> {
         let made: Vec<speech::Request> = spoken
             .iter()
             .filter_map(|s| match s {
@@ -214,18 +224,27 @@ impl Workshop {
         let mut made =
             if made.is_empty() { Vec::new() } else { self.studio()?.speak_many(&made)? }
                 .into_iter();
-        let recorded: Vec<Option<Result<Waveform, Error>>> = spoken
+        let recorded: Vec<Option<Result<Sound, Error>>> = spoken
             .par_iter()
             .map(|s| match s {
                 Spoken::Made { .. } => None,
-                Spoken::Recorded { utterance, speed } => Some(recording(utterance, *speed)),
+                Spoken::Recorded { utterance, speed } => {
+                    Some(recording(utterance, *speed).map(|wave| {
+                        let words =
+                            if *speed == 1.0 { utterance.words.clone() } else { Vec::new() };
+                        Sound { wave, words }
+                    }))
+                }
             })
             .collect();
         recorded
             .into_iter()
             .map(|r| match r {
                 Some(recording) => recording,
-                None => Ok(made.next().expect("one speech a request").waveform),
+                None => {
+                    let speech = made.next().expect("one speech a request");
+                    Ok(Sound { wave: speech.waveform, words: speech.words })
+                }
             })
             .collect()
     }
@@ -243,21 +262,22 @@ impl Workshop {
     ) -> Result<Vec<Utterance>, Error> {
         let mut out = Vec::with_capacity(spoken.len());
         for chunk in spoken.chunks(CHUNK) {
-            let samples = self.samples(chunk)?;
-            let features: Result<Vec<(Features, f64)>, Error> = samples
-                .par_iter()
+            let sounds = self.sounds(chunk)?;
+            let utterances: Result<Vec<Utterance>, Error> = sounds
+                .into_par_iter()
                 .zip(chunk)
-                .map(|(wave, spoken)| {
+                .map(|(Sound { wave, words }, spoken)| {
                     let features = extractor
                         .compute(&wave.samples)
                         .map_err(|error| Error::Features { id: spoken.key(), error })?;
-                    Ok((features, wave.duration_s()))
+                    Ok(Utterance {
+                        rows: features.values.into(),
+                        duration_s: wave.duration_s(),
+                        words,
+                    })
                 })
                 .collect();
-            out.extend(features?.into_iter().map(|(features, duration_s)| Utterance {
-                rows: features.values.into(),
-                duration_s,
-            }));
+            out.extend(utterances?);
             progress(out.len(), spoken.len());
         }
         Ok(out)
@@ -277,7 +297,8 @@ impl Workshop {
     ) -> Result<Vec<Utterance>, Error> {
         let mut out = Vec::with_capacity(spoken.len());
         for chunk in spoken.chunks(CHUNK) {
-            let samples = self.samples(chunk)?;
+            let samples: Vec<Waveform> =
+                self.sounds(chunk)?.into_iter().map(|sound| sound.wave).collect();
             let mut known: Vec<(String, Option<Vec<f32>>)> = samples
                 .par_iter()
                 .map(|wave| {
@@ -311,6 +332,7 @@ impl Workshop {
             out.extend(known.into_iter().zip(&samples).map(|((_, frames), wave)| Utterance {
                 rows: frames.expect("encoded above").into(),
                 duration_s: wave.duration_s(),
+                words: Vec::new(),
             }));
             progress(out.len(), spoken.len());
         }
@@ -508,6 +530,7 @@ impl Workshop {
                 n_mels: extractor.n_mels(),
                 encoder: speech.encoder.clone(),
                 steps_per_frame: speech.ctc.steps_per_frame,
+                symbols: speech.symbols.clone(),
                 spec_augment: stage.spec_augment.clone().filter(|_| augment),
             })
         };

@@ -183,11 +183,15 @@ pub struct LossConfig {
     pub prompt: f64,
     /// CTC of the transcript; CTC models only.
     pub ctc: f64,
+    /// Cross-entropy of every CTC step against the character that is said there, where exact word times
+    /// are known; CTC models only. It takes the network off the plateau on which it says nothing but
+    /// blanks.
+    pub alignment: f64,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { cross_entropy: 1.0, prompt: 0.0, ctc: 1.0 }
+        Self { cross_entropy: 1.0, prompt: 0.0, ctc: 1.0, alignment: 0.0 }
     }
 }
 

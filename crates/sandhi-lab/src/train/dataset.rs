@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use sandhi_data::{augment::SpecAugmentConfig, features::Features, rng::Stream};
+use sandhi_data::{
+    alignment::Alignment,
+    augment::SpecAugmentConfig,
+    rng::Stream,
+    text::{Characters, Unknown},
+};
 use sandhi_nn::{encoder::EncoderConfig, ops};
 
 use super::learner::{CtcBatch, Heard, SpeechBatch, SpokenItem, TextBatch, TextItem};
@@ -35,6 +40,50 @@ pub struct Utterance {
     pub rows: Arc<[f32]>,
     /// Seconds of audio.
     pub duration_s: f64,
+    /// Words with their exact times, where they are known.
+    pub words: Vec<Alignment>,
+}
+
+/// The symbol that is said at each of `n_steps` CTC steps of `step_s` seconds, from exact word times: the
+/// characters of a word share its span evenly, a space stands where the next word begins, a blank parts
+/// equal neighbours and fills pauses. No times, no symbols.
+///
+/// ```text
+/// words     |  it          |     | is       |
+/// symbols    i i i t t t t   _ _   ' ' s s ...
+/// ```
+pub fn step_symbols(
+    words: &[Alignment],
+    symbols: &Characters,
+    n_steps: usize,
+    step_s: f64,
+) -> Vec<Option<u32>> {
+    const BLANK: u32 = 0;
+    if words.is_empty() {
+        return vec![None; n_steps];
+    }
+    let mut steps = vec![Some(BLANK); n_steps];
+    let index = |time_s: f64| ((time_s / step_s).round() as usize).min(n_steps);
+    let mut first = true;
+    for word in words {
+        let ids = symbols.encode(&word.label, Unknown::Skip).unwrap_or_default();
+        let (start, end) = (index(word.start_s), index(word.end_s));
+        if ids.is_empty() || start >= end {
+            continue;
+        }
+        let mut last = None;
+        for step in start..end {
+            let k = (step - start) * ids.len() / (end - start);
+            let doubled = last.is_some_and(|l: usize| l != k && ids[l] == ids[k]);
+            steps[step] = Some(if doubled { BLANK } else { ids[k] });
+            last = Some(k);
+        }
+        if let (false, Some(space)) = (first, symbols.id(' ')) {
+            steps[start] = Some(space);
+        }
+        first = false;
+    }
+    steps
 }
 
 /// Utterances with transcripts, for a speech foundation model.
@@ -48,6 +97,8 @@ pub struct CtcDataset {
     pub encoder: EncoderConfig,
     /// CTC steps per encoder frame.
     pub steps_per_frame: usize,
+    /// What the symbols mean.
+    pub symbols: Characters,
     /// Masks, if any.
     pub spec_augment: Option<SpecAugmentConfig>,
 }
@@ -78,9 +129,21 @@ impl Dataset for CtcDataset {
                 ops::ctc_feasible(self.encoder.length(n).bound() * self.steps_per_frame, target)
             })
             .collect();
+        let steps = features
+            .lengths
+            .iter()
+            .zip(indices)
+            .flat_map(|(&n, &i)| {
+                let n_steps = self.encoder.length(n).bound() * self.steps_per_frame;
+                // Feature frames are 10 ms apart.
+                let step_s = 0.01 * (self.encoder.stride() as f64 / self.steps_per_frame as f64);
+                step_symbols(&self.items[i].0.words, &self.symbols, n_steps, step_s)
+            })
+            .collect();
         CtcBatch {
             features,
             targets,
+            steps,
             feasible,
             audio_s: indices.iter().map(|&i| self.items[i].0.duration_s).sum(),
         }
@@ -176,7 +239,29 @@ impl Dataset for SpeechDataset {
     }
 }
 
-/// Feature frames that go with features on the host.
-pub fn utterance(features: &Features, duration_s: f64) -> Utterance {
-    Utterance { rows: features.values.as_slice().into(), duration_s }
+#[cfg(test)]
+mod tests {
+    use sandhi_data::alignment::Source;
+
+    use super::*;
+
+    #[test]
+    fn every_step_has_the_character_that_is_said() {
+        let word = |label: &str, start_s, end_s| Alignment {
+            label: label.into(),
+            start_s,
+            end_s,
+            confidence: None,
+            source: Source::Exact,
+        };
+        let symbols = Characters::new("abl ".chars()).unwrap();
+        let id = |c| symbols.id(c).unwrap();
+        let words = [word("All", 0.02, 0.14), word("a", 0.2, 0.26)];
+        let steps: Vec<u32> =
+            step_symbols(&words, &symbols, 15, 0.02).into_iter().map(Option::unwrap).collect();
+        // Six steps for "all": a a l l _ l (a blank where the second l begins).
+        let (a, l, space) = (id('a'), id('l'), id(' '));
+        assert_eq!(steps, [0, a, a, l, l, 0, l, 0, 0, 0, space, a, a, 0, 0]);
+        assert_eq!(step_symbols(&[], &symbols, 2, 0.02), [None, None]);
+    }
 }

@@ -74,6 +74,8 @@ pub struct CtcBatch {
     pub targets: Vec<Vec<u32>>,
     /// False where the frames are too few for the transcript; such an utterance has no loss.
     pub feasible: Vec<bool>,
+    /// The symbol that is said at every CTC step, where word times are known.
+    pub steps: Vec<Option<u32>>,
     /// Seconds of audio.
     pub audio_s: f64,
 }
@@ -88,7 +90,10 @@ impl CtcBatch {
 impl Measured for CtcBatch {
     fn size(&self, _: &LossConfig) -> Size {
         Size {
-            counts: vec![("ctc", self.n_symbols())],
+            counts: vec![
+                ("ctc", self.n_symbols()),
+                ("alignment", self.steps.iter().flatten().count() as f64),
+            ],
             n_items: self.targets.len(),
             n_tokens: self.features.lengths.iter().sum(),
             audio_s: self.audio_s,
@@ -104,8 +109,17 @@ impl Learner for CtcNet {
         let logits = self.head.forward(&self.encoder.forward(&features, dropout));
         let weights: Vec<f32> =
             batch.feasible.iter().map(|&feasible| f32::from(u8::from(feasible))).collect();
+        let mut terms = Vec::with_capacity(2);
+        if loss.alignment > 0.0 && batch.steps.iter().any(Option::is_some) {
+            let targets: Vec<u32> = batch.steps.iter().map(|s| s.unwrap_or(0)).collect();
+            let known: Vec<f32> =
+                batch.steps.iter().map(|s| f32::from(u8::from(s.is_some()))).collect();
+            let sum = ops::cross_entropy(logits.values.clone(), &targets, &known);
+            terms.push(Term { name: "alignment", weight: loss.alignment, sum });
+        }
         let sum = ops::ctc_loss(logits.values, &logits.offsets, &batch.targets, 0, &weights);
-        vec![Term { name: "ctc", weight: loss.ctc, sum }]
+        terms.push(Term { name: "ctc", weight: loss.ctc, sum });
+        terms
     }
 }
 
