@@ -59,6 +59,12 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The report cannot be written.
+    #[error("cannot write the report: {message}")]
+    Report {
+        /// Why.
+        message: String,
+    },
     /// A folder without recipes.
     #[error("{dir} has no .toml recipe")]
     NoRecipes {

@@ -223,3 +223,100 @@ fn log_prob(logits: &[f32], id: u32) -> f64 {
 pub fn inference(lm: &CausalLm) -> CausalLm {
     lm.valid()
 }
+
+#[cfg(test)]
+mod tests {
+    use sandhi_nn::{init::Init, transformer::TransformerConfig};
+
+    use super::*;
+
+    fn model(window: Option<usize>) -> CausalLm {
+        let config: TransformerConfig = serde_json::from_value(serde_json::json!({
+            "d_model": 24, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "d_ff": 40,
+            "qk_norm": true, "window": window,
+        }))
+        .unwrap();
+        config.init(50, &Init::new(3, &Device::flex()))
+    }
+
+    /// Prompts of mixed lengths, every other one with speech in it.
+    fn prompts() -> (Vec<Vec<Segment>>, Ragged) {
+        let lengths = [3, 9, 1, 5];
+        let n: usize = lengths.iter().sum();
+        let values: Vec<f32> = (0..n * 24).map(|i| ((i * 37 % 101) as f32 / 50.0) - 1.0).collect();
+        let vectors = Ragged {
+            values: Tensor::from_data(TensorData::new(values, [n, 24]), &Device::flex()),
+            offsets: Offsets::from_lengths(&lengths),
+        };
+        let mut prompts = Vec::new();
+        for i in 0..8_u32 {
+            let mut prompt =
+                vec![Segment::Tokens((0..1 + 2 * i).map(|k| (k * 7 + i) % 50).collect())];
+            if i % 2 == 0 {
+                prompt.push(Segment::Speech(i as usize / 2));
+                prompt.push(Segment::Tokens(vec![i]));
+            }
+            prompts.push(prompt);
+        }
+        (prompts, vectors)
+    }
+
+    #[test]
+    fn a_batch_of_one_equals_a_batch_of_many() {
+        for window in [None, Some(4)] {
+            let lm = model(window);
+            let (prompts, vectors) = prompts();
+            for temperature in [0.0, 0.8] {
+                let decoding =
+                    |batch| Decoding { max_tokens: 12, batch, temperature, ..Decoding::default() };
+                let many = generate(&lm, &prompts, Some(&vectors), 49, &decoding(8));
+                let three = generate(&lm, &prompts, Some(&vectors), 49, &decoding(3));
+                let one = generate(&lm, &prompts, Some(&vectors), 49, &decoding(1));
+                assert_eq!(many, three);
+                assert_eq!(many, one);
+            }
+        }
+    }
+
+    #[test]
+    fn decoding_agrees_with_scoring() {
+        let lm = model(None);
+        let (prompts, vectors) = prompts();
+        let decoding = Decoding { max_tokens: 6, ..Decoding::default() };
+        let answers = generate(&lm, &prompts, Some(&vectors), 49, &decoding);
+        let continuations: Vec<Vec<u32>> = answers
+            .iter()
+            .map(|a| {
+                let mut ids = a.ids.clone();
+                ids.extend((a.stop == Stop::End).then_some(49));
+                ids
+            })
+            .collect();
+        let scores = score(&lm, &prompts, &continuations, Some(&vectors), 3);
+        for (answer, score) in answers.iter().zip(scores) {
+            let sum: f64 = score.iter().sum();
+            assert!((answer.log_prob - sum).abs() < 1e-3, "{} and {sum}", answer.log_prob);
+        }
+    }
+
+    #[test]
+    fn sampling_follows_the_distribution() {
+        // Two tokens with odds of three to one.
+        let logits = [0.0, 3.0_f32.ln(), f32::NEG_INFINITY];
+        let decoding = Decoding { temperature: 1.0, ..Decoding::default() };
+        let mut stream = Stream::named(1, "test");
+        let n = (0..4_000).filter(|_| pick(&logits, &decoding, &mut stream).0 == 1).count();
+        // 3,000 expected, standard deviation 27.
+        assert!(n.abs_diff(3_000) < 140, "{n}");
+        let nucleus = Decoding { top_p: 0.5, ..decoding };
+        assert!((0..100).all(|_| pick(&logits, &nucleus, &mut stream).0 == 1));
+    }
+
+    #[test]
+    fn the_first_of_equals_is_taken() {
+        let (id, log_prob) = pick(&[1.0, 2.0, 2.0], &Decoding::default(), &mut Stream::new(0));
+        assert_eq!(id, 1);
+        // e² / (e + 2 e²)
+        assert!((log_prob - (1.0 / (2.0 + (-1.0_f64).exp())).ln()).abs() < 1e-6);
+    }
+}

@@ -335,3 +335,147 @@ fn connector(
     model.text.lm = net.language_model;
     Ok(Some(AnyModel::Connector(Box::new(model))))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::{
+        log::read_metrics,
+        recipe::{Overrides, read_str},
+        train::{Measurement, StepReport},
+    };
+
+    /// Says nothing and stops after so many steps of this call.
+    struct Silent {
+        stop_after: u64,
+        steps: AtomicU64,
+    }
+
+    impl Silent {
+        fn new(stop_after: u64) -> Self {
+            Self { stop_after, steps: AtomicU64::new(0) }
+        }
+    }
+
+    impl Monitor for Silent {
+        fn now_s(&self) -> f64 {
+            0.0
+        }
+        fn wall_s(&self) -> f64 {
+            0.0
+        }
+        fn clock(&self) -> Box<dyn Fn() -> f64 + Send> {
+            Box::new(|| 0.0)
+        }
+        fn stopping(&self) -> bool {
+            self.steps.load(Ordering::SeqCst) >= self.stop_after
+        }
+        fn stage(&mut self, _: &str, _: u64, _: u64) {}
+        fn step(&mut self, _: &StepReport) {
+            self.steps.fetch_add(1, Ordering::SeqCst);
+        }
+        fn measured(&mut self, _: u64, _: &Measurement) {}
+        fn note(&mut self, _: &str) {}
+        fn preparing(&self, _: &str, _: usize, _: usize) {}
+    }
+
+    const RECIPE: &str = include_str!("../../../recipes/smoke/language_model.toml");
+
+    fn recipe(set: &[(&str, &str)]) -> Recipe {
+        let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        read_str(RECIPE, Path::new("smoke.toml"), &Overrides { set, paths: vec![] }).unwrap()
+    }
+
+    fn place(dir: &Path, resume: bool) -> Place {
+        Place {
+            dir: dir.join("run"),
+            resume,
+            base: dir.to_owned(),
+            cache: dir.join("cache"),
+            device: Device::flex(),
+        }
+    }
+
+    fn losses(dir: &Path) -> Vec<(String, u64, u64)> {
+        read_metrics(&dir.join("run/metrics.jsonl"))
+            .unwrap()
+            .iter()
+            .filter_map(|r| Some((r.stage.clone(), r.step, r.number("loss")?.to_bits())))
+            .collect()
+    }
+
+    /// Runs to the end, being stopped after every so many steps.
+    fn in_pieces(recipe: &Recipe, stop_after: u64) -> (tempfile::TempDir, AnyModel) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut resume = false;
+        loop {
+            let mut monitor = Silent::new(stop_after);
+            match run(recipe, &place(dir.path(), resume), &mut monitor).unwrap() {
+                End::Done(model) => return (dir, *model),
+                End::Interrupted => resume = true,
+            }
+        }
+    }
+
+    fn hash(model: &AnyModel) -> String {
+        let AnyModel::Text(model) = model else { panic!("a text recipe makes a text model") };
+        fingerprint(&model.lm)
+    }
+
+    #[test]
+    fn a_run_in_pieces_has_the_same_losses_to_the_last_bit() {
+        let recipe = recipe(&[]);
+        let (whole_dir, whole) = in_pieces(&recipe, u64::MAX);
+        let (pieces_dir, pieces) = in_pieces(&recipe, 3);
+        assert_eq!(losses(whole_dir.path()).len(), 8);
+        assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
+        assert_eq!(hash(&whole), hash(&pieces));
+    }
+
+    #[test]
+    fn replicas_do_not_change_the_loss() {
+        let (one_dir, _) = in_pieces(&recipe(&[("stage.0.batch.replicas", "1")]), u64::MAX);
+        let (two_dir, _) = in_pieces(&recipe(&[("stage.0.batch.replicas", "2")]), u64::MAX);
+        for (one, two) in losses(one_dir.path()).iter().zip(losses(two_dir.path())) {
+            let (one, two) = (f64::from_bits(one.2), f64::from_bits(two.2));
+            assert!((one - two).abs() < 1e-5, "{one} with one replica, {two} with two");
+        }
+    }
+
+    #[test]
+    fn a_model_that_was_saved_is_the_model() {
+        let (dir, model) = in_pieces(&recipe(&[("stage.0.steps", "2")]), u64::MAX);
+        let path = dir.path().join("run/model");
+        let loaded = AnyModel::load(&path, &Device::flex()).unwrap();
+        assert_eq!(hash(&model), hash(&loaded));
+        // One flipped byte is found and named.
+        let file = path.join(LANGUAGE_MODEL_FILE);
+        let mut bytes = std::fs::read(&file).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        let error = AnyModel::load(&path, &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains(LANGUAGE_MODEL_FILE), "{error}");
+    }
+
+    const LANGUAGE_MODEL_FILE: &str = "language_model.safetensors";
+
+    #[test]
+    fn directories_in_use_and_other_recipes_are_refused() {
+        let recipe_a = recipe(&[("stage.0.steps", "1")]);
+        let (dir, _) = in_pieces(&recipe_a, u64::MAX);
+        let mut monitor = Silent::new(u64::MAX);
+        let again = run(&recipe_a, &place(dir.path(), false), &mut monitor);
+        assert!(matches!(again, Err(Error::Exists { .. })));
+        let other = recipe(&[("stage.0.steps", "2")]);
+        match run(&other, &place(dir.path(), true), &mut monitor) {
+            Err(Error::OtherRecipe { fields, .. }) => assert_eq!(fields, "stage"),
+            other => panic!("expected a refusal, found {other:?}"),
+        }
+        let empty = tempfile::tempdir().unwrap();
+        let nothing = run(&recipe_a, &place(empty.path(), true), &mut monitor);
+        assert!(matches!(nothing, Err(Error::NothingToResume { .. })));
+    }
+}

@@ -1,0 +1,122 @@
+//! `sandhi eval`: measures a model.
+
+use std::path::PathBuf;
+
+use sandhi_lab::{
+    experiment,
+    model::AnyModel,
+    pipeline::Place,
+    recipe::{EvalConfig, Half, ModelConfig, Recipe, TextModelConfig, TokenizerConfig},
+};
+
+use crate::{console::Console, device::DeviceArg, output, provenance::provenance};
+
+/// Arguments of `sandhi eval`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A model directory.
+    model: PathBuf,
+    /// Where results.json and predictions/ go.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Tasks; all when not given.
+    #[arg(long, value_delimiter = ',')]
+    tasks: Vec<String>,
+    /// Domains; all when not given.
+    #[arg(long, value_delimiter = ',')]
+    domains: Vec<String>,
+    /// Items a cell.
+    #[arg(long, default_value_t = 200)]
+    n: usize,
+    /// Measure on the half that tuning uses.
+    #[arg(long)]
+    dev: bool,
+    /// Transcribe a manifest instead of Microworld.
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// Name of the row.
+    #[arg(long, default_value = "model")]
+    name: String,
+    /// Folder of speech and frames that are kept between runs.
+    #[arg(long, value_name = "DIR", default_value = "cache")]
+    cache: PathBuf,
+    /// Print results.json.
+    #[arg(long)]
+    json: bool,
+    /// cpu, wgpu[:i], vulkan[:i], cuda[:i] or metal[:i].
+    #[arg(long, default_value = "cpu")]
+    device: DeviceArg,
+    /// No progress bars.
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Measures the model and writes the numbers.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    for task in &args.tasks {
+        anyhow::ensure!(
+            sandhi_lab::tasks::is_task(task),
+            "unknown task {task:?}, expected one of {}",
+            sandhi_lab::tasks::TASKS.map(|(name, _)| name).join(", ")
+        );
+    }
+    for domain in &args.domains {
+        anyhow::ensure!(
+            sandhi_lab::tasks::is_domain(domain),
+            "unknown domain {domain:?}, expected one of {}",
+            sandhi_lab::tasks::DOMAINS.join(", ")
+        );
+    }
+    let device = args.device.open()?;
+    let model = AnyModel::load(&args.model, &device)?;
+    let manifest = args.manifest.as_deref().map(std::path::absolute).transpose()?;
+    let config = EvalConfig {
+        tasks: args.tasks,
+        domains: args.domains,
+        n: args.n,
+        half: if args.dev { Half::Dev } else { Half::Test },
+        max_tokens: 64,
+        manifest: manifest.map(|path| path.display().to_string()),
+    };
+    let recipe = nameless(&args.name);
+    let place = Place {
+        dir: args.out.clone(),
+        resume: false,
+        base: PathBuf::new(),
+        cache: args.cache,
+        device,
+    };
+    let mut console = Console::new(args.quiet)?;
+    let results =
+        experiment::evaluate(&recipe, &config, &model, &place, &provenance(), &mut console)?;
+    if args.json {
+        return output::print_json(&results);
+    }
+    for (task, domain, metric, number) in results.iter() {
+        output::print(&format!(
+            "{task:<16} {domain:<9} {metric:<20} {:>8.4}  [{:.4}, {:.4}]  n {}",
+            number.value, number.lo, number.hi, number.n
+        ))?;
+    }
+    Ok(())
+}
+
+/// A recipe that only carries the name of a row; the model is what was loaded.
+fn nameless(name: &str) -> Recipe {
+    Recipe {
+        name: name.to_owned(),
+        about: String::new(),
+        seed: 0,
+        oracle: false,
+        paths: Default::default(),
+        model: ModelConfig::Text(TextModelConfig {
+            tokenizer: TokenizerConfig { vocab_size: 0, n_documents: 0 },
+            language_model: serde_json::from_value(serde_json::json!({
+                "d_model": 2, "n_layers": 1, "n_heads": 1, "d_ff": 1
+            }))
+            .expect("a constant"),
+        }),
+        stages: Vec::new(),
+        eval: None,
+    }
+}

@@ -1,0 +1,27 @@
+//! `sandhi pack`: a copy of a model with smaller weights.
+
+use std::path::PathBuf;
+
+use burn::prelude::Device;
+use sandhi_lab::{checkpoint::Dtype, model::AnyModel};
+
+/// Arguments of `sandhi pack`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A model directory.
+    model: PathBuf,
+    /// Where the copy goes.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Keep 32-bit weights instead of 16-bit ones.
+    #[arg(long)]
+    f32: bool,
+}
+
+/// Writes the copy.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let model = AnyModel::load(&args.model, &Device::flex())?;
+    model.save(&args.out, if args.f32 { Dtype::F32 } else { Dtype::F16 })?;
+    eprintln!("{} is in {}", model.describe(), args.out.display());
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! `sandhi sweep`: the recipes of a folder over seeds.
+
+use std::path::PathBuf;
+
+use sandhi_lab::{
+    experiment::{self, SweepCell},
+    pipeline::Place,
+    recipe::{self, Overrides},
+    train::Monitor,
+};
+
+use crate::{console::Console, device::DeviceArg, output::Interrupted, provenance::provenance};
+
+/// Arguments of `sandhi sweep`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A folder of recipes.
+    dir: PathBuf,
+    /// Where the runs go: OUT/RECIPE/seed-N.
+    #[arg(long, value_name = "OUT")]
+    out: PathBuf,
+    /// Seeds of every recipe, from 1.
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// A folder that the recipes call `$NAME`.
+    #[arg(long, value_name = "NAME=DIR", value_parser = crate::recipe_args::pair)]
+    path: Vec<(String, String)>,
+    /// Change a field of every recipe.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = crate::recipe_args::pair)]
+    set: Vec<(String, String)>,
+    /// Folder of speech and frames that are shared between cells.
+    #[arg(long, value_name = "DIR", default_value = "cache")]
+    cache: PathBuf,
+    /// cpu, wgpu[:i], vulkan[:i], cuda[:i] or metal[:i].
+    #[arg(long, default_value = "cpu")]
+    device: DeviceArg,
+    /// No progress bars.
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Runs every cell that is not finished; the same command continues after a stop.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    anyhow::ensure!(args.seeds > 0, "--seeds is 0, expected at least 1");
+    let device = args.device.open()?;
+    let cells = experiment::sweep_cells(&args.dir, &args.out, args.seeds)?;
+    let mut console = Console::new(args.quiet)?;
+    let n = cells.len();
+    // Every recipe is read before the first one runs.
+    let mut plans = Vec::with_capacity(n);
+    for cell in cells {
+        let mut set = args.set.clone();
+        set.push(("seed".to_owned(), cell.seed.to_string()));
+        let overrides = Overrides { set, paths: args.path.clone() };
+        plans.push((recipe::read(&cell.recipe, &overrides)?, cell));
+    }
+    for (i, (recipe, SweepCell { recipe: file, dir, seed })) in plans.into_iter().enumerate() {
+        let done = if recipe.eval.is_some() { "results.json" } else { "model/model.json" };
+        if dir.join(done).exists() {
+            continue;
+        }
+        console.note(&format!("cell {} of {n}: {}, seed {seed}", i + 1, recipe.name));
+        let place = Place {
+            resume: dir.join("recipe.json").exists(),
+            dir,
+            base: file.parent().map(std::path::Path::to_owned).unwrap_or_default(),
+            cache: args.cache.clone(),
+            device: device.clone(),
+        };
+        if experiment::run(&recipe, &place, &provenance(), &mut console)?.is_none() {
+            eprintln!("saved; the same command continues");
+            return Err(Interrupted.into());
+        }
+    }
+    eprintln!("{n} cells are finished; compare them with `sandhi table {}`", args.out.display());
+    Ok(())
+}
