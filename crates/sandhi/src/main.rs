@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completions, data, doctor, features, score, table, train};
+use crate::commands::{completions, data, doctor, features, plan, score, table, train};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,6 +30,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check a recipe and say what it would do.
+    Plan(plan::Args),
     /// Run a recipe.
     Train(train::Args),
     /// Compare runs over seeds.
@@ -48,6 +50,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Plan(args) => plan::run(args),
         Command::Train(args) => train::run(args),
         Command::Table(args) => table::run(args),
         Command::Data(args) => data::run(args),

@@ -4,6 +4,7 @@ pub mod completions;
 pub mod data;
 pub mod doctor;
 pub mod features;
+pub mod plan;
 pub mod score;
 pub mod table;
 pub mod train;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use sandhi_lab::pipeline::{self, End, Place};
 
+use super::plan::checked;
 use crate::{
     console::Console,
     device::DeviceArg,
@@ -36,6 +37,10 @@ pub struct Args {
 /// Runs the recipe, saves on Ctrl-C.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let recipe = args.recipe.read()?;
+    let plan = checked(&recipe, &args.recipe)?;
+    for warning in &plan.warnings {
+        eprintln!("warning: {warning}");
+    }
     let place = Place {
         dir: args.out.clone(),
         resume: args.resume,
