@@ -1,0 +1,672 @@
+//! Everything about a recipe that can be wrong and be known before training.
+
+use std::path::{Path, PathBuf};
+
+use sandhi_data::{
+    features::{FeatureConfig, FeatureExtractor},
+    manifest,
+    microworld::{Document, Microworld, Split, Style, Task},
+    text,
+};
+use sandhi_nn::{encoder::EncoderConfig, transformer::TransformerConfig};
+use serde::Deserialize;
+
+use crate::{
+    chat::MARKERS,
+    checkpoint::Checkpoint,
+    recipe::{
+        BaseConfig, ConnectorModelConfig, EvalConfig, ManifestSource, ModelConfig, OptimizerConfig,
+        Recipe, Schedule, SourceConfig, StageConfig,
+    },
+    sources::{WORLD_SEED, resolve},
+    tasks,
+    train::is_trained,
+};
+
+/// What checking found.
+pub(super) struct Checked {
+    pub(super) problems: Vec<String>,
+    pub(super) warnings: Vec<String>,
+    /// The bases of a connector model, where they are right.
+    pub(super) encoder: Option<Base<SpeechBase>>,
+    pub(super) language_model: Option<Base<TextBase>>,
+    /// Items of each stage, where they can be told.
+    pub(super) n_items: Vec<Option<usize>>,
+}
+
+/// A base model: its sizes, or what is declared of it.
+pub(super) enum Base<T> {
+    Known(T),
+    Declared { name: String, n_parameters: u64, width: usize, rate_hz: f64 },
+}
+
+/// A speech foundation model's sizes.
+pub(super) struct SpeechBase {
+    pub(super) encoder: EncoderConfig,
+    pub(super) n_mels: usize,
+}
+
+/// A text foundation model's sizes.
+pub(super) struct TextBase {
+    pub(super) transformer: TransformerConfig,
+    pub(super) n_tokens: usize,
+}
+
+impl Base<SpeechBase> {
+    pub(super) fn width(&self) -> usize {
+        match self {
+            Self::Known(speech) => speech.encoder.d_encoder(),
+            Self::Declared { width, .. } => *width,
+        }
+    }
+
+    /// Encoder frames a second, where they are known.
+    pub(super) fn rate_hz(&self) -> Option<f64> {
+        match self {
+            Self::Known(speech) => Some(100.0 / speech.encoder.stride() as f64),
+            Self::Declared { rate_hz, .. } => (*rate_hz > 0.0).then_some(*rate_hz),
+        }
+    }
+}
+
+impl Base<TextBase> {
+    pub(super) fn width(&self) -> usize {
+        match self {
+            Self::Known(text) => text.transformer.d_model,
+            Self::Declared { width, .. } => *width,
+        }
+    }
+}
+
+/// The kind of a model in a word.
+pub(super) fn kind(model: &ModelConfig) -> &'static str {
+    match model {
+        ModelConfig::Ctc(_) => "ctc",
+        ModelConfig::Text(_) => "text",
+        ModelConfig::Connector(_) => "connector",
+    }
+}
+
+/// Whether a problem concerns the model's sizes.
+pub(super) fn model_is_wrong(problems: &[String]) -> bool {
+    problems.iter().any(|problem| problem.starts_with("model"))
+}
+
+/// More layers than this are a typing mistake.
+const MOST_LAYERS: usize = 10_000;
+/// Wider than this is one too.
+const LARGEST_SIZE: usize = 1 << 30;
+
+/// Nobody speaks more words in a second: so long an utterance is at least.
+const FASTEST_WORDS_PER_S: f64 = 5.0;
+/// Items of a source whose length is looked at.
+const LOOKED_AT: usize = 128;
+
+pub(super) fn check(recipe: &Recipe, base: &Path) -> Checked {
+    let mut checker = Checker {
+        recipe,
+        base,
+        world: Microworld::new(WORLD_SEED),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let (encoder, language_model) = checker.model();
+    let n_items = recipe
+        .stages
+        .iter()
+        .enumerate()
+        .map(|(i, stage)| checker.stage(&format!("stage[{i}]"), stage))
+        .collect();
+    if recipe.stages.is_empty() {
+        checker.problem("stage", "found none, expected at least one [[stage]]");
+    }
+    if let Some(eval) = &recipe.eval {
+        checker.eval(eval);
+    }
+    let Checker { problems, warnings, .. } = checker;
+    Checked { problems, warnings, encoder, language_model, n_items }
+}
+
+struct Checker<'a> {
+    recipe: &'a Recipe,
+    base: &'a Path,
+    world: Microworld,
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Checker<'_> {
+    fn problem(&mut self, place: &str, what: impl std::fmt::Display) {
+        self.problems.push(format!("{place}: {what}"));
+    }
+
+    fn need(&mut self, holds: bool, place: &str, what: impl std::fmt::Display) {
+        if !holds {
+            self.problem(place, what);
+        }
+    }
+
+    fn at_least_one(&mut self, place: &str, field: &str, value: usize) {
+        self.need(value > 0, place, format_args!("{field} is 0, expected at least 1"));
+    }
+
+    /// Sizes beyond every machine would only make a plan slow.
+    fn sane(&mut self, place: &str, n_layers: usize, sizes: &[usize]) {
+        self.need(
+            n_layers <= MOST_LAYERS,
+            place,
+            format_args!("n_layers is {n_layers}, expected at most {MOST_LAYERS}"),
+        );
+        if let Some(size) = sizes.iter().find(|&&size| size > LARGEST_SIZE) {
+            self.problem(place, format_args!("a size is {size}, expected at most {LARGEST_SIZE}"));
+        }
+    }
+
+    /// A path of the recipe that exists.
+    fn path(&mut self, place: &str, path: &str) -> Option<PathBuf> {
+        if let Some(rest) = path.strip_prefix('$') {
+            let name = rest.split('/').next().unwrap_or(rest);
+            if !self.recipe.paths.contains_key(name) {
+                self.problem(
+                    place,
+                    format_args!("${name} stands for no folder, give it with --path {name}=DIR"),
+                );
+                return None;
+            }
+        }
+        let path = resolve(path, self.base, &self.recipe.paths);
+        if !path.exists() {
+            self.problem(place, format_args!("{} does not exist", path.display()));
+            return None;
+        }
+        Some(path)
+    }
+
+    fn model(&mut self) -> (Option<Base<SpeechBase>>, Option<Base<TextBase>>) {
+        match &self.recipe.model {
+            ModelConfig::Text(config) => {
+                let lm = &config.language_model;
+                self.transformer("model.language_model", lm);
+                let place = "model.tokenizer";
+                let needed = 256 + MARKERS.len();
+                let found = config.tokenizer.vocab_size;
+                let wrong = text::Error::VocabularyTooSmall { needed, found };
+                self.need(found >= needed, place, format_args!("vocab_size: {wrong}"));
+                self.sane(place, 0, &[found]);
+                self.at_least_one(place, "n_documents", config.tokenizer.n_documents);
+                (None, None)
+            }
+            ModelConfig::Ctc(config) => {
+                self.features("model.features", &config.features);
+                self.encoder("model.encoder", &config.encoder);
+                let steps = config.ctc.steps_per_frame;
+                self.at_least_one("model.ctc", "steps_per_frame", steps);
+                self.sane("model.ctc", 0, &[steps]);
+                (None, None)
+            }
+            ModelConfig::Connector(config) => self.connector(config),
+        }
+    }
+
+    fn transformer(&mut self, place: &str, config: &TransformerConfig) {
+        for problem in config.problems() {
+            self.problem(place, problem);
+        }
+        let sizes = [config.d_model, config.d_ff, config.n_heads, config.head_width()];
+        self.sane(place, config.n_layers, &sizes);
+    }
+
+    fn encoder(&mut self, place: &str, config: &EncoderConfig) {
+        for problem in config.problems() {
+            self.problem(place, problem);
+        }
+        match config {
+            EncoderConfig::Conformer(c) => {
+                self.at_least_one(place, "d_model", c.d_model);
+                self.sane(place, c.n_layers, &[c.d_model, c.d_ff, c.kernel]);
+            }
+        }
+    }
+
+    fn features(&mut self, place: &str, config: &FeatureConfig) -> Option<usize> {
+        match FeatureExtractor::new(config) {
+            Ok(extractor) => Some(extractor.n_mels()),
+            Err(error) => {
+                self.problem(place, error);
+                None
+            }
+        }
+    }
+
+    fn connector(
+        &mut self,
+        config: &ConnectorModelConfig,
+    ) -> (Option<Base<SpeechBase>>, Option<Base<TextBase>>) {
+        for problem in config.connector.problems() {
+            self.problem("model.connector", problem);
+        }
+        match &config.connector {
+            sandhi_nn::connector::ConnectorConfig::Slm(c) => {
+                let place = "model.connector";
+                for (field, value) in [("d_hidden", c.d_hidden), ("d_ff", c.d_ff)] {
+                    self.at_least_one(place, field, value);
+                }
+                self.sane(place, c.n_layers, &[c.d_hidden, c.d_ff, c.reduction]);
+            }
+        }
+        let place = "model.encoder";
+        let encoder = self.base(place, &config.encoder, "ctc").and_then(|base| match base {
+            Base::Declared { name, n_parameters, width, rate_hz } => {
+                Some(Base::Declared { name, n_parameters, width, rate_hz })
+            }
+            Base::Known(spec) => {
+                let speech = spec.speech?;
+                let n_mels = self.features(place, &speech.features)?;
+                Some(Base::Known(SpeechBase { encoder: speech.encoder, n_mels }))
+            }
+        });
+        let place = "model.language_model";
+        let text = self.base(place, &config.language_model, "text").and_then(|base| match base {
+            Base::Declared { name, n_parameters, width, rate_hz } => {
+                Some(Base::Declared { name, n_parameters, width, rate_hz })
+            }
+            Base::Known(spec) => {
+                let text = spec.text?;
+                let (transformer, n_tokens) = (text.transformer, text.n_tokens);
+                Some(Base::Known(TextBase { transformer, n_tokens }))
+            }
+        });
+        (encoder, text)
+    }
+
+    /// A base's description; all that is wrong with its directory is a problem.
+    fn base(&mut self, place: &str, config: &BaseConfig, expected: &str) -> Option<Base<Spec>> {
+        match config {
+            BaseConfig::Declared { name, n_parameters, width, rate_hz } => {
+                self.at_least_one(place, "width", *width);
+                self.need(
+                    *width <= LARGEST_SIZE,
+                    place,
+                    format_args!("width is {width}, expected at most {LARGEST_SIZE}"),
+                );
+                self.need(
+                    rate_hz.is_finite() && *rate_hz >= 0.0,
+                    place,
+                    format_args!("rate_hz is {rate_hz}, expected a number of at least 0"),
+                );
+                let (name, width, rate_hz) = (name.clone(), *width, *rate_hz);
+                Some(Base::Declared { name, n_parameters: *n_parameters, width, rate_hz })
+            }
+            BaseConfig::Directory { path } => {
+                let dir = self.path(&format!("{place}.path"), path)?;
+                let spec = Checkpoint::open(&dir).and_then(|c| c.json::<Spec>("model.json"));
+                match spec {
+                    Err(error) => {
+                        self.problem(place, error);
+                        None
+                    }
+                    Ok(spec) if spec.kind != expected => {
+                        let found = spec.kind;
+                        let dir = dir.display();
+                        self.problem(
+                            place,
+                            format_args!("{dir} holds a {found} model, expected {expected}"),
+                        );
+                        None
+                    }
+                    Ok(spec) => Some(Base::Known(spec)),
+                }
+            }
+        }
+    }
+
+    /// Checks a stage and counts its items.
+    fn stage(&mut self, place: &str, stage: &StageConfig) -> Option<usize> {
+        self.need(stage.steps > 0, place, "steps is 0, expected at least 1");
+        self.need(
+            !stage.trainable.is_empty(),
+            place,
+            "trainable is empty, expected name prefixes such as \"connector\", or \"*\"",
+        );
+        self.need(
+            (0.0..1.0).contains(&stage.dropout),
+            place,
+            format_args!("dropout is {}, expected 0 to below 1", stage.dropout),
+        );
+        let loss = &stage.loss;
+        let weights =
+            [("cross_entropy", loss.cross_entropy), ("prompt", loss.prompt), ("ctc", loss.ctc)];
+        for (name, weight) in weights {
+            self.need(
+                weight.is_finite() && weight >= 0.0,
+                &format!("{place}.loss"),
+                format_args!("{name} is {weight}, expected a number of at least 0"),
+            );
+        }
+        let main = match &self.recipe.model {
+            ModelConfig::Ctc(_) => ("ctc", loss.ctc),
+            _ => ("cross_entropy", loss.cross_entropy),
+        };
+        self.need(
+            main.1 != 0.0,
+            &format!("{place}.loss"),
+            format_args!("{} is 0, so nothing would be learned", main.0),
+        );
+        if stage.spec_augment.is_some() && !self.hears_features(stage) {
+            self.warnings.push(format!(
+                "{place}.spec_augment: the encoder is frozen and hears every utterance once, so nothing is masked"
+            ));
+        }
+        self.batch(place, stage);
+        self.optimizer(place, &stage.optimizer, stage.steps);
+        self.need(!stage.sources.is_empty(), place, "data is empty, expected at least one source");
+        let mut n_items = Some(0);
+        for (j, source) in stage.sources.iter().enumerate() {
+            let n = self.source(&format!("{place}.data[{j}]"), source, stage);
+            n_items = n_items.zip(n).map(|(sum, n): (usize, usize)| sum.saturating_add(n));
+        }
+        n_items
+    }
+
+    /// Whether features, and not cached frames, reach the model.
+    fn hears_features(&self, _: &StageConfig) -> bool {
+        match &self.recipe.model {
+            ModelConfig::Ctc(_) => true,
+            ModelConfig::Text(_) => false,
+            ModelConfig::Connector(_) => self.recipe.stages.iter().any(|stage| {
+                is_trained(&stage.trainable, "encoder")
+                    || stage.trainable.iter().any(|pattern| pattern.starts_with("encoder"))
+            }),
+        }
+    }
+
+    fn batch(&mut self, place: &str, stage: &StageConfig) {
+        let batch = &stage.batch;
+        let place = &format!("{place}.batch");
+        self.at_least_one(place, "max_items", batch.max_items);
+        self.at_least_one(place, "accumulate", batch.accumulate);
+        self.at_least_one(place, "replicas", batch.replicas);
+        if batch.replicas > 0 {
+            self.need(
+                batch.accumulate.is_multiple_of(batch.replicas),
+                place,
+                format_args!(
+                    "accumulate {} is not a multiple of replicas {}, some would have nothing to do",
+                    batch.accumulate, batch.replicas
+                ),
+            );
+        }
+        self.need(
+            batch.max_length.is_finite() && batch.max_length > 0.0,
+            place,
+            format_args!("max_length is {}, expected a number above 0", batch.max_length),
+        );
+    }
+
+    fn optimizer(&mut self, place: &str, o: &OptimizerConfig, steps: u64) {
+        let place = &format!("{place}.optimizer");
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        for (field, value) in [("lr", o.lr), ("eps", o.eps), ("clip", o.clip)] {
+            self.need(
+                positive(value),
+                place,
+                format_args!("{field} is {value}, expected a number above 0"),
+            );
+        }
+        for (field, value) in [("beta1", o.beta1), ("beta2", o.beta2)] {
+            self.need(
+                (0.0..1.0).contains(&value),
+                place,
+                format_args!("{field} is {value}, expected 0 to below 1"),
+            );
+        }
+        self.need(
+            o.weight_decay.is_finite() && o.weight_decay >= 0.0,
+            place,
+            format_args!("weight_decay is {}, expected a number of at least 0", o.weight_decay),
+        );
+        self.need(
+            o.warmup <= steps,
+            place,
+            format_args!("warmup {} is longer than the stage's {steps} steps", o.warmup),
+        );
+        self.need(
+            o.nonfinite_patience > 0,
+            place,
+            "nonfinite_patience is 0, expected at least 1",
+        );
+        let share = match o.schedule {
+            Schedule::Cosine { floor } | Schedule::Linear { floor } => Some(("floor", floor, true)),
+            Schedule::Wsd { decay } => Some(("decay", decay, false)),
+            Schedule::Constant {} => None,
+        };
+        if let Some((field, value, zero)) = share {
+            let fine = (0.0..=1.0).contains(&value) && (zero || value > 0.0);
+            let from = if zero { "from 0" } else { "above 0" };
+            self.need(
+                fine,
+                &format!("{place}.schedule"),
+                format_args!("{field} is {value}, expected a share {from} to 1"),
+            );
+        }
+    }
+
+    /// Checks a source and counts its items.
+    fn source(&mut self, place: &str, source: &SourceConfig, stage: &StageConfig) -> Option<usize> {
+        let model = kind(&self.recipe.model);
+        let (name, weight, fits) = match source {
+            SourceConfig::Microworld(s) => ("microworld", s.weight, model != "text"),
+            SourceConfig::Wild(s) => ("wild", s.weight, model == "ctc"),
+            SourceConfig::Documents(s) => ("documents", s.weight, model == "text"),
+            SourceConfig::Manifest(s) => ("manifest", s.weight, true),
+            SourceConfig::Text(s) => ("text", s.weight, model == "text"),
+            SourceConfig::Spelling(s) => ("spelling", s.weight, model == "text"),
+        };
+        self.need(
+            fits,
+            place,
+            format_args!("source {name:?} gives nothing that a {model} model learns from"),
+        );
+        if let Some(weight) = weight {
+            self.need(
+                weight.is_finite() && weight > 0.0,
+                place,
+                format_args!("weight is {weight}, expected a number above 0"),
+            );
+        }
+        let max_length = stage.batch.max_length;
+        match source {
+            SourceConfig::Microworld(source) => {
+                self.at_least_one(place, "n", source.n);
+                self.need(!source.tasks.is_empty(), place, "tasks is empty");
+                self.need(!source.languages.is_empty(), place, "languages is empty");
+                let (mut n_items, mut longest) = (0, 0);
+                for name in &source.tasks {
+                    let task: Task = match name.parse() {
+                        Ok(task) => task,
+                        Err(error) => {
+                            self.problem(place, error);
+                            continue;
+                        }
+                    };
+                    let spoken: Vec<_> =
+                        source.languages.iter().filter(|&&l| task.speaks(l)).copied().collect();
+                    self.need(
+                        !spoken.is_empty() || source.languages.is_empty(),
+                        place,
+                        format_args!("task {name} is spoken in none of the languages"),
+                    );
+                    for language in spoken {
+                        n_items += source.n;
+                        let n = source.n.min(LOOKED_AT);
+                        for item in
+                            self.world.items(task, language, Split::Train, Style::Seen, n)
+                        {
+                            longest = longest.max(n_words(&item.spoken));
+                        }
+                    }
+                }
+                self.audio_fits(place, longest, max_length);
+                Some(n_items)
+            }
+            SourceConfig::Wild(source) => {
+                let n: usize = source.n.values().sum();
+                self.at_least_one(place, "n of all languages", n);
+                let mut longest = 0;
+                for (&language, &n) in &source.n {
+                    let texts = self.world.wild_sentences(language, n.min(LOOKED_AT));
+                    longest = texts.iter().map(|text| n_words(text)).max().unwrap_or(0).max(longest);
+                }
+                self.audio_fits(place, longest, max_length);
+                Some(n)
+            }
+            SourceConfig::Documents(source) => {
+                self.at_least_one(place, "n", source.n);
+                // A word is at least one token.
+                let longest = self
+                    .world
+                    .documents("train")
+                    .take(source.n.min(LOOKED_AT))
+                    .map(|document| match document {
+                        Document::Plain(text) => n_words(&text),
+                        Document::Chat(item) => {
+                            [&item.instruction, &item.spoken, &item.answer]
+                                .into_iter()
+                                .map(|text| n_words(text))
+                                .sum()
+                        }
+                    })
+                    .max()
+                    .unwrap_or(0);
+                self.need(
+                    max_length >= longest as f64,
+                    place,
+                    format_args!(
+                        "batch.max_length is {max_length} tokens, a document has {longest} words"
+                    ),
+                );
+                Some(source.n)
+            }
+            SourceConfig::Spelling(source) => {
+                self.at_least_one(place, "n", source.n);
+                Some(source.n)
+            }
+            SourceConfig::Text(source) => {
+                self.at_least_one(place, "max_chars", source.max_chars);
+                self.path(&format!("{place}.path"), &source.path);
+                None
+            }
+            SourceConfig::Manifest(source) => self.manifest(place, source, max_length),
+        }
+    }
+
+    fn audio_fits(&mut self, place: &str, n_words: usize, max_length: f64) {
+        let shortest_s = n_words as f64 / FASTEST_WORDS_PER_S;
+        self.need(
+            max_length >= shortest_s,
+            place,
+            format_args!(
+                "batch.max_length is {max_length} s, an utterance has {n_words} words and lasts at least {shortest_s:.1} s"
+            ),
+        );
+    }
+
+    fn manifest(
+        &mut self,
+        place: &str,
+        source: &ManifestSource,
+        max_length: f64,
+    ) -> Option<usize> {
+        for &speed in &source.speeds {
+            self.need(
+                (0.5..=2.0).contains(&speed),
+                place,
+                format_args!("a speed is {speed}, expected 0.5 to 2"),
+            );
+        }
+        self.at_least_one(place, "repeat", source.repeat);
+        let path = self.path(&format!("{place}.path"), &source.path)?;
+        let import = match manifest::import(&path, None) {
+            Ok(import) => import,
+            Err(error) => {
+                self.problem(&format!("{place}.path"), error);
+                return None;
+            }
+        };
+        if let Some(first) = import.rejected.first() {
+            self.warnings.push(format!(
+                "{place}: {} lines of {} are left out, the first: {first}",
+                import.rejected.len(),
+                path.display()
+            ));
+        }
+        let n = import.utterances.len();
+        self.need(n > 0, place, format_args!("{} has no usable utterance", path.display()));
+        if matches!(self.recipe.model, ModelConfig::Text(_)) {
+            return Some(n * source.repeat);
+        }
+        let longest = import
+            .utterances
+            .iter()
+            .filter_map(|u| Some((u.audio.duration_s?, &u.id)))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        if let Some((longest_s, id)) = longest {
+            let slowest = source.speeds.iter().copied().fold(1.0, f64::min);
+            let longest_s = longest_s / slowest;
+            self.need(
+                max_length >= longest_s,
+                place,
+                format_args!("batch.max_length is {max_length} s, utterance {id} lasts {longest_s:.2} s"),
+            );
+        }
+        Some(n * (1 + source.speeds.len()))
+    }
+
+    fn eval(&mut self, eval: &EvalConfig) {
+        self.at_least_one("eval", "n", eval.n);
+        self.at_least_one("eval", "max_tokens", eval.max_tokens);
+        for task in eval.tasks.iter().filter(|task| !tasks::is_task(task)) {
+            let known: Vec<&str> = tasks::TASKS.iter().map(|(name, _)| *name).collect();
+            self.problem(
+                "eval.tasks",
+                format_args!("no task is called {task:?}; tasks are {}", known.join(", ")),
+            );
+        }
+        for domain in eval.domains.iter().filter(|domain| !tasks::is_domain(domain)) {
+            self.problem(
+                "eval.domains",
+                format_args!(
+                    "no domain is called {domain:?}; domains are {}",
+                    tasks::DOMAINS.join(", ")
+                ),
+            );
+        }
+        if let Some(path) = &eval.manifest {
+            self.path("eval.manifest", path);
+        }
+    }
+}
+
+fn n_words(text: &str) -> usize {
+    text.split_whitespace().count()
+}
+
+/// The sizes that `model.json` of a model directory holds; what else is in it does not matter here.
+#[derive(Debug, Deserialize)]
+struct Spec {
+    kind: String,
+    speech: Option<SpeechSpec>,
+    text: Option<TextSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SpeechSpec {
+    features: FeatureConfig,
+    encoder: EncoderConfig,
+}
+
+#[derive(Debug, Deserialize)]
+struct TextSpec {
+    transformer: TransformerConfig,
+    n_tokens: usize,
+}

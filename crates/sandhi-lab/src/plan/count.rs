@@ -1,0 +1,302 @@
+//! Parameters by name and size, without making them.
+//!
+//! ```text
+//! config ─ the names and shapes that `init` would make ─ Inventory ─ counts, what `trainable` covers
+//! ```
+//!
+//! Recipes of the size of papers do not fit into memory, and a plan must not need it. A test holds
+//! these lists against the parameters of small real models of every kind.
+
+use sandhi_nn::{
+    connector::{ConnectorConfig, Reduction, SlmConfig, Widths},
+    encoder::{ConformerConfig, CtcHeadConfig, EncoderConfig},
+    layers::NormKind,
+    transformer::{MlpKind, TransformerConfig},
+};
+
+/// One tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) n_values: u64,
+    /// Two axes: a linear layer's weight, a table, a kernel.
+    pub(super) matrix: bool,
+}
+
+/// The tensors of a part of a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Inventory(pub(super) Vec<Entry>);
+
+/// The sizes of a transformer block.
+struct BlockSizes {
+    d: usize,
+    d_q: usize,
+    d_kv: usize,
+    d_head: usize,
+    d_ff: usize,
+    norm: NormKind,
+    mlp: MlpKind,
+    attention_bias: bool,
+    qk_norm: bool,
+}
+
+impl Inventory {
+    pub(super) fn n_values(&self) -> u64 {
+        self.0.iter().map(|entry| entry.n_values).fold(0, u64::saturating_add)
+    }
+
+    pub(super) fn n_in_matrices(&self) -> u64 {
+        let matrices = self.0.iter().filter(|entry| entry.matrix);
+        matrices.map(|entry| entry.n_values).fold(0, u64::saturating_add)
+    }
+
+    /// The same tensors below a name.
+    pub(super) fn below(mut self, name: &str) -> Self {
+        for entry in &mut self.0 {
+            entry.name = format!("{name}.{}", entry.name);
+        }
+        self
+    }
+
+    fn tensor(&mut self, name: String, shape: &[usize]) {
+        let n_values = shape.iter().fold(1_u64, |n, &size| n.saturating_mul(size as u64));
+        self.0.push(Entry { name, n_values, matrix: shape.len() > 1 });
+    }
+
+    fn linear(&mut self, name: &str, d_in: usize, d_out: usize, bias: bool) {
+        self.tensor(format!("{name}.weight"), &[d_out, d_in]);
+        if bias {
+            self.tensor(format!("{name}.bias"), &[d_out]);
+        }
+    }
+
+    fn norm(&mut self, name: &str, kind: NormKind, d: usize) {
+        self.tensor(format!("{name}.weight"), &[d]);
+        if kind == NormKind::Layer {
+            self.tensor(format!("{name}.bias"), &[d]);
+        }
+    }
+
+    fn attention(&mut self, name: &str, b: &BlockSizes) {
+        self.linear(&format!("{name}.q_proj"), b.d, b.d_q, b.attention_bias);
+        self.linear(&format!("{name}.k_proj"), b.d, b.d_kv, b.attention_bias);
+        self.linear(&format!("{name}.v_proj"), b.d, b.d_kv, b.attention_bias);
+        self.linear(&format!("{name}.o_proj"), b.d_q, b.d, false);
+        if b.qk_norm {
+            self.norm(&format!("{name}.q_norm"), NormKind::Rms, b.d_head);
+            self.norm(&format!("{name}.k_norm"), NormKind::Rms, b.d_head);
+        }
+    }
+
+    fn block(&mut self, name: &str, b: &BlockSizes) {
+        self.attention(&format!("{name}.self_attn"), b);
+        match b.mlp {
+            MlpKind::SwiGlu => {
+                self.linear(&format!("{name}.mlp.gate_proj"), b.d, b.d_ff, false);
+                self.linear(&format!("{name}.mlp.up_proj"), b.d, b.d_ff, false);
+                self.linear(&format!("{name}.mlp.down_proj"), b.d_ff, b.d, false);
+            }
+            MlpKind::Gelu => {
+                self.linear(&format!("{name}.mlp.fc1"), b.d, b.d_ff, true);
+                self.linear(&format!("{name}.mlp.fc2"), b.d_ff, b.d, true);
+            }
+        }
+        self.norm(&format!("{name}.input_layernorm"), b.norm, b.d);
+        self.norm(&format!("{name}.post_attention_layernorm"), b.norm, b.d);
+    }
+}
+
+/// The tensors of a language model.
+pub(super) fn language_model(config: &TransformerConfig, n_tokens: usize) -> Inventory {
+    let mut list = Inventory::default();
+    let block = BlockSizes {
+        d: config.d_model,
+        d_q: config.n_heads * config.head_width(),
+        d_kv: config.kv_heads() * config.head_width(),
+        d_head: config.head_width(),
+        d_ff: config.d_ff,
+        norm: NormKind::Rms,
+        mlp: MlpKind::SwiGlu,
+        attention_bias: config.attention_bias,
+        qk_norm: config.qk_norm,
+    };
+    list.tensor("model.embed_tokens.weight".into(), &[n_tokens, config.d_model]);
+    for i in 0..config.n_layers {
+        list.block(&format!("model.layers.{i}"), &block);
+    }
+    list.norm("model.norm", NormKind::Rms, config.d_model);
+    if !config.tie_embeddings {
+        list.linear("lm_head", config.d_model, n_tokens, false);
+    }
+    list
+}
+
+/// The tensors of an encoder for features of width `n_mels`.
+pub(super) fn encoder(config: &EncoderConfig, n_mels: usize) -> Inventory {
+    match config {
+        EncoderConfig::Conformer(config) => conformer(config, n_mels),
+    }
+}
+
+fn conformer(config: &ConformerConfig, n_mels: usize) -> Inventory {
+    let mut list = Inventory::default();
+    let d = config.d_model;
+    let d_heads = config.n_heads * (d / config.n_heads.max(1));
+    let attention = BlockSizes {
+        d,
+        d_q: d_heads,
+        d_kv: d_heads,
+        d_head: d / config.n_heads.max(1),
+        d_ff: config.d_ff,
+        norm: NormKind::Layer,
+        mlp: MlpKind::Gelu,
+        attention_bias: true,
+        qk_norm: false,
+    };
+    list.linear("conv1", 3 * n_mels, d, true);
+    list.linear("conv2", 3 * d, d, true);
+    list.linear("input", d, d, true);
+    for i in 0..config.n_layers {
+        let name = format!("layers.{i}");
+        for ff in ["ff1", "ff2"] {
+            list.norm(&format!("{name}.{ff}.norm"), NormKind::Layer, d);
+            list.linear(&format!("{name}.{ff}.up"), d, config.d_ff, true);
+            list.linear(&format!("{name}.{ff}.down"), config.d_ff, d, true);
+        }
+        list.norm(&format!("{name}.attn_norm"), NormKind::Layer, d);
+        list.attention(&format!("{name}.self_attn"), &attention);
+        list.norm(&format!("{name}.conv.norm"), NormKind::Layer, d);
+        list.linear(&format!("{name}.conv.pointwise1"), d, 2 * d, true);
+        list.tensor(format!("{name}.conv.depthwise"), &[config.kernel, d]);
+        list.norm(&format!("{name}.conv.depthwise_norm"), NormKind::Layer, d);
+        list.linear(&format!("{name}.conv.pointwise2"), d, d, true);
+        list.norm(&format!("{name}.final_norm"), NormKind::Layer, d);
+    }
+    list
+}
+
+/// The tensors of a CTC head.
+pub(super) fn ctc_head(config: &CtcHeadConfig, d_encoder: usize, n_symbols: usize) -> Inventory {
+    let mut list = Inventory::default();
+    list.linear("proj", d_encoder, config.steps_per_frame * n_symbols, true);
+    list
+}
+
+/// The tensors of a connector.
+pub(super) fn connector(config: &ConnectorConfig, widths: Widths) -> Inventory {
+    match config {
+        ConnectorConfig::Slm(config) => slm(config, widths),
+    }
+}
+
+fn slm(config: &SlmConfig, widths: Widths) -> Inventory {
+    let mut list = Inventory::default();
+    let d = config.d_hidden;
+    let d_head = d / config.n_heads.max(1);
+    let block = BlockSizes {
+        d,
+        d_q: config.n_heads * d_head,
+        d_kv: config.n_heads * d_head,
+        d_head,
+        d_ff: config.d_ff,
+        norm: NormKind::Layer,
+        mlp: MlpKind::Gelu,
+        attention_bias: true,
+        qk_norm: false,
+    };
+    let d_group = match config.reduce {
+        Reduction::Stack => config.reduction * widths.d_encoder,
+        Reduction::Drop => widths.d_encoder,
+    };
+    list.linear("input", d_group, d, true);
+    for i in 0..config.n_layers {
+        list.block(&format!("layers.{i}"), &block);
+    }
+    list.norm("norm", NormKind::Layer, d);
+    list.linear("output", d, widths.d_model, true);
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::prelude::*;
+    use sandhi_nn::{init::Init, weights};
+
+    use super::*;
+
+    #[track_caller]
+    fn check<M: Module>(list: Inventory, module: &M) {
+        let mut listed: Vec<(String, u64, bool)> =
+            list.0.into_iter().map(|e| (e.name, e.n_values, e.matrix)).collect();
+        let mut real: Vec<(String, u64, bool)> = weights::parameters(module)
+            .into_iter()
+            .map(|p| (p.name.clone(), p.n_values() as u64, p.shape.len() > 1))
+            .collect();
+        listed.sort();
+        real.sort();
+        assert_eq!(listed, real);
+    }
+
+    fn init() -> Init {
+        Init::new(1, &Device::flex())
+    }
+
+    #[test]
+    fn a_language_model_has_the_listed_parameters() {
+        let plain = TransformerConfig {
+            d_model: 12,
+            n_layers: 2,
+            n_heads: 2,
+            n_kv_heads: Some(1),
+            d_head: None,
+            d_ff: 20,
+            rope_theta: 1e4,
+            norm_eps: 1e-5,
+            tie_embeddings: true,
+            qk_norm: true,
+            attention_bias: false,
+            window: None,
+        };
+        let wide = TransformerConfig {
+            d_head: Some(8),
+            n_kv_heads: None,
+            tie_embeddings: false,
+            qk_norm: false,
+            attention_bias: true,
+            ..plain.clone()
+        };
+        for config in [plain, wide] {
+            check(language_model(&config, 31), &config.init(31, &init()));
+        }
+    }
+
+    #[test]
+    fn an_encoder_and_its_head_have_the_listed_parameters() {
+        let config = EncoderConfig::Conformer(ConformerConfig {
+            d_model: 12,
+            n_layers: 2,
+            n_heads: 2,
+            d_ff: 20,
+            kernel: 5,
+        });
+        check(encoder(&config, 16), &config.init(16, &init()));
+        let head = CtcHeadConfig { steps_per_frame: 2 };
+        check(ctc_head(&head, 12, 30), &head.init(12, 30, &init()));
+    }
+
+    #[test]
+    fn a_connector_has_the_listed_parameters() {
+        let widths = Widths { d_encoder: 10, d_model: 14 };
+        for (reduce, reduction) in [(Reduction::Stack, 4), (Reduction::Drop, 2)] {
+            let config = ConnectorConfig::Slm(SlmConfig {
+                reduction,
+                reduce,
+                d_hidden: 12,
+                n_layers: 2,
+                n_heads: 3,
+                d_ff: 24,
+            });
+            check(connector(&config, widths), &config.init(widths, &init()));
+        }
+    }
+}

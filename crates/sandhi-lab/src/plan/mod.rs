@@ -1,0 +1,508 @@
+//! Plans: what a recipe would do, checked and counted before anything is trained.
+//!
+//! ```text
+//! Recipe ─ check ─┬─ every problem, all at once
+//!                 └─ Plan: parameters of each part, memory, seconds and tokens of each stage
+//! ```
+//!
+//! Nothing is allocated and nothing is spoken. Files that a recipe names are opened: a base model's
+//! directory is verified, a manifest read.
+
+mod check;
+mod count;
+mod text;
+
+use std::path::Path;
+
+use sandhi_data::features::FeatureExtractor;
+use sandhi_nn::{
+    connector::{ConnectorConfig, Widths},
+    encoder::EncoderConfig,
+    transformer::TransformerConfig,
+};
+use serde::Serialize;
+
+use self::{
+    check::{Base, Checked},
+    count::Inventory,
+};
+use crate::{
+    recipe::{ModelConfig, Problems, Recipe, StageConfig},
+    sources::Workshop,
+    train::is_trained,
+};
+
+/// A resolved recipe.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// Name of the recipe.
+    pub name: String,
+    /// What it shows.
+    pub about: String,
+    /// `ctc`, `text` or `connector`.
+    pub kind: &'static str,
+    /// The seed.
+    pub seed: u64,
+    /// Whether it can be trained: false when a base is only declared.
+    pub trainable: bool,
+    /// Parameters of every part.
+    pub parts: Vec<Part>,
+    /// Parameters of all parts.
+    pub n_parameters: u64,
+    /// Parameters that some stage trains.
+    pub n_trained: u64,
+    /// The memory that training needs.
+    pub memory: Memory,
+    /// Every stage.
+    pub stages: Vec<StagePlan>,
+    /// What is allowed and probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// A part of the model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Part {
+    /// `encoder`, `head`, `connector`, `language_model`.
+    pub name: String,
+    /// What a declared part stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub declared: Option<String>,
+    /// All its parameters.
+    pub n_parameters: u64,
+    /// Those in linear layers, tables and kernels; the rest are norms and biases. Unknown for a
+    /// declared part.
+    pub n_in_matrices: Option<u64>,
+    /// Those that some stage trains.
+    pub n_trained: u64,
+    /// Share of all parameters of the model.
+    pub share: f64,
+    /// Bytes of weights, f32.
+    pub weight_bytes: u64,
+    /// Bytes of gradients, f32, in the stage that has most of them.
+    pub gradient_bytes: u64,
+    /// Bytes of AdamW's two moments, f32, in that stage.
+    pub moment_bytes: u64,
+}
+
+/// Bytes that training needs, apart from data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Memory {
+    /// Weights of all parts.
+    pub weight_bytes: u64,
+    /// Gradients of the stage that has most of them.
+    pub gradient_bytes: u64,
+    /// Moments of that stage.
+    pub moment_bytes: u64,
+    /// An estimate of what the backward pass keeps of the largest batch; none where a part is only
+    /// declared.
+    pub activation_bytes: Option<u64>,
+    /// How that was estimated.
+    pub activation_formula: &'static str,
+    /// Sum of all that is known.
+    pub total_bytes: u64,
+}
+
+/// A stage.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StagePlan {
+    /// Its name.
+    pub name: String,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Parameters that it trains.
+    pub n_trained: u64,
+    /// Items of all its sources, where the recipe or the files say; before the dev half is taken out.
+    pub n_items: Option<usize>,
+    /// Batches a step, over all replicas.
+    pub batches_per_step: usize,
+    /// The most seconds of audio that a step hears; none for text.
+    pub audio_s_per_step: Option<f64>,
+    /// The most hours of audio that the stage hears, repetitions counted.
+    pub audio_h: Option<f64>,
+    /// The most tokens (text) or vectors at the language model (speech) of a step. None where a
+    /// declared part does not say its rate.
+    pub tokens_per_step: Option<u64>,
+    /// The same over the stage.
+    pub tokens: Option<u64>,
+}
+
+/// Bytes of an f32.
+const F32: u64 = 4;
+
+/// Instruction and answer tokens that an item of speech is estimated to have.
+const TEXT_TOKENS_AN_ITEM: f64 = 48.0;
+
+const FORMULA: &str = "f32 values that backward keeps for each row of the largest batch, times \
+    replicas: a transformer block 5 d + 2 d_q + 2 d_kv + 3 d_ff (SwiGLU) or + 2 d_ff (GELU), a Conformer \
+    block 19 d + 4 d_ff, 2 n_symbols a scored row; an item of speech has 48 tokens of text besides";
+
+/// A part while it is counted.
+struct Counted {
+    name: &'static str,
+    /// Absent for a declared part.
+    list: Option<Inventory>,
+    declared: Option<(String, u64)>,
+}
+
+impl Counted {
+    fn known(name: &'static str, list: Inventory) -> Self {
+        Self { name, list: Some(list), declared: None }
+    }
+
+    fn n_parameters(&self) -> u64 {
+        match (&self.list, &self.declared) {
+            (Some(list), _) => list.n_values(),
+            (None, declared) => declared.as_ref().map_or(0, |(_, n)| *n),
+        }
+    }
+
+    /// Parameters that patterns of `trainable` cover.
+    fn n_trained(&self, patterns: &[String]) -> u64 {
+        match &self.list {
+            None if is_trained(patterns, self.name) => self.n_parameters(),
+            None => 0,
+            Some(list) => list
+                .0
+                .iter()
+                .filter(|entry| is_trained(patterns, &entry.name))
+                .map(|entry| entry.n_values)
+                .sum(),
+        }
+    }
+
+    fn matches(&self, pattern: &String) -> bool {
+        let one = std::slice::from_ref(pattern);
+        match &self.list {
+            // What a declared part consists of is not known.
+            None => {
+                is_trained(one, self.name)
+                    || pattern.strip_prefix(self.name).is_some_and(|rest| rest.starts_with('.'))
+            }
+            Some(list) => list.0.iter().any(|entry| is_trained(one, &entry.name)),
+        }
+    }
+}
+
+/// Resolves and checks a recipe whose relative paths start at `base`.
+///
+/// # Errors
+///
+/// Everything that is wrong with it and can be known before training.
+pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
+    let Checked { mut problems, warnings, encoder, language_model, n_items } =
+        check::check(recipe, base);
+    // A model whose sizes are wrong has no parameters to speak of.
+    let counted = if problems.is_empty() || !check::model_is_wrong(&problems) {
+        counted(recipe, base, encoder.as_ref(), language_model.as_ref(), &mut problems)
+    } else {
+        None
+    };
+    if let Some(parts) = &counted {
+        patterns(recipe, parts, &mut problems);
+    }
+    let (Some(parts), true) = (counted, problems.is_empty()) else {
+        return Err(Problems(problems));
+    };
+    let shape = Shape::of(recipe, encoder.as_ref(), language_model.as_ref(), &parts);
+    Ok(assemble(recipe, warnings, &n_items, &parts, &shape))
+}
+
+/// The parts of the model with their parameters.
+fn counted(
+    recipe: &Recipe,
+    base: &Path,
+    encoder: Option<&Base<check::SpeechBase>>,
+    language_model: Option<&Base<check::TextBase>>,
+    problems: &mut Vec<String>,
+) -> Option<Vec<Counted>> {
+    match &recipe.model {
+        ModelConfig::Text(config) => {
+            let n_tokens = config.tokenizer.vocab_size;
+            let list = count::language_model(&config.language_model, n_tokens);
+            Some(vec![Counted::known("language_model", list)])
+        }
+        ModelConfig::Ctc(config) => {
+            let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
+            let stage = recipe.stages.first()?;
+            // The symbols are those of the transcripts, which only exist when the sources are right.
+            let n_symbols = if problems.is_empty() {
+                match Workshop::new(Path::new(""), base, recipe).symbols(stage) {
+                    Ok(symbols) => symbols.n_symbols(),
+                    Err(error) => {
+                        problems.push(error.to_string());
+                        return None;
+                    }
+                }
+            } else {
+                1
+            };
+            let head = count::ctc_head(&config.ctc, config.encoder.d_encoder(), n_symbols);
+            Some(vec![
+                Counted::known("encoder", count::encoder(&config.encoder, n_mels).below("encoder")),
+                Counted::known("head", head.below("head")),
+            ])
+        }
+        ModelConfig::Connector(config) => {
+            let (encoder, lm) = (encoder?, language_model?);
+            let widths = Widths { d_encoder: encoder.width(), d_model: lm.width() };
+            let speech = match encoder {
+                Base::Known(speech) => {
+                    let list = count::encoder(&speech.encoder, speech.n_mels);
+                    Counted::known("encoder", list.below("encoder"))
+                }
+                Base::Declared { name, n_parameters, .. } => Counted {
+                    name: "encoder",
+                    list: None,
+                    declared: Some((name.clone(), *n_parameters)),
+                },
+            };
+            let text = match lm {
+                Base::Known(text) => {
+                    let list = count::language_model(&text.transformer, text.n_tokens);
+                    Counted::known("language_model", list.below("language_model"))
+                }
+                Base::Declared { name, n_parameters, .. } => Counted {
+                    name: "language_model",
+                    list: None,
+                    declared: Some((name.clone(), *n_parameters)),
+                },
+            };
+            let connector = count::connector(&config.connector, widths).below("connector");
+            Some(vec![speech, Counted::known("connector", connector), text])
+        }
+    }
+}
+
+/// Patterns of `trainable` that match nothing.
+fn patterns(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
+    for (i, stage) in recipe.stages.iter().enumerate() {
+        for pattern in &stage.trainable {
+            if !parts.iter().any(|part| part.matches(pattern)) {
+                let mut names: Vec<&str> = parts
+                    .iter()
+                    .flat_map(|part| match &part.list {
+                        None => vec![part.name],
+                        Some(list) => {
+                            list.0.iter().filter_map(|e| e.name.split('.').next()).collect()
+                        }
+                    })
+                    .collect();
+                names.dedup();
+                problems.push(format!(
+                    "stage[{i}].trainable: {pattern:?} matches no parameter; the model has {}",
+                    names.join(", ")
+                ));
+            }
+        }
+    }
+}
+
+/// What the lengths and activations of a batch follow from.
+struct Shape {
+    /// Values that backward keeps for a second of audio, a token of text, and an item.
+    kept_per_unit: Option<f64>,
+    kept_per_item: f64,
+    /// Tokens or vectors that a second of audio becomes; 1 for text.
+    tokens_per_unit: Option<f64>,
+    tokens_per_item: f64,
+    audio: bool,
+}
+
+fn transformer_row(config: &TransformerConfig) -> f64 {
+    let d_q = config.n_heads * config.head_width();
+    let d_kv = config.kv_heads() * config.head_width();
+    (config.n_layers * (5 * config.d_model + 2 * d_q + 2 * d_kv + 3 * config.d_ff)) as f64
+}
+
+fn encoder_row(config: &EncoderConfig) -> f64 {
+    match config {
+        EncoderConfig::Conformer(c) => (c.n_layers * (19 * c.d_model + 4 * c.d_ff)) as f64,
+    }
+}
+
+fn connector_row(config: &ConnectorConfig) -> (f64, f64) {
+    match config {
+        ConnectorConfig::Slm(c) => {
+            ((c.n_layers * (9 * c.d_hidden + 2 * c.d_ff)) as f64, c.reduction.max(1) as f64)
+        }
+    }
+}
+
+impl Shape {
+    fn of(
+        recipe: &Recipe,
+        encoder: Option<&Base<check::SpeechBase>>,
+        language_model: Option<&Base<check::TextBase>>,
+        parts: &[Counted],
+    ) -> Self {
+        match &recipe.model {
+            ModelConfig::Text(config) => Self {
+                kept_per_unit: Some(
+                    transformer_row(&config.language_model)
+                        + 2.0 * config.tokenizer.vocab_size as f64,
+                ),
+                kept_per_item: 0.0,
+                tokens_per_unit: Some(1.0),
+                tokens_per_item: 0.0,
+                audio: false,
+            },
+            ModelConfig::Ctc(config) => {
+                let rate = 100.0 / config.encoder.stride() as f64;
+                // The head has a row of the weight and an entry of the bias for every output.
+                let d = config.encoder.d_encoder() as u64;
+                let outputs = parts.get(1).map_or(0, Counted::n_parameters) / (d + 1);
+                Self {
+                    kept_per_unit: Some(rate * (encoder_row(&config.encoder) + 2.0 * outputs as f64)),
+                    kept_per_item: 0.0,
+                    tokens_per_unit: Some(rate),
+                    tokens_per_item: 0.0,
+                    audio: true,
+                }
+            }
+            ModelConfig::Connector(config) => {
+                let (per_vector, reduction) = connector_row(&config.connector);
+                let rate = encoder.and_then(Base::rate_hz);
+                let vectors = rate.map(|rate| rate / reduction);
+                let lm = match language_model {
+                    Some(Base::Known(text)) => {
+                        Some((transformer_row(&text.transformer), 2.0 * text.n_tokens as f64))
+                    }
+                    _ => None,
+                };
+                // A frozen encoder is heard once and keeps nothing.
+                let patterns: Vec<String> =
+                    recipe.stages.iter().flat_map(|stage| stage.trainable.clone()).collect();
+                let trains = parts.first().is_some_and(|part| part.n_trained(&patterns) > 0);
+                let heard = match encoder {
+                    _ if !trains => Some(0.0),
+                    Some(Base::Known(speech)) => {
+                        rate.map(|rate| rate * encoder_row(&speech.encoder))
+                    }
+                    _ => None,
+                };
+                let kept = (|| Some(heard? + vectors? * (per_vector + lm?.0)))();
+                // A third of an item's text is its answer, whose rows are scored.
+                let item = lm.map_or(0.0, |(row, scored)| {
+                    TEXT_TOKENS_AN_ITEM * (row + scored / 3.0)
+                });
+                Self {
+                    kept_per_unit: kept,
+                    kept_per_item: item,
+                    tokens_per_unit: vectors,
+                    tokens_per_item: TEXT_TOKENS_AN_ITEM,
+                    audio: true,
+                }
+            }
+        }
+    }
+}
+
+/// Copies of the gradients that live at once: the sum and the newest one, or those of all batches
+/// when replicas wait for each other.
+fn gradient_copies(stage: &StageConfig) -> u64 {
+    match (stage.batch.accumulate, stage.batch.replicas) {
+        (1, _) => 1,
+        (_, 0 | 1) => 2,
+        (n, _) => 1 + n as u64,
+    }
+}
+
+fn assemble(
+    recipe: &Recipe,
+    warnings: Vec<String>,
+    n_items: &[Option<usize>],
+    counted: &[Counted],
+    shape: &Shape,
+) -> Plan {
+    let n_parameters: u64 =
+        counted.iter().map(Counted::n_parameters).fold(0, u64::saturating_add);
+    let all: Vec<String> = recipe.stages.iter().flat_map(|s| s.trainable.clone()).collect();
+    // The stage that needs most for gradients and moments.
+    let heaviest = recipe.stages.iter().max_by_key(|stage| {
+        let n: u64 = counted.iter().map(|part| part.n_trained(&stage.trainable)).sum();
+        n.saturating_mul(gradient_copies(stage) + 2)
+    });
+    let none = Vec::new();
+    let heavy = heaviest.map_or(&none, |stage| &stage.trainable);
+    let copies = heaviest.map_or(1, gradient_copies);
+    let parts: Vec<Part> = counted
+        .iter()
+        .map(|part| {
+            let n = part.n_parameters();
+            let learning = part.n_trained(heavy);
+            Part {
+                name: part.name.to_owned(),
+                declared: part.declared.as_ref().map(|(name, _)| name.clone()),
+                n_parameters: n,
+                n_in_matrices: part.list.as_ref().map(Inventory::n_in_matrices),
+                n_trained: part.n_trained(&all),
+                share: n as f64 / n_parameters.max(1) as f64,
+                weight_bytes: n.saturating_mul(F32),
+                gradient_bytes: learning.saturating_mul(F32 * copies),
+                moment_bytes: learning.saturating_mul(2 * F32),
+            }
+        })
+        .collect();
+
+    let activations = recipe.stages.iter().map(|stage| {
+        let batch = &stage.batch;
+        let per_batch =
+            batch.max_length * shape.kept_per_unit? + batch.max_items as f64 * shape.kept_per_item;
+        Some((per_batch * batch.replicas.min(batch.accumulate).max(1) as f64) as u64 * F32)
+    });
+    let activation_bytes = activations.collect::<Option<Vec<u64>>>().and_then(|v| v.into_iter().max());
+    let sum = |of: fn(&Part) -> u64| parts.iter().map(of).fold(0, u64::saturating_add);
+    let (weight_bytes, gradient_bytes, moment_bytes) =
+        (sum(|p| p.weight_bytes), sum(|p| p.gradient_bytes), sum(|p| p.moment_bytes));
+    let memory = Memory {
+        weight_bytes,
+        gradient_bytes,
+        moment_bytes,
+        activation_bytes,
+        activation_formula: FORMULA,
+        total_bytes: [weight_bytes, gradient_bytes, moment_bytes, activation_bytes.unwrap_or(0)]
+            .into_iter()
+            .fold(0, u64::saturating_add),
+    };
+
+    let stages = recipe
+        .stages
+        .iter()
+        .zip(n_items)
+        .map(|(stage, &n_items)| {
+            let n_batches = stage.batch.accumulate as f64;
+            let units = n_batches * stage.batch.max_length;
+            let tokens = shape.tokens_per_unit.map(|per_unit| {
+                let items = n_batches * stage.batch.max_items as f64;
+                units * per_unit + items * shape.tokens_per_item
+            });
+            StagePlan {
+                name: stage.name.clone(),
+                steps: stage.steps,
+                n_trained: counted.iter().map(|part| part.n_trained(&stage.trainable)).sum(),
+                n_items,
+                batches_per_step: stage.batch.accumulate,
+                audio_s_per_step: shape.audio.then_some(units),
+                audio_h: shape.audio.then_some(units * stage.steps as f64 / 3600.0),
+                tokens_per_step: tokens.map(|n| n as u64),
+                tokens: tokens.map(|n| (n * stage.steps as f64) as u64),
+            }
+        })
+        .collect();
+    Plan {
+        name: recipe.name.clone(),
+        about: recipe.about.clone(),
+        kind: check::kind(&recipe.model),
+        seed: recipe.seed,
+        trainable: counted.iter().all(|part| part.declared.is_none()),
+        n_trained: parts.iter().map(|part| part.n_trained).sum(),
+        parts,
+        n_parameters,
+        memory,
+        stages,
+        warnings,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+use std::path::Path;
+
+use super::*;
+use crate::recipe::{Overrides, read_str};
+
+const TEXT: &str = r#"
+    name = "tiny"
+    seed = 1
+    [model]
+    kind = "text"
+    tokenizer = { vocab_size = 300 }
+    language_model = { d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32, tie_embeddings = true }
+    [[stage]]
+    name = "pretrain"
+    steps = 3
+    trainable = ["*"]
+    data = [{ source = "documents", n = 20 }]
+    batch = { max_items = 4, max_length = 400, accumulate = 2 }
+    optimizer = { lr = 1e-3 }
+"#;
+
+const CTC: &str = r#"
+    name = "tiny"
+    seed = 1
+    [model]
+    kind = "ctc"
+    features = { kind = "whisper" }
+    encoder = { kind = "conformer", d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32, kernel = 3 }
+    ctc = { steps_per_frame = 2 }
+    [[stage]]
+    name = "a"
+    steps = 2
+    trainable = ["*"]
+    data = [{ source = "wild", n = { en = 20 } }]
+    batch = { max_items = 4, max_length = 60 }
+    optimizer = { lr = 1e-3 }
+    [[stage]]
+    name = "b"
+    steps = 3
+    trainable = ["head"]
+    data = [{ source = "microworld", tasks = ["transcribe"], languages = ["en", "de"], domain = "base", n = 10 }]
+    batch = { max_items = 4, max_length = 60 }
+    optimizer = { lr = 1e-3 }
+"#;
+
+fn of(text: &str) -> Result<Plan, Problems> {
+    let recipe = read_str(text, Path::new("r.toml"), &Overrides::default()).unwrap();
+    plan(&recipe, Path::new(env!("CARGO_MANIFEST_DIR")))
+}
+
+fn problems(text: &str) -> Vec<String> {
+    of(text).unwrap_err().0
+}
+
+#[track_caller]
+fn check_one(text: &str, from: &str, to: &str, parts: &[&str]) {
+    assert!(text.contains(from), "{from} is not in the recipe");
+    let found = problems(&text.replace(from, to));
+    assert_eq!(found.len(), 1, "{found:#?}");
+    for part in parts {
+        assert!(found[0].contains(part), "{part:?} is not in {:?}", found[0]);
+    }
+}
+
+#[test]
+fn the_paper_s_adapter_is_one_percent() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/paper/slm.toml");
+    let recipe = crate::recipe::read(&path, &Overrides::default()).unwrap();
+    let plan = plan(&recipe, path.parent().unwrap()).unwrap();
+    let adapter = &plan.parts[1];
+    // 1536·2432 + 2 (4·2432² + 2·2432·9728) + 2432·4096
+    assert_eq!(adapter.n_in_matrices, Some(155_648_000));
+    let norms_and_biases = adapter.n_parameters - 155_648_000;
+    // Input 2432, output 4096, last norm 2·2432; a block: q, k, v 3·2432, mlp 9728 + 2432, norms 4·2432.
+    assert_eq!(norms_and_biases, 2432 + 4096 + 2 * 2432 + 2 * (3 * 2432 + 9728 + 2432 + 4 * 2432));
+    assert_eq!(plan.n_parameters, 15_000_000_000 + adapter.n_parameters);
+    assert_eq!(plan.n_trained, adapter.n_parameters);
+    let share = plan.n_trained as f64 / 15e9;
+    assert!((0.0100..0.0108).contains(&share), "{share}");
+    assert!(!plan.trainable);
+    // 1500 s at 25 frames a second, one of four, and 48 tokens for each of 128 items.
+    assert_eq!(plan.stages[0].tokens_per_step, Some(1500 * 25 / 4 + 128 * 48));
+    let text = plan.to_string();
+    assert!(text.contains("155.6 M") && text.contains("1.03 %"), "{text}");
+}
+
+#[test]
+fn a_text_model_is_counted() {
+    let plan = of(TEXT).unwrap();
+    // Embedding 300·16; block 4·16² + 3·16·32 + 2·16; last norm 16.
+    assert_eq!(plan.n_parameters, 300 * 16 + 4 * 256 + 3 * 512 + 32 + 16);
+    assert_eq!(plan.n_trained, plan.n_parameters);
+    assert_eq!(plan.stages[0].tokens_per_step, Some(800));
+    assert_eq!(plan.stages[0].tokens, Some(2400));
+    assert_eq!(plan.stages[0].n_items, Some(20));
+    assert_eq!(plan.stages[0].audio_h, None);
+    assert_eq!(plan.memory.weight_bytes, 4 * plan.n_parameters);
+    // Two batches: the sum of the gradients and the newest.
+    assert_eq!(plan.memory.gradient_bytes, 8 * plan.n_parameters);
+    assert_eq!(plan.memory.moment_bytes, 8 * plan.n_parameters);
+    // Each of 400 rows keeps 9·16 + 3·32 in the block and 2·300 at the output.
+    assert_eq!(plan.memory.activation_bytes, Some(4 * 400 * (9 * 16 + 96 + 600)));
+}
+
+#[test]
+fn a_ctc_model_has_a_symbol_for_every_character() {
+    let plan = of(CTC).unwrap();
+    let head = &plan.parts[1];
+    assert_eq!(head.name, "head");
+    // Two steps of some 25 characters and the blank, a row of 16 and a bias each.
+    assert_eq!(head.n_parameters % (2 * 17), 0);
+    assert!((20..40).contains(&(head.n_parameters / 34)), "{}", head.n_parameters);
+    assert_eq!(plan.stages[0].n_trained, plan.n_parameters);
+    assert_eq!(plan.stages[1].n_trained, head.n_parameters);
+    assert_eq!(plan.stages[1].n_items, Some(20));
+    assert_eq!(plan.stages[0].audio_s_per_step, Some(60.0));
+    assert_eq!(plan.stages[0].tokens_per_step, Some(1500));
+}
+
+#[test]
+fn every_mistake_is_told() {
+    check_one(TEXT, "vocab_size = 300", "vocab_size = 200", &["model.tokenizer", "260", "200"]);
+    check_one(TEXT, "n_heads = 2", "n_heads = 3", &["model.language_model", "16", "3"]);
+    check_one(TEXT, "n_layers = 1", "n_layers = 9000000000", &["n_layers is 9000000000"]);
+    check_one(TEXT, "steps = 3", "steps = 0", &["stage[0]", "steps is 0"]);
+    check_one(TEXT, "1e-3", "-1.0", &["stage[0].optimizer", "lr is -1"]);
+    check_one(TEXT, "1e-3", "1e-3, warmup = 9", &["warmup 9", "3 steps"]);
+    check_one(TEXT, "accumulate = 2", "accumulate = 3, replicas = 2", &["accumulate 3", "replicas 2"]);
+    check_one(TEXT, "max_length = 400", "max_length = 4", &["data[0]", "max_length is 4", "words"]);
+    check_one(TEXT, "[\"*\"]", "[\"conector\"]", &["stage[0].trainable", "conector", "model"]);
+    check_one(TEXT, "\"documents\"", "\"wild\", n = { en = 3 } }, { source = \"documents\"", &[
+        "stage[0].data[0]",
+        "wild",
+        "text model",
+    ]);
+    check_one(TEXT, "source = \"documents\", n = 20", "source = \"text\", path = \"nowhere.txt\"", &[
+        "data[0].path",
+        "nowhere.txt does not exist",
+    ]);
+    check_one(TEXT, "source = \"documents\", n = 20", "source = \"text\", path = \"$books/a.txt\"", &[
+        "$books",
+        "--path books=DIR",
+    ]);
+    check_one(CTC, "\"transcribe\"", "\"transcribe\", \"sing\"", &["stage[1].data[0]", "sing"]);
+    check_one(CTC, "kernel = 3", "kernel = 4", &["model.encoder", "kernel 4"]);
+    check_one(CTC, "\"whisper\" }", "\"whisper\", n_mels = 0 }", &["model.features", "n_mels"]);
+    check_one(
+        &format!("{CTC}\n[eval]\nn = 5\ntasks = [\"asr\"]\ndomains = [\"base\"]"),
+        "\"asr\"",
+        "\"singing\"",
+        &["eval.tasks", "singing"],
+    );
+}
+
+#[test]
+fn mistakes_come_together() {
+    let text = TEXT
+        .replace("vocab_size = 300", "vocab_size = 9")
+        .replace("steps = 3", "steps = 0")
+        .replace("lr = 1e-3", "lr = 0.0, beta1 = 1.0")
+        .replace("max_items = 4", "max_items = 0");
+    let found = problems(&text);
+    assert_eq!(found.len(), 5, "{found:#?}");
+}
+
+#[test]
+fn bases_must_be_there() {
+    let paper = include_str!("../../../../recipes/paper/slm.toml");
+    let declared = r#"encoder = { from = "declared", name = "USM, a Conformer", n_parameters = 2_000_000_000, width = 1536, rate_hz = 25.0 }"#;
+    check_one(paper, declared, "encoder = { from = \"directory\", path = \"no/such\" }", &[
+        "model.encoder.path",
+        "no/such does not exist",
+    ]);
+    let path = "encoder = { from = \"directory\", path = \"src\" }";
+    check_one(paper, declared, path, &["model.encoder", "not a checkpoint"]);
+    check_one(paper, "n_heads = 19", "n_heads = 18", &["model.connector", "2432"]);
+}

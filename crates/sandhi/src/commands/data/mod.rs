@@ -1,0 +1,49 @@
+//! `sandhi data`: make, read and check data.
+
+mod import;
+mod microworld;
+mod speak;
+mod validate;
+
+use clap::Subcommand;
+
+/// Arguments of `sandhi data`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print parts of the embedded corpus as JSON lines; speak them.
+    Microworld(microworld::Args),
+    /// Read a manifest or data folder of any known format and write ours.
+    Import(import::Args),
+    /// Decode all sound of a manifest and say what is in it and what is bad.
+    Validate(validate::Args),
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Microworld(args) => microworld::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Validate(args) => validate::run(args),
+    }
+}
+
+use sandhi_data::manifest::Rejected;
+
+/// How many rejected lines are told one by one.
+const SHOWN: usize = 20;
+
+/// Tells what was left out, on stderr.
+fn tell_rejected(rejected: &[Rejected]) {
+    for line in rejected.iter().take(SHOWN) {
+        eprintln!("skipped: {line}");
+    }
+    if rejected.len() > SHOWN {
+        eprintln!("skipped: {} more", rejected.len() - SHOWN);
+    }
+}

@@ -1,0 +1,134 @@
+//! `sandhi score`: files of references and hypotheses, one utterance a line.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use sandhi_data::score::{self, Bootstrap, Interval, Normalizer};
+use serde_json::{Value, json};
+
+use crate::output;
+
+/// Arguments of `sandhi score`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The score.
+    #[arg(value_enum)]
+    metric: Metric,
+    /// References, one utterance a line; empty lines count.
+    #[arg(long = "ref", value_name = "FILE")]
+    reference: PathBuf,
+    /// Hypotheses, line by line for the references.
+    #[arg(long = "hyp", value_name = "FILE")]
+    hypothesis: PathBuf,
+    /// What is done to both first: none, basic, basic-without-diacritics, basic-letters, english.
+    #[arg(long, default_value = "none")]
+    normalizer: Normalizer,
+    /// JSON instead of a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Metric {
+    /// Word error rate, as jiwer counts it.
+    Wer,
+    /// Character error rate, as jiwer counts it.
+    Cer,
+    /// Corpus BLEU, as sacreBLEU computes it.
+    Bleu,
+    /// Corpus chrF2, as sacreBLEU computes it.
+    Chrf,
+}
+
+/// The lines of a text file; the last line end opens no line.
+fn lines(path: &Path, normalizer: Normalizer) -> anyhow::Result<Vec<String>> {
+    let bytes = std::fs::read(path).with_context(|| format!("{}: cannot read", path.display()))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
+        anyhow::anyhow!("{}:{line}: found bytes that are not UTF-8, expected text", path.display())
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let mut lines: Vec<&str> = text.split('\n').collect();
+    if lines.last() == Some(&"") {
+        lines.pop();
+    }
+    let plain = |line: &str| normalizer.apply(line.strip_suffix('\r').unwrap_or(line));
+    Ok(lines.into_iter().map(plain).collect())
+}
+
+/// Prints the score.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let references = lines(&args.reference, args.normalizer)?;
+    let hypotheses = lines(&args.hypothesis, args.normalizer)?;
+    if references.len() != hypotheses.len() {
+        bail!(
+            "{} has {} lines, {} has {}; expected as many",
+            args.reference.display(),
+            references.len(),
+            args.hypothesis.display(),
+            hypotheses.len()
+        );
+    }
+    if references.is_empty() {
+        bail!("{}: found no lines, expected at least one utterance", args.reference.display());
+    }
+    let bootstrap = Bootstrap::default();
+    let (name, interval, signature, counts) = match args.metric {
+        Metric::Wer | Metric::Cer => {
+            let (name, unit, rate) = if args.metric == Metric::Wer {
+                ("wer", "words", score::wer(&references, &hypotheses)?)
+            } else {
+                ("cer", "characters", score::cer(&references, &hypotheses)?)
+            };
+            let counts = json!({
+                "hits": rate.hits,
+                "substitutions": rate.substitutions,
+                "deletions": rate.deletions,
+                "insertions": rate.insertions,
+                "n_reference": rate.n_reference,
+                "n_hypothesis": rate.n_hypothesis,
+            });
+            let signature = format!("unit:{unit}|version:sandhi-{}", env!("CARGO_PKG_VERSION"));
+            (name.to_owned(), rate.interval(&bootstrap), signature, counts)
+        }
+        Metric::Bleu => {
+            let bleu = score::bleu(&references, &hypotheses)?;
+            let counts = json!({
+                "precisions": bleu.precisions,
+                "brevity_penalty": bleu.brevity_penalty,
+                "n_reference": bleu.counts.n_reference,
+                "n_hypothesis": bleu.counts.n_hypothesis,
+            });
+            ("bleu".to_owned(), bleu.interval(&bootstrap), bleu.signature, counts)
+        }
+        Metric::Chrf => {
+            let chrf = score::chrf(&references, &hypotheses)?;
+            (chrf.name(), chrf.interval(&bootstrap), chrf.signature, Value::Null)
+        }
+    };
+    let signature = format!("norm:{}|{signature}", args.normalizer);
+    let Interval { value, lo, hi, n } = interval;
+    if !args.json {
+        return output::print(&format!(
+            "{name} {value:.4} [{lo:.4}, {hi:.4}]  n {n}  {signature}  bootstrap {} % of {} resamples",
+            100.0 * bootstrap.coverage,
+            bootstrap.n_resamples
+        ));
+    }
+    let mut result = json!({
+        "metric": name,
+        "value": value,
+        "lo": lo,
+        "hi": hi,
+        "n": n,
+        "normalizer": args.normalizer.name(),
+        "signature": signature,
+        "bootstrap": bootstrap,
+    });
+    if let (Some(result), Value::Object(counts)) = (result.as_object_mut(), counts) {
+        result.extend(counts);
+    }
+    output::print_json(&result)
+}
