@@ -8,7 +8,8 @@
 //! }
 //! ```
 //!
-//! Rates and shares are fractions, not percentages. A metric's name may carry one of three
+//! Rates and shares are fractions, not percentages; BLEU and chrF are on the scale from 0 to 100 that
+//! sacreBLEU has. A metric's name may carry one of three
 //! suffixes: [`TEXT`] for the same language model reading the transcript (the upper bound),
 //! [`CASCADE`] for the encoder's own transcript given to the language model, and [`RECOVERED`] for
 //! the share of the upper bound that speech recovers.
@@ -79,7 +80,7 @@ pub enum Error {
 /// Values that are not finite are written as `null` and read back as NaN.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
-    /// The point estimate; a fraction for rates and shares.
+    /// The point estimate; a fraction for rates and shares, 0 to 100 for BLEU and chrF.
     #[serde(serialize_with = "number_or_null", deserialize_with = "number_or_nan")]
     pub value: f64,
     /// Lower end of the interval.

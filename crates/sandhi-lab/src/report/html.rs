@@ -30,7 +30,7 @@ impl Display for Text<'_> {
 pub(crate) enum Unit {
     /// A fraction shown as `7.1 %`.
     Percent,
-    /// A fraction shown as points of a hundred, `34.2`, as the field does with BLEU and chrF.
+    /// A score from 0 to 100 shown with one decimal, `34.2`: BLEU and chrF.
     Points,
     /// A number shown as it is.
     Plain,
@@ -57,7 +57,8 @@ impl Unit {
             return "–".to_owned();
         }
         match self {
-            Self::Percent | Self::Points => format!("{:.1}", value * 100.0),
+            Self::Percent => format!("{:.1}", value * 100.0),
+            Self::Points => format!("{value:.1}"),
             Self::Plain => significant(value),
         }
     }
@@ -152,7 +153,7 @@ mod tests {
     #[test]
     fn numbers_read_as_people_write_them() {
         assert_eq!(Unit::of("wer").show(0.0714), "7.1\u{202f}%");
-        assert_eq!(Unit::of("bleu").show(0.342), "34.2");
+        assert_eq!(Unit::of("bleu").show(34.23), "34.2");
         assert_eq!(Unit::of("perplexity").show(12.345), "12.3");
         assert_eq!(Unit::of("wer").show(f64::NAN), "–");
         assert_eq!(metric_unit("bleu_text"), Unit::Points);

@@ -136,6 +136,7 @@ fn right_end(unit: Unit, metric: &str, rows: &[Row]) -> f64 {
         .fold(0.0, f64::max);
     match unit {
         Unit::Percent if !lower_is_better(metric) => largest.max(1.0),
+        Unit::Points => largest.max(100.0),
         _ if largest > 0.0 => largest * 1.05,
         _ => 1.0,
     }

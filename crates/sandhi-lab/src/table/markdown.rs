@@ -99,7 +99,7 @@ fn content(cell: &Cell, row: &Row, n_seeds: usize) -> String {
 
 fn notes(out: &mut String, table: &Table) {
     out.push_str(
-        "Mean ± standard deviation over seeds; rates, shares, BLEU and chrF times 100. ° marks \
+        "Mean ± standard deviation over seeds; rates and shares times 100. ° marks \
          rows that never trained the task on speech.",
     );
     if let Some(baseline) = &table.baseline {

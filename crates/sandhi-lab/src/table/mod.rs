@@ -19,10 +19,11 @@ mod statistics;
 
 use std::path::PathBuf;
 
-use sandhi_data::score::{Bootstrap, Interval};
+use indexmap::IndexSet;
+use sandhi_data::score::Bootstrap;
 use serde::{Deserialize, Serialize};
 
-use crate::results;
+use crate::results::{self, CASCADE, Prediction, RECOVERED, TEXT};
 use runs::{Group, Run};
 use statistics::Statistics;
 
@@ -120,7 +121,8 @@ pub struct Cell {
     pub sd: Option<f64>,
     /// The number of every seed that has it, in the order of [`Row::seeds`].
     pub values: Vec<f64>,
-    /// This row minus the baseline; `None` for the baseline and where it cannot be had.
+    /// This row minus the baseline, for the answers from speech; `None` for the baseline and where
+    /// it cannot be had.
     pub difference: Option<Difference>,
 }
 
@@ -169,17 +171,20 @@ pub fn table(dirs: &[PathBuf], config: &TableConfig) -> Result<Table, Error> {
     let groups = runs::group(runs::load(dirs)?, config.baseline.as_deref())?;
     let mut warnings = Vec::new();
     let baseline = groups.first().filter(|group| Some(&group.recipe) == config.baseline.as_ref());
-    let mut rows = Vec::with_capacity(groups.len());
-    for group in &groups {
-        let reference = baseline.filter(|baseline| baseline.recipe != group.recipe);
-        let mut cells = group.cells();
-        if let Some(reference) = reference {
-            for cell in &mut cells {
-                cell.difference = difference(group, reference, cell, config, &mut warnings)?;
+    let mut cells: Vec<Vec<Cell>> = groups.iter().map(Group::cells).collect();
+    if let Some(baseline) = baseline {
+        for (task, domain) in places(&cells) {
+            let there = Predicted::read(baseline, &task, &domain)?;
+            for (group, cells) in groups.iter().zip(&mut cells).skip(1) {
+                let here = Predicted::read(group, &task, &domain)?;
+                let same = |cell: &&mut Cell| cell.task == task && cell.domain == domain;
+                for cell in cells.iter_mut().filter(same) {
+                    cell.difference = difference(&here, &there, cell, config, &mut warnings);
+                }
             }
         }
-        rows.push(group.row(cells));
     }
+    let rows: Vec<Row> = groups.iter().zip(cells).map(|(group, cells)| group.row(cells)).collect();
     let most = rows.iter().map(|row| row.seeds.len()).max().unwrap_or_default();
     for row in rows.iter().filter(|row| row.seeds.len() < most) {
         let n = row.seeds.len();
@@ -190,29 +195,71 @@ pub fn table(dirs: &[PathBuf], config: &TableConfig) -> Result<Table, Error> {
     Ok(Table { baseline: config.baseline.clone(), rows, warnings })
 }
 
-/// The paired difference of one number; `None` where it cannot be had, which is explained in
-/// `warnings` unless no predictions were kept at all.
+/// Every (task, domain) that some row has.
+fn places(rows: &[Vec<Cell>]) -> IndexSet<(String, String)> {
+    rows.iter().flatten().map(|cell| (cell.task.clone(), cell.domain.clone())).collect()
+}
+
+/// The predictions of a group's runs on one task and domain.
+struct Predicted<'a> {
+    runs: Vec<(&'a Run, Option<Vec<Prediction>>)>,
+}
+
+impl<'a> Predicted<'a> {
+    fn read(group: &'a Group, task: &str, domain: &str) -> Result<Self, Error> {
+        let read = |run: &'a Run| Ok((run, run.predictions(task, domain)?));
+        Ok(Self { runs: group.runs.iter().map(read).collect::<Result<_, Error>>()? })
+    }
+
+    /// The statistics of a number in the run of a seed, if its predictions give that number; if they
+    /// give another, `warnings` says so.
+    fn statistics(&self, seed: u64, cell: &Cell, warnings: &mut Vec<String>) -> Option<Statistics> {
+        let (run, predictions) = self.runs.iter().find(|(run, _)| run.seed() == seed)?;
+        let number = run.results.get(&cell.task, &cell.domain, &cell.metric)?;
+        if !number.value.is_finite() {
+            return None;
+        }
+        match Statistics::of(predictions.as_ref()?, &cell.metric, number.value) {
+            Ok(statistics) => Some(statistics),
+            Err(None) => None,
+            Err(Some(other)) => {
+                warnings.push(format!(
+                    "{}: predictions of {}.{} give {} {other:.6}, results.json says {:.6}; no \
+                     difference",
+                    run.dir.display(),
+                    cell.task,
+                    cell.domain,
+                    cell.metric,
+                    number.value
+                ));
+                None
+            }
+        }
+    }
+}
+
+/// The paired difference of one number of the answers from speech; `None` where it cannot be had.
 fn difference(
-    group: &Group,
-    baseline: &Group,
+    here: &Predicted,
+    there: &Predicted,
     cell: &Cell,
     config: &TableConfig,
     warnings: &mut Vec<String>,
-) -> Result<Option<Difference>, Error> {
+) -> Option<Difference> {
+    if [TEXT, CASCADE, RECOVERED].iter().any(|suffix| cell.metric.ends_with(suffix)) {
+        return None;
+    }
     let mut pairs: Vec<(Statistics, Statistics)> = Vec::new();
-    for run in &group.runs {
-        let Some(other) = baseline.runs.iter().find(|other| other.seed() == run.seed()) else {
-            continue;
-        };
-        let Some(mine) = checked(run, cell, warnings)? else { continue };
-        let Some(theirs) = checked(other, cell, warnings)? else { continue };
+    for (run, _) in &here.runs {
+        let Some(mine) = here.statistics(run.seed(), cell, warnings) else { continue };
+        let Some(theirs) = there.statistics(run.seed(), cell, warnings) else { continue };
+        let n_mine = mine.len();
         let (mine, theirs) = mine.paired_with(theirs);
-        let n_lost = run.n_of(cell).saturating_sub(mine.len());
-        if n_lost > 0 {
+        if mine.len() < n_mine {
             warnings.push(format!(
-                "{} seed {}: {n_lost} utterances of {}.{} are not in the baseline's predictions",
-                group.recipe,
-                run.seed(),
+                "{}: {} utterances of {}.{} are not among the baseline's predictions",
+                run.dir.display(),
+                n_mine - mine.len(),
                 cell.task,
                 cell.domain
             ));
@@ -221,41 +268,14 @@ fn difference(
             pairs.push((mine, theirs));
         }
     }
-    let n_seeds = pairs.len();
-    let interval: Option<Interval> = Statistics::difference(&pairs, &config.bootstrap);
-    Ok(interval.map(|i| Difference {
-        value: i.value,
-        lo: i.lo,
-        hi: i.hi,
-        n_seeds,
-        n_utterances: i.n,
-    }))
-}
-
-/// The statistics of a run's number, if its predictions have them and they reproduce the number.
-fn checked(
-    run: &Run,
-    cell: &Cell,
-    warnings: &mut Vec<String>,
-) -> Result<Option<Statistics>, Error> {
-    let Some(number) = run.results.get(&cell.task, &cell.domain, &cell.metric) else {
-        return Ok(None);
-    };
-    let Some(predictions) = run.predictions(&cell.task, &cell.domain)? else { return Ok(None) };
-    let Some(statistics) = Statistics::of(&predictions, &cell.metric) else { return Ok(None) };
-    let again = statistics.score();
-    if (again - number.value).abs() <= 1e-6 * number.value.abs().max(1.0) {
-        return Ok(Some(statistics));
-    }
-    warnings.push(format!(
-        "{}: predictions of {}.{} give {} {again:.6}, results.json says {:.6}; no difference",
-        run.dir.display(),
-        cell.task,
-        cell.domain,
-        cell.metric,
-        number.value
-    ));
-    Ok(None)
+    let interval = Statistics::difference(&pairs, &config.bootstrap)?;
+    Some(Difference {
+        value: interval.value,
+        lo: interval.lo,
+        hi: interval.hi,
+        n_seeds: pairs.len(),
+        n_utterances: interval.n,
+    })
 }
 
 #[cfg(test)]

@@ -55,11 +55,6 @@ impl Run {
         self.results.meta.seed
     }
 
-    /// How many utterances the number is over.
-    pub(super) fn n_of(&self, cell: &Cell) -> usize {
-        self.results.get(&cell.task, &cell.domain, &cell.metric).map_or(0, |number| number.n)
-    }
-
     /// The predictions of a task and domain; `None` when none were kept.
     pub(super) fn predictions(
         &self,

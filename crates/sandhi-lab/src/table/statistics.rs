@@ -4,9 +4,9 @@
 //! |---|---|---|
 //! | any, with two numbers in `counts` | numerator, denominator | ratio of the sums |
 //! | `perplexity`, likewise | negative log-likelihood (nats), words | exponential of the ratio |
-//! | `wer` | `edits`, `cascade_edits` | errors over reference words |
-//! | `exact`, `accuracy` | `correct`, `text_correct`, `cascade_correct` | share |
-//! | `wer`, `cer`, `bleu`, `chrf` without any of these | the texts, by the default scorers | |
+//! | `wer` | `edits` | errors over reference words |
+//! | `exact`, `accuracy` | `correct` | share |
+//! | `wer`, `cer`, `bleu`, `chrf` | the texts, as they are or normalized | the default scorer's |
 
 use std::collections::HashMap;
 
@@ -14,8 +14,9 @@ use sandhi_data::score::{
     BleuConfig, BleuCounts, Bootstrap, ChrfConfig, ChrfCounts, EditCounts, Interval, bleu, cer,
     chrf, wer,
 };
+use sandhi_data::text::normalize;
 
-use crate::results::{CASCADE, Edits, Prediction, RECOVERED, TEXT};
+use crate::results::Prediction;
 
 /// The statistics of the utterances of one run, with their names.
 #[derive(Debug, Clone)]
@@ -53,129 +54,37 @@ impl Ratio {
     }
 }
 
-/// Which of a prediction's answers a metric is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Speech,
-    Text,
-    Cascade,
-}
-
-impl Side {
-    fn hypothesis(self, prediction: &Prediction) -> Option<&str> {
-        match self {
-            Self::Speech => Some(&prediction.hypothesis),
-            Self::Text => prediction.text_hypothesis.as_deref(),
-            Self::Cascade => prediction.cascade_hypothesis.as_deref(),
-        }
-    }
-
-    fn correct(self, prediction: &Prediction) -> Option<bool> {
-        match self {
-            Self::Speech => prediction.correct,
-            Self::Text => prediction.text_correct,
-            Self::Cascade => prediction.cascade_correct,
-        }
-    }
-
-    fn edits(self, prediction: &Prediction) -> Option<Edits> {
-        match self {
-            Self::Speech => prediction.edits,
-            Self::Text => None,
-            Self::Cascade => prediction.cascade_edits,
-        }
-    }
-}
-
 impl Statistics {
-    /// The statistics of a metric (with suffix); `None` when the predictions do not have them, or
-    /// for shares recovered, which are ratios of two scores.
-    pub(super) fn of(predictions: &[Prediction], metric: &str) -> Option<Self> {
-        if predictions.is_empty() || metric.ends_with(RECOVERED) {
-            return None;
-        }
-        let (base, side) = if let Some(base) = metric.strip_suffix(TEXT) {
-            (base, Side::Text)
-        } else if let Some(base) = metric.strip_suffix(CASCADE) {
-            (base, Side::Cascade)
-        } else {
-            (metric, Side::Speech)
-        };
-        let ids = predictions.iter().map(|prediction| prediction.id.clone()).collect();
-        let counts = Self::recorded(predictions, metric, base, side)
-            .or_else(|| Self::from_texts(predictions, base, side))?;
-        Some(Self { ids, counts })
-    }
-
-    /// What the evaluation wrote down.
-    fn recorded(
+    /// The statistics of a metric of the answers from speech that give `value` as their corpus score:
+    /// what the evaluation wrote down, or else what the default scorers count in the texts as they
+    /// are or normalized.
+    ///
+    /// # Errors
+    ///
+    /// The first score that the predictions give, or `None` when they hold nothing to score.
+    pub(super) fn of(
         predictions: &[Prediction],
         metric: &str,
-        base: &str,
-        side: Side,
-    ) -> Option<Counts> {
-        let all = |ratio: &dyn Fn(&Prediction) -> Option<Ratio>| {
-            predictions.iter().map(ratio).collect::<Option<Vec<Ratio>>>()
-        };
-        let written = all(&|prediction| match prediction.counts.get(metric)?.as_slice() {
-            [over, under] => Some(Ratio { over: *over, under: *under }),
-            _ => None,
-        });
-        if let Some(ratios) = written {
-            let perplexity = base == "perplexity";
-            return Some(if perplexity {
-                Counts::Perplexity(ratios)
-            } else {
-                Counts::Ratio(ratios)
-            });
+        value: f64,
+    ) -> Result<Self, Option<f64>> {
+        let candidates = recorded(predictions, metric)
+            .into_iter()
+            .chain(from_texts(predictions, metric, str::to_owned))
+            .chain(from_texts(predictions, metric, normalize));
+        let mut first = None;
+        for counts in candidates {
+            let score = counts.score();
+            if (score - value).abs() <= 1e-6 * value.abs().max(1.0) {
+                let ids = predictions.iter().map(|prediction| prediction.id.clone()).collect();
+                return Ok(Self { ids, counts });
+            }
+            first.get_or_insert(score);
         }
-        let ratios = match base {
-            "wer" => all(&|prediction| {
-                let edits = side.edits(prediction)?;
-                let (over, under) = (edits.errors() as f64, edits.n_reference() as f64);
-                Some(Ratio { over, under })
-            }),
-            "exact" | "accuracy" => all(&|prediction| {
-                let over = f64::from(u8::from(side.correct(prediction)?));
-                Some(Ratio { over, under: 1.0 })
-            }),
-            _ => None,
-        };
-        ratios.map(Counts::Ratio)
-    }
-
-    /// What the default scorers count in the texts.
-    fn from_texts(predictions: &[Prediction], base: &str, side: Side) -> Option<Counts> {
-        let references: Vec<&str> = predictions.iter().map(|p| p.reference.as_str()).collect();
-        let hypotheses: Vec<&str> =
-            predictions.iter().map(|p| side.hypothesis(p)).collect::<Option<_>>()?;
-        let ratios = |counts: Vec<EditCounts>| {
-            let ratio =
-                |c: EditCounts| Ratio { over: c.errors() as f64, under: c.n_reference() as f64 };
-            Counts::Ratio(counts.into_iter().map(ratio).collect())
-        };
-        // Both lists have one entry a prediction, so that the scorers cannot refuse them.
-        match base {
-            "wer" => wer(&references, &hypotheses).ok().map(|s| ratios(s.per_utterance)),
-            "cer" => cer(&references, &hypotheses).ok().map(|s| ratios(s.per_utterance)),
-            "bleu" => bleu(&references, &hypotheses).ok().map(|s| Counts::Bleu(s.per_utterance)),
-            "chrf" => chrf(&references, &hypotheses).ok().map(|s| Counts::Chrf(s.per_utterance)),
-            _ => None,
-        }
+        Err(first)
     }
 
     pub(super) fn len(&self) -> usize {
         self.ids.len()
-    }
-
-    /// The corpus score, a fraction as in `results.json`.
-    pub(super) fn score(&self) -> f64 {
-        match &self.counts {
-            Counts::Ratio(all) => ratio_score(&sum(all)),
-            Counts::Perplexity(all) => perplexity_score(&sum(all)),
-            Counts::Bleu(all) => bleu_score(&sum(all)),
-            Counts::Chrf(all) => chrf_score(&sum(all)),
-        }
     }
 
     /// Both sides cut to the utterances that they share, in the order of this side.
@@ -228,6 +137,69 @@ impl Statistics {
     }
 }
 
+/// What the evaluation wrote down.
+fn recorded(predictions: &[Prediction], metric: &str) -> Option<Counts> {
+    let all = |ratio: &dyn Fn(&Prediction) -> Option<Ratio>| {
+        predictions.iter().map(ratio).collect::<Option<Vec<Ratio>>>()
+    };
+    let written = all(&|prediction| match prediction.counts.get(metric)?.as_slice() {
+        [over, under] => Some(Ratio { over: *over, under: *under }),
+        _ => None,
+    });
+    if let Some(ratios) = written {
+        let perplexity = metric == "perplexity";
+        return Some(if perplexity { Counts::Perplexity(ratios) } else { Counts::Ratio(ratios) });
+    }
+    let ratios = match metric {
+        "wer" => all(&|prediction| {
+            let edits = prediction.edits?;
+            Some(Ratio { over: edits.errors() as f64, under: edits.n_reference() as f64 })
+        }),
+        "exact" | "accuracy" => all(&|prediction| {
+            Some(Ratio { over: f64::from(u8::from(prediction.correct?)), under: 1.0 })
+        }),
+        _ => None,
+    };
+    ratios.map(Counts::Ratio)
+}
+
+/// What the default scorers count in the texts.
+fn from_texts(
+    predictions: &[Prediction],
+    metric: &str,
+    prepare: fn(&str) -> String,
+) -> Option<Counts> {
+    let texts = |of: fn(&Prediction) -> &String| {
+        predictions.iter().map(|prediction| prepare(of(prediction))).collect::<Vec<String>>()
+    };
+    let (references, hypotheses) = (texts(|p| &p.reference), texts(|p| &p.hypothesis));
+    let ratios = |counts: Vec<EditCounts>| {
+        let ratio =
+            |c: EditCounts| Ratio { over: c.errors() as f64, under: c.n_reference() as f64 };
+        Counts::Ratio(counts.into_iter().map(ratio).collect())
+    };
+    // Both lists have one entry a prediction, so that the scorers cannot refuse them.
+    match metric {
+        "wer" => wer(&references, &hypotheses).ok().map(|s| ratios(s.per_utterance)),
+        "cer" => cer(&references, &hypotheses).ok().map(|s| ratios(s.per_utterance)),
+        "bleu" => bleu(&references, &hypotheses).ok().map(|s| Counts::Bleu(s.per_utterance)),
+        "chrf" => chrf(&references, &hypotheses).ok().map(|s| Counts::Chrf(s.per_utterance)),
+        _ => None,
+    }
+}
+
+impl Counts {
+    /// The corpus score on the scale of `results.json`.
+    fn score(&self) -> f64 {
+        match self {
+            Self::Ratio(all) => ratio_score(&sum(all)),
+            Self::Perplexity(all) => perplexity_score(&sum(all)),
+            Self::Bleu(all) => bleu_score(&sum(all)),
+            Self::Chrf(all) => chrf_score(&sum(all)),
+        }
+    }
+}
+
 fn ratio_score(sum: &Ratio) -> f64 {
     sum.value()
 }
@@ -237,11 +209,11 @@ fn perplexity_score(sum: &Ratio) -> f64 {
 }
 
 fn bleu_score(sum: &BleuCounts) -> f64 {
-    BleuConfig::default().score_of(sum) / 100.0
+    BleuConfig::default().score_of(sum)
 }
 
 fn chrf_score(sum: &ChrfCounts) -> f64 {
-    ChrfConfig::default().score_of(sum) / 100.0
+    ChrfConfig::default().score_of(sum)
 }
 
 fn sum<T: Clone + Default + std::ops::AddAssign>(all: &[T]) -> T {
@@ -253,6 +225,7 @@ fn sum<T: Clone + Default + std::ops::AddAssign>(all: &[T]) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::Edits;
     use indexmap::IndexMap;
 
     fn prediction(id: &str, reference: &str, hypothesis: &str) -> Prediction {
@@ -264,52 +237,50 @@ mod tests {
         }
     }
 
-    fn score(predictions: &[Prediction], metric: &str) -> Option<f64> {
-        Statistics::of(predictions, metric).map(|statistics| statistics.score())
-    }
-
-    #[test]
-    fn what_was_recorded_goes_before_what_can_be_counted() {
-        let mut one = prediction("a", "x y", "x z");
-        assert_eq!(score(&[one.clone()], "wer"), Some(0.5));
-        one.edits = Some(Edits { sub: 0, del: 0, ins: 0, hits: 2 });
-        assert_eq!(score(&[one.clone()], "wer"), Some(0.0));
-        one.counts = IndexMap::from([("wer".to_owned(), vec![3.0, 4.0])]);
-        assert_eq!(score(&[one], "wer"), Some(0.75));
-    }
-
     #[test]
     fn every_metric_has_its_statistics() {
         let mut one = prediction("a", "the cat sat on the mat", "the cat sat on the mat");
-        assert_eq!(score(&[one.clone()], "cer"), Some(0.0));
-        assert!((score(&[one.clone()], "bleu").unwrap() - 1.0).abs() < 1e-12);
-        assert!((score(&[one.clone()], "chrf").unwrap() - 1.0).abs() < 1e-12);
-        assert_eq!(score(&[one.clone()], "bleu_text"), None);
-        assert_eq!(score(&[one.clone()], "exact"), None);
-        assert_eq!(score(&[], "wer"), None);
+        let gives = |one: &Prediction, metric: &str, value: f64| {
+            Statistics::of(std::slice::from_ref(one), metric, value).map(|all| all.len())
+        };
+        assert_eq!(gives(&one, "cer", 0.0), Ok(1));
+        assert_eq!(gives(&one, "bleu", 100.0), Ok(1));
+        assert_eq!(gives(&one, "chrf", 100.0), Ok(1));
+        assert_eq!(gives(&one, "exact", 1.0), Err(None));
         one.correct = Some(true);
-        one.cascade_correct = Some(false);
-        one.text_hypothesis = Some("the cat".to_owned());
-        one.counts = IndexMap::from([("perplexity".to_owned(), vec![2.0 * 3.0_f64.ln(), 2.0])]);
-        assert_eq!(score(&[one.clone()], "exact"), Some(1.0));
-        assert_eq!(score(&[one.clone()], "exact_cascade"), Some(0.0));
-        assert_eq!(score(&[one.clone()], "exact_recovered"), None);
-        // 4 of 6 words are missing.
-        assert_eq!(score(&[one.clone()], "wer_text"), Some(4.0 / 6.0));
+        one.counts = IndexMap::from([
+            ("perplexity".to_owned(), vec![2.0 * 3.0_f64.ln(), 2.0]),
+            ("entity_recall".to_owned(), vec![1.0, 4.0]),
+        ]);
+        assert_eq!(gives(&one, "exact", 1.0), Ok(1));
         // 2 words of 2 ln 3 nats: perplexity 3.
-        assert!((score(&[one], "perplexity").unwrap() - 3.0).abs() < 1e-12);
+        assert_eq!(gives(&one, "perplexity", 3.0), Ok(1));
+        assert_eq!(gives(&one, "entity_recall", 0.25), Ok(1));
+        assert_eq!(gives(&one, "entity_recall", 0.5), Err(Some(0.25)));
+    }
+
+    #[test]
+    fn the_statistics_that_give_the_number_are_taken() {
+        let of = |one: &Prediction, value| Statistics::of(std::slice::from_ref(one), "wer", value);
+        let mut one = prediction("a", "One, two", "one three");
+        // As they are both words differ; normalized, one of two does.
+        assert!(of(&one, 1.0).is_ok() && of(&one, 0.5).is_ok());
+        assert_eq!(of(&one, 0.6).err(), Some(Some(1.0)));
+        one.edits = Some(Edits { sub: 0, del: 0, ins: 0, hits: 2 });
+        assert!(of(&one, 0.0).is_ok());
     }
 
     #[test]
     fn sides_are_paired_by_utterance() {
-        let make = |ids: &[&str]| {
+        let make = |ids: &[&str], value| {
             let all: Vec<_> = ids.iter().map(|id| prediction(id, "a", id)).collect();
-            Statistics::of(&all, "wer").unwrap()
+            Statistics::of(&all, "wer", value).unwrap()
         };
         // "a" is right, everything else is wrong.
-        let (mine, theirs) = make(&["c", "a", "b"]).paired_with(make(&["a", "d", "c"]));
+        let (mine, theirs) =
+            make(&["c", "a", "b"], 2.0 / 3.0).paired_with(make(&["a", "d", "c"], 2.0 / 3.0));
         assert_eq!(mine.ids, ["c", "a"]);
         assert_eq!(theirs.ids, ["c", "a"]);
-        assert_eq!((mine.score(), theirs.score()), (0.5, 0.5));
+        assert_eq!((mine.counts.score(), theirs.counts.score()), (0.5, 0.5));
     }
 }

@@ -86,7 +86,7 @@ fn markdown_reads_as_a_table() {
     | base (baseline) | 2 | 46.9 ± 4.4 |
     | exact (oracle) | 1 | 18.8, **Δ −25.0** [−25.0, −25.0] over 1 of 2 seeds |
 
-    Mean ± standard deviation over seeds; rates, shares, BLEU and chrF times 100. ° marks rows that never trained the task on speech. Δ is the difference to base with its 95 % interval: same seed and utterances, utterances bootstrapped within seeds, averaged over seeds; bold where the interval excludes 0. Oracle rows know what a real system would not.
+    Mean ± standard deviation over seeds; rates and shares times 100. ° marks rows that never trained the task on speech. Δ is the difference to base with its 95 % interval: same seed and utterances, utterances bootstrapped within seeds, averaged over seeds; bold where the interval excludes 0. Oracle rows know what a real system would not.
 
     * exact has 1 of the 2 seeds that other rows have
     ");
@@ -137,7 +137,7 @@ fn what_cannot_be_compared_is_named() {
     assert!(matches!(find_runs(root.path()), Err(Error::NoRuns { .. })));
     assert!(matches!(find_runs(&root.path().join("none")), Err(Error::List { .. })));
     let first = run(root.path(), "base", 1, &[1, 1]);
-    let error = table(&[first.clone()], &against("bass")).unwrap_err().to_string();
+    let error = table(std::slice::from_ref(&first), &against("bass")).unwrap_err().to_string();
     assert_eq!(error, "no row is called \"bass\" (there are base)");
     let error = table(&[first.clone(), first], &TableConfig::default()).unwrap_err();
     assert!(matches!(error, Error::Duplicate { seed: 1, .. }), "{error}");
