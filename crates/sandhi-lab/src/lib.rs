@@ -8,6 +8,7 @@ pub mod generate;
 pub mod log;
 pub mod model;
 pub mod pipeline;
+pub mod plan;
 pub mod quickstart;
 pub mod recipe;
 pub mod report;

@@ -146,7 +146,8 @@ mod tests {
         for text in ["cpu", "wgpu", "wgpu:1", "vulkan:0", "cuda:3", "metal"] {
             assert_eq!(text.parse::<DeviceArg>().unwrap().to_string(), text);
         }
-        for (text, why) in [("gpu", "unknown device"), ("cuda:x", "index"), ("cpu:0", "one device")] {
+        for (text, why) in [("gpu", "unknown device"), ("cuda:x", "index"), ("cpu:0", "one device")]
+        {
             assert!(text.parse::<DeviceArg>().unwrap_err().contains(why), "{text}");
         }
     }

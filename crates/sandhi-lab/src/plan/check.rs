@@ -430,11 +430,7 @@ impl Checker<'_> {
             place,
             format_args!("warmup {} is longer than the stage's {steps} steps", o.warmup),
         );
-        self.need(
-            o.nonfinite_patience > 0,
-            place,
-            "nonfinite_patience is 0, expected at least 1",
-        );
+        self.need(o.nonfinite_patience > 0, place, "nonfinite_patience is 0, expected at least 1");
         let share = match o.schedule {
             Schedule::Cosine { floor } | Schedule::Linear { floor } => Some(("floor", floor, true)),
             Schedule::Wsd { decay } => Some(("decay", decay, false)),
@@ -499,9 +495,7 @@ impl Checker<'_> {
                     for language in spoken {
                         n_items += source.n;
                         let n = source.n.min(LOOKED_AT);
-                        for item in
-                            self.world.items(task, language, Split::Train, Style::Seen, n)
-                        {
+                        for item in self.world.items(task, language, Split::Train, Style::Seen, n) {
                             longest = longest.max(n_words(&item.spoken));
                         }
                     }
@@ -515,7 +509,8 @@ impl Checker<'_> {
                 let mut longest = 0;
                 for (&language, &n) in &source.n {
                     let texts = self.world.wild_sentences(language, n.min(LOOKED_AT));
-                    longest = texts.iter().map(|text| n_words(text)).max().unwrap_or(0).max(longest);
+                    longest =
+                        texts.iter().map(|text| n_words(text)).max().unwrap_or(0).max(longest);
                 }
                 self.audio_fits(place, longest, max_length);
                 Some(n)
@@ -529,12 +524,10 @@ impl Checker<'_> {
                     .take(source.n.min(LOOKED_AT))
                     .map(|document| match document {
                         Document::Plain(text) => n_words(&text),
-                        Document::Chat(item) => {
-                            [&item.instruction, &item.spoken, &item.answer]
-                                .into_iter()
-                                .map(|text| n_words(text))
-                                .sum()
-                        }
+                        Document::Chat(item) => [&item.instruction, &item.spoken, &item.answer]
+                            .into_iter()
+                            .map(|text| n_words(text))
+                            .sum(),
                     })
                     .max()
                     .unwrap_or(0);
@@ -571,12 +564,7 @@ impl Checker<'_> {
         );
     }
 
-    fn manifest(
-        &mut self,
-        place: &str,
-        source: &ManifestSource,
-        max_length: f64,
-    ) -> Option<usize> {
+    fn manifest(&mut self, place: &str, source: &ManifestSource, max_length: f64) -> Option<usize> {
         for &speed in &source.speeds {
             self.need(
                 (0.5..=2.0).contains(&speed),
@@ -616,7 +604,9 @@ impl Checker<'_> {
             self.need(
                 max_length >= longest_s,
                 place,
-                format_args!("batch.max_length is {max_length} s, utterance {id} lasts {longest_s:.2} s"),
+                format_args!(
+                    "batch.max_length is {max_length} s, utterance {id} lasts {longest_s:.2} s"
+                ),
             );
         }
         Some(n * (1 + source.speeds.len()))

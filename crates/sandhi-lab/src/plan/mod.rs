@@ -352,7 +352,9 @@ impl Shape {
                 let d = config.encoder.d_encoder() as u64;
                 let outputs = parts.get(1).map_or(0, Counted::n_parameters) / (d + 1);
                 Self {
-                    kept_per_unit: Some(rate * (encoder_row(&config.encoder) + 2.0 * outputs as f64)),
+                    kept_per_unit: Some(
+                        rate * (encoder_row(&config.encoder) + 2.0 * outputs as f64),
+                    ),
                     kept_per_item: 0.0,
                     tokens_per_unit: Some(rate),
                     tokens_per_item: 0.0,
@@ -382,9 +384,8 @@ impl Shape {
                 };
                 let kept = (|| Some(heard? + vectors? * (per_vector + lm?.0)))();
                 // A third of an item's text is its answer, whose rows are scored.
-                let item = lm.map_or(0.0, |(row, scored)| {
-                    TEXT_TOKENS_AN_ITEM * (row + scored / 3.0)
-                });
+                let item =
+                    lm.map_or(0.0, |(row, scored)| TEXT_TOKENS_AN_ITEM * (row + scored / 3.0));
                 Self {
                     kept_per_unit: kept,
                     kept_per_item: item,
@@ -414,8 +415,7 @@ fn assemble(
     counted: &[Counted],
     shape: &Shape,
 ) -> Plan {
-    let n_parameters: u64 =
-        counted.iter().map(Counted::n_parameters).fold(0, u64::saturating_add);
+    let n_parameters: u64 = counted.iter().map(Counted::n_parameters).fold(0, u64::saturating_add);
     let all: Vec<String> = recipe.stages.iter().flat_map(|s| s.trainable.clone()).collect();
     // The stage that needs most for gradients and moments.
     let heaviest = recipe.stages.iter().max_by_key(|stage| {
@@ -450,7 +450,8 @@ fn assemble(
             batch.max_length * shape.kept_per_unit? + batch.max_items as f64 * shape.kept_per_item;
         Some((per_batch * batch.replicas.min(batch.accumulate).max(1) as f64) as u64 * F32)
     });
-    let activation_bytes = activations.collect::<Option<Vec<u64>>>().and_then(|v| v.into_iter().max());
+    let activation_bytes =
+        activations.collect::<Option<Vec<u64>>>().and_then(|v| v.into_iter().max());
     let sum = |of: fn(&Part) -> u64| parts.iter().map(of).fold(0, u64::saturating_add);
     let (weight_bytes, gradient_bytes, moment_bytes) =
         (sum(|p| p.weight_bytes), sum(|p| p.gradient_bytes), sum(|p| p.moment_bytes));

@@ -125,22 +125,32 @@ fn every_mistake_is_told() {
     check_one(TEXT, "steps = 3", "steps = 0", &["stage[0]", "steps is 0"]);
     check_one(TEXT, "1e-3", "-1.0", &["stage[0].optimizer", "lr is -1"]);
     check_one(TEXT, "1e-3", "1e-3, warmup = 9", &["warmup 9", "3 steps"]);
-    check_one(TEXT, "accumulate = 2", "accumulate = 3, replicas = 2", &["accumulate 3", "replicas 2"]);
+    check_one(
+        TEXT,
+        "accumulate = 2",
+        "accumulate = 3, replicas = 2",
+        &["accumulate 3", "replicas 2"],
+    );
     check_one(TEXT, "max_length = 400", "max_length = 4", &["data[0]", "max_length is 4", "words"]);
     check_one(TEXT, "[\"*\"]", "[\"conector\"]", &["stage[0].trainable", "conector", "model"]);
-    check_one(TEXT, "\"documents\"", "\"wild\", n = { en = 3 } }, { source = \"documents\"", &[
-        "stage[0].data[0]",
-        "wild",
-        "text model",
-    ]);
-    check_one(TEXT, "source = \"documents\", n = 20", "source = \"text\", path = \"nowhere.txt\"", &[
-        "data[0].path",
-        "nowhere.txt does not exist",
-    ]);
-    check_one(TEXT, "source = \"documents\", n = 20", "source = \"text\", path = \"$books/a.txt\"", &[
-        "$books",
-        "--path books=DIR",
-    ]);
+    check_one(
+        TEXT,
+        "\"documents\"",
+        "\"wild\", n = { en = 3 } }, { source = \"documents\"",
+        &["stage[0].data[0]", "wild", "text model"],
+    );
+    check_one(
+        TEXT,
+        "source = \"documents\", n = 20",
+        "source = \"text\", path = \"nowhere.txt\"",
+        &["data[0].path", "nowhere.txt does not exist"],
+    );
+    check_one(
+        TEXT,
+        "source = \"documents\", n = 20",
+        "source = \"text\", path = \"$books/a.txt\"",
+        &["$books", "--path books=DIR"],
+    );
     check_one(CTC, "\"transcribe\"", "\"transcribe\", \"sing\"", &["stage[1].data[0]", "sing"]);
     check_one(CTC, "kernel = 3", "kernel = 4", &["model.encoder", "kernel 4"]);
     check_one(CTC, "\"whisper\" }", "\"whisper\", n_mels = 0 }", &["model.features", "n_mels"]);
@@ -167,10 +177,12 @@ fn mistakes_come_together() {
 fn bases_must_be_there() {
     let paper = include_str!("../../../../recipes/paper/slm.toml");
     let declared = r#"encoder = { from = "declared", name = "USM, a Conformer", n_parameters = 2_000_000_000, width = 1536, rate_hz = 25.0 }"#;
-    check_one(paper, declared, "encoder = { from = \"directory\", path = \"no/such\" }", &[
-        "model.encoder.path",
-        "no/such does not exist",
-    ]);
+    check_one(
+        paper,
+        declared,
+        "encoder = { from = \"directory\", path = \"no/such\" }",
+        &["model.encoder.path", "no/such does not exist"],
+    );
     let path = "encoder = { from = \"directory\", path = \"src\" }";
     check_one(paper, declared, path, &["model.encoder", "not a checkpoint"]);
     check_one(paper, "n_heads = 19", "n_heads = 18", &["model.connector", "2432"]);

@@ -13,7 +13,13 @@ fn count(n: u64) -> String {
         n if n >= 1e4 => (n / 1e3, " k"),
         n => return format!("{n}"),
     };
-    let digits = if scaled >= 1000.0 { 0 } else if scaled >= 10.0 { 1 } else { 2 };
+    let digits = if scaled >= 1000.0 {
+        0
+    } else if scaled >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{scaled:.digits$}{unit}")
 }
 
@@ -88,7 +94,12 @@ impl Display for Plan {
         }
         writeln!(f, "\n")?;
         let mut rows = vec![cells([
-            "parameters", "all", "linear layers", "norms, biases", "trained", "share of all",
+            "parameters",
+            "all",
+            "linear layers",
+            "norms, biases",
+            "trained",
+            "share of all",
         ])];
         rows.extend(self.parts.iter().map(Self::part_row));
         rows.push(vec![
@@ -105,7 +116,8 @@ impl Display for Plan {
             "  linear layers: tables and kernels too. The last share is that of what is trained.\n"
         )?;
 
-        let Memory { weight_bytes, gradient_bytes, moment_bytes, activation_bytes, .. } = self.memory;
+        let Memory { weight_bytes, gradient_bytes, moment_bytes, activation_bytes, .. } =
+            self.memory;
         let mut rows = vec![cells(["memory", "weights", "gradients", "moments"])];
         for part in &self.parts {
             rows.push(vec![
@@ -115,10 +127,17 @@ impl Display for Plan {
                 bytes(part.moment_bytes),
             ]);
         }
-        rows.push(vec!["all".into(), bytes(weight_bytes), bytes(gradient_bytes), bytes(moment_bytes)]);
+        rows.push(vec![
+            "all".into(),
+            bytes(weight_bytes),
+            bytes(gradient_bytes),
+            bytes(moment_bytes),
+        ]);
         table(f, &rows)?;
         let activations = activation_bytes
-            .map_or("unknown, a part is only declared".to_owned(), |n| format!("about {}", bytes(n)));
+            .map_or("unknown, a part is only declared".to_owned(), |n| {
+                format!("about {}", bytes(n))
+            });
         writeln!(f, "  activations    {activations}")?;
         writeln!(f, "  in all         {} without data", bytes(self.memory.total_bytes))?;
         if activation_bytes.is_some() {
@@ -127,7 +146,14 @@ impl Display for Plan {
         writeln!(f)?;
 
         let mut rows = vec![cells([
-            "stage", "steps", "trained", "items", "audio a step", "audio", "tokens a step", "tokens",
+            "stage",
+            "steps",
+            "trained",
+            "items",
+            "audio a step",
+            "audio",
+            "tokens a step",
+            "tokens",
         ])];
         rows.extend(self.stages.iter().map(Self::stage_row));
         table(f, &rows)?;

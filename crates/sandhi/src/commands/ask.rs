@@ -43,7 +43,10 @@ const MAX_S: f64 = 60.0;
 /// Answers the instruction.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let AnyModel::Connector(model) = AnyModel::load(&args.model, &args.device.open()?)? else {
-        anyhow::bail!("{} is no connector model; only those follow instructions", args.model.display());
+        anyhow::bail!(
+            "{} is no connector model; only those follow instructions",
+            args.model.display()
+        );
     };
     let wave = Waveform::read(&args.file)?.resampled(16_000)?;
     anyhow::ensure!(

@@ -72,9 +72,14 @@ fn cpu() -> String {
     .collect();
     #[cfg(not(target_arch = "x86_64"))]
     let features: Vec<&str> = Vec::new();
-    format!("{} threads, {} {}", rayon::current_num_threads(), std::env::consts::ARCH, features.join(" "))
-        .trim_end()
-        .to_owned()
+    format!(
+        "{} threads, {} {}",
+        rayon::current_num_threads(),
+        std::env::consts::ARCH,
+        features.join(" ")
+    )
+    .trim_end()
+    .to_owned()
 }
 
 const GIB: f64 = (1u64 << 30) as f64;
@@ -135,6 +140,8 @@ fn cache(dir: &Path) -> Finding {
             let free = disk.f_bavail as f64 * disk.f_frsize as f64 / GIB;
             Finding::new("cache", free >= 2.0, format!("{shown}: writable, {free:.1} GiB free"))
         }
-        Err(error) => Finding::new("cache", true, format!("{shown}: writable, size unknown: {error}")),
+        Err(error) => {
+            Finding::new("cache", true, format!("{shown}: writable, size unknown: {error}"))
+        }
     }
 }

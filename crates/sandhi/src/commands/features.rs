@@ -6,7 +6,9 @@ use anyhow::Context;
 use clap::ValueEnum;
 use sandhi_data::{
     audio::Waveform,
-    features::{FEATURE_SAMPLE_RATE_HZ, FbankConfig, FeatureConfig, FeatureExtractor, WhisperConfig},
+    features::{
+        FEATURE_SAMPLE_RATE_HZ, FbankConfig, FeatureConfig, FeatureExtractor, WhisperConfig,
+    },
 };
 use sandhi_lab::checkpoint::write_atomically;
 

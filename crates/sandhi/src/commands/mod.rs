@@ -1,10 +1,15 @@
 //! One file a subcommand, each with `Args` and `run`.
 
+pub mod ask;
 pub mod completions;
 pub mod data;
 pub mod doctor;
+pub mod eval;
 pub mod features;
+pub mod pack;
 pub mod plan;
 pub mod score;
+pub mod sweep;
 pub mod table;
 pub mod train;
+pub mod transcribe;

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use sandhi_lab::pipeline::{self, End, Place};
+use sandhi_lab::{experiment, pipeline::Place};
 
 use super::plan::checked;
 use crate::{
     console::Console,
     device::DeviceArg,
     output::Interrupted,
+    provenance::provenance,
     recipe_args::{RecipeArgs, command_line},
 };
 
@@ -49,12 +50,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         device: args.device.open()?,
     };
     let mut console = Console::new(args.quiet)?;
-    match pipeline::run(&recipe, &place, &mut console)? {
-        End::Done(_) => {
+    match experiment::run(&recipe, &place, &provenance(), &mut console)? {
+        Some((_, results)) => {
             eprintln!("the model is in {}", args.out.join("model").display());
+            if results.is_some() {
+                eprintln!("the numbers are in {}", args.out.join("results.json").display());
+            }
             Ok(())
         }
-        End::Interrupted => {
+        None => {
             eprintln!("saved; continue with\n  {}", command_line(&args.resuming()));
             Err(Interrupted.into())
         }

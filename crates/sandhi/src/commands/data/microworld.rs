@@ -125,7 +125,11 @@ struct Made {
 }
 
 impl Made {
-    fn add<T: Serialize>(&mut self, records: &[T], line: impl Fn(&T) -> Line) -> anyhow::Result<()> {
+    fn add<T: Serialize>(
+        &mut self,
+        records: &[T],
+        line: impl Fn(&T) -> Line,
+    ) -> anyhow::Result<()> {
         write_jsonl(&mut self.jsonl, records)?;
         self.lines.extend(records.iter().map(line));
         Ok(())
@@ -146,7 +150,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     output::write(args.out.as_deref(), &String::from_utf8_lossy(&made.jsonl))?;
     if let (Some(domain), Some(dir)) = (args.speak, &args.audio_dir) {
         if made.lines.is_empty() {
-            bail!("{:?} cannot be spoken; items, sentences, wild, stories and names can", args.what);
+            bail!(
+                "{:?} cannot be spoken; items, sentences, wild, stories and names can",
+                args.what
+            );
         }
         speak(&made.lines, domain, dir)?;
     }
@@ -182,10 +189,12 @@ fn make(args: &Args) -> anyhow::Result<Made> {
                 })?;
             }
         }
-        What::Sentences => made.add(&world.sentences(language, split, style, n), |sentence| Line {
-            split: Some(split.name()),
-            ..plain(format!("{}-{language}", sentence.id), sentence.text.clone(), language)
-        })?,
+        What::Sentences => {
+            made.add(&world.sentences(language, split, style, n), |sentence| Line {
+                split: Some(split.name()),
+                ..plain(format!("{}-{language}", sentence.id), sentence.text.clone(), language)
+            })?
+        }
         What::Wild => {
             let records: Vec<_> = world
                 .wild_sentences(language, n)

@@ -117,7 +117,8 @@ fn text(v: &Validation, rejected: &[Rejected], format: Format) -> String {
     }
     for (mark, list) in [("bad", &v.bad), ("suspicious", &v.suspicious)] {
         for entry in list {
-            let _ = writeln!(out, "{mark:<12} {} ({}): {}", entry.id, entry.path.display(), entry.why);
+            let _ =
+                writeln!(out, "{mark:<12} {} ({}): {}", entry.id, entry.path.display(), entry.why);
         }
     }
     out
