@@ -107,7 +107,10 @@ pub fn evaluate(
         ..ResultsMeta::default()
     });
     let predictions = match (&config.manifest, model) {
-        (Some(path), model) => vec![manifest(model, &workshop.resolve(path), &mut results)?],
+        (Some(path), model) => {
+            let split = config.manifest_split.as_deref();
+            vec![manifest(model, &workshop.resolve(path), split, &mut results)?]
+        }
         (None, AnyModel::Connector(model)) => {
             let cache = tasks::frame_cache(model, &place.cache);
             let progress = |what: &str, done, total| monitor.preparing(what, done, total);
@@ -137,9 +140,13 @@ pub fn evaluate(
 fn manifest(
     model: &AnyModel,
     path: &Path,
+    split: Option<&str>,
     results: &mut Results,
 ) -> Result<Vec<Prediction>, Error> {
-    let utterances = manifest::import(path, None).map_err(sources::Error::from)?.utterances;
+    let mut utterances = manifest::import(path, None).map_err(sources::Error::from)?.utterances;
+    if let Some(split) = split {
+        utterances.retain(|u| u.split.as_deref() == Some(split));
+    }
     let domain = path.file_stem().map_or("manifest".into(), |s| s.to_string_lossy().into_owned());
     let mut predictions = Vec::with_capacity(utterances.len());
     let instruction = sandhi_data::microworld::Task::Transcribe.wordings()[0];

@@ -307,6 +307,7 @@ pub fn run(
         half: Half::Test,
         max_tokens: 64,
         manifest: None,
+        manifest_split: None,
     });
     let results = experiment::evaluate(recipe, &config, &model, place, provenance, monitor)?;
     results.write(&dir.join("results.json"))?;

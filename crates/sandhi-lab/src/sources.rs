@@ -350,7 +350,8 @@ pub fn resolve(path: &str, base: &Path, paths: &BTreeMap<String, String>) -> Pat
     if let Some(rest) = path.strip_prefix('$') {
         let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
         if let Some(folder) = paths.get(name) {
-            return base.join(folder).join(rest);
+            let folder = base.join(folder);
+            return if rest.is_empty() { folder } else { folder.join(rest) };
         }
     }
     base.join(path)
@@ -449,8 +450,11 @@ impl Workshop {
     }
 
     fn recorded(&self, source: &ManifestSource) -> Result<Vec<manifest::Utterance>, Error> {
-        let path = self.resolve(&source.path);
-        Ok(manifest::import(&path, None)?.utterances)
+        let mut utterances = manifest::import(&self.resolve(&source.path), None)?.utterances;
+        if let Some(split) = &source.split {
+            utterances.retain(|u| u.split.as_ref() == Some(split));
+        }
+        Ok(utterances)
     }
 
     /// Utterances with transcripts, for a speech foundation model; the second list is held out.

@@ -271,8 +271,12 @@ pub struct ManifestSource {
     /// Share of the batches; by the number of items when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-    /// A manifest of ours; `$name` stands for a folder of `--path`.
+    /// A manifest or corpus folder that `sandhi data import` reads; `$name` stands for a folder or file
+    /// of `--path`.
     pub path: String,
+    /// Only utterances of this split, e.g. `train`; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
     /// Speeds at which every utterance is heard besides its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub speeds: Vec<f64>,
@@ -454,9 +458,12 @@ pub struct EvalConfig {
     /// Longest answer, in tokens.
     #[serde(default = "default_max_tokens")]
     pub max_tokens: usize,
-    /// A manifest to transcribe instead of Microworld.
+    /// A manifest or corpus folder to transcribe instead of Microworld.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
+    /// Only utterances of this split of the manifest; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_split: Option<String>,
 }
 
 fn default_max_tokens() -> usize {

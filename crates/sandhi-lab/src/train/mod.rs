@@ -22,7 +22,6 @@ use std::{
     sync::Arc,
 };
 
-use burn::prelude::*;
 use sandhi_data::{
     batch::{self, BucketConfig, BucketPlan, Mixture, MixtureState, Prefetch, Sampler},
     rng::stream,

@@ -34,6 +34,9 @@ pub struct Args {
     /// Transcribe a manifest instead of Microworld.
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+    /// Only utterances of this split of the manifest.
+    #[arg(long, requires = "manifest")]
+    split: Option<String>,
     /// Name of the row.
     #[arg(long, default_value = "model")]
     name: String,
@@ -77,6 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         half: if args.dev { Half::Dev } else { Half::Test },
         max_tokens: 64,
         manifest: manifest.map(|path| path.display().to_string()),
+        manifest_split: args.split,
     };
     let recipe = nameless(&args.name);
     let place = Place {
