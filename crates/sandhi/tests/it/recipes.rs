@@ -1,0 +1,92 @@
+use std::{fs, path::Path};
+
+use super::sandhi;
+
+const TINY: &str = r#"
+name = "tiny"
+seed = 1
+[model]
+kind = "text"
+tokenizer = { vocab_size = 300 }
+language_model = { d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32 }
+[[stage]]
+name = "pretrain"
+steps = 3
+trainable = ["*"]
+data = [{ source = "text", path = "$books/a.txt" }]
+batch = { max_items = 4, max_length = 400 }
+optimizer = { lr = 1e-3 }
+"#;
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+#[test]
+fn the_paper_s_adapter_is_planned() {
+    let recipe = "recipes/paper/slm.toml";
+    let text = sandhi(root(), &["plan", recipe]).works();
+    assert!(text.contains("155.6 M") && text.contains("1.03 %"), "{text}");
+    let plan = sandhi(root(), &["plan", recipe, "--json"]).json();
+    assert_eq!(plan["parts"][1]["n_in_matrices"], 155_648_000);
+    assert_eq!(plan["trainable"], false);
+}
+
+#[test]
+fn what_is_declared_is_not_trained() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let recipe = root().join("recipes/paper/slm.toml");
+    let args = ["train", recipe.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    sandhi(dir.path(), &args).fails_with(&["only declared", "planned, not trained"]);
+}
+
+#[test]
+fn all_mistakes_of_a_recipe_are_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("r.toml");
+    let run = |text: &str, args: &[&str]| {
+        fs::write(&path, text).unwrap();
+        sandhi(dir.path(), &[&["plan", "r.toml"], args].concat())
+    };
+    // Of form: told while reading.
+    let text = TINY.replace("seed = 1", "seed = 1\nsed = 2").replace("steps = 3", "steps = \"x\"");
+    run(&text, &[]).fails_with(&["r.toml", "sed", "stage[0].steps"]);
+    // Of meaning: told by the plan.
+    let text = TINY.replace("steps = 3", "steps = 0").replace("= 300", "= 30");
+    run(&text, &["--set", "stage.0.optimizer.lr=0"]).fails_with(&[
+        "r.toml",
+        "stage[0]: steps is 0",
+        "lr is 0",
+        "vocab_size",
+        "--path books=DIR",
+    ]);
+    fs::write(dir.path().join("a.txt"), "Some words to learn from.").unwrap();
+    let plan = run(TINY, &["--path", "books=.", "--json"]).json();
+    // Two tables of 300·16, a block 4·16² + 3·16·32 + 2·16, the last norm 16.
+    assert_eq!(plan["n_parameters"], 2 * 4800 + 1024 + 1536 + 32 + 16);
+    assert_eq!(plan["stages"][0]["tokens"], 1200);
+}
+
+#[test]
+fn files_that_are_no_recipes_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    sandhi(dir.path(), &["plan", "none.toml"]).fails_with(&["none.toml", "No such file"]);
+    fs::write(dir.path().join("r.toml"), "name = \"a\"\nseed = \n").unwrap();
+    sandhi(dir.path(), &["plan", "r.toml"]).fails_with(&["r.toml", "line 2"]);
+    fs::write(dir.path().join("r.toml"), [0xff, 0xfe]).unwrap();
+    sandhi(dir.path(), &["plan", "r.toml"]).fails_with(&["r.toml", "not UTF-8"]);
+}
+
+#[test]
+fn output_folders_are_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("r.toml"), TINY).unwrap();
+    fs::write(dir.path().join("a.txt"), "Some words to learn from.").unwrap();
+    fs::create_dir(dir.path().join("run")).unwrap();
+    fs::write(dir.path().join("run/mine"), "x").unwrap();
+    let args = ["train", "r.toml", "--path", "books=.", "--out", "run"];
+    sandhi(dir.path(), &args).fails_with(&["run exists and is not empty", "--resume"]);
+    let args = ["train", "r.toml", "--path", "books=.", "--out", "run", "--resume"];
+    sandhi(dir.path(), &args).fails_with(&["no run to resume", "recipe.json"]);
+}
