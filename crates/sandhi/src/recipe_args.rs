@@ -32,7 +32,13 @@ impl RecipeArgs {
     ///
     /// All that is wrong with it.
     pub fn read(&self) -> Result<Recipe, recipe::Error> {
-        let overrides = Overrides { set: self.set.clone(), paths: self.path.clone() };
+        // Folders of the command line start here, those in the recipe at the recipe.
+        let here = |(name, folder): &(String, String)| {
+            let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.into());
+            (name.clone(), whole.display().to_string())
+        };
+        let paths = self.path.iter().map(here).collect();
+        let overrides = Overrides { set: self.set.clone(), paths };
         recipe::read(&self.recipe, &overrides)
     }
 

@@ -183,7 +183,8 @@ impl Checker<'_> {
     }
 
     fn model(&mut self) -> (Option<Base<SpeechBase>>, Option<Base<TextBase>>) {
-        match &self.recipe.model {
+        let recipe = self.recipe;
+        match &recipe.model {
             ModelConfig::Text(config) => {
                 let lm = &config.language_model;
                 self.transformer("model.language_model", lm);
