@@ -174,9 +174,12 @@ impl Checker<'_> {
                 return None;
             }
         }
+        let folder = path.strip_prefix('$').and_then(|rest| rest.split('/').next());
+        let hint =
+            folder.map_or(String::new(), |name| format!("; --path {name}=DIR says where it is"));
         let path = resolve(path, self.base, &self.recipe.paths);
         if !path.exists() {
-            self.problem(place, format_args!("{} does not exist", path.display()));
+            self.problem(place, format_args!("{} does not exist{hint}", path.display()));
             return None;
         }
         Some(path)
@@ -335,8 +338,12 @@ impl Checker<'_> {
             format_args!("dropout is {}, expected 0 to below 1", stage.dropout),
         );
         let loss = &stage.loss;
-        let weights =
-            [("cross_entropy", loss.cross_entropy), ("prompt", loss.prompt), ("ctc", loss.ctc)];
+        let weights = [
+            ("cross_entropy", loss.cross_entropy),
+            ("prompt", loss.prompt),
+            ("ctc", loss.ctc),
+            ("alignment", loss.alignment),
+        ];
         for (name, weight) in weights {
             self.need(
                 weight.is_finite() && weight >= 0.0,
@@ -344,14 +351,14 @@ impl Checker<'_> {
                 format_args!("{name} is {weight}, expected a number of at least 0"),
             );
         }
-        let main = match &self.recipe.model {
-            ModelConfig::Ctc(_) => ("ctc", loss.ctc),
-            _ => ("cross_entropy", loss.cross_entropy),
+        let (names, learned) = match &self.recipe.model {
+            ModelConfig::Ctc(_) => ("ctc and alignment are", loss.ctc + loss.alignment),
+            _ => ("cross_entropy is", loss.cross_entropy),
         };
         self.need(
-            main.1 != 0.0,
+            learned != 0.0,
             &format!("{place}.loss"),
-            format_args!("{} is 0, so nothing would be learned", main.0),
+            format_args!("{names} 0, so nothing would be learned"),
         );
         if stage.spec_augment.is_some() && !self.hears_features(stage) {
             self.warnings.push(format!(

@@ -119,7 +119,8 @@ pub struct StagePlan {
     pub audio_s_per_step: Option<f64>,
     /// The most hours of audio that the stage hears, repetitions counted.
     pub audio_h: Option<f64>,
-    /// The most tokens (text) or vectors at the language model (speech) of a step. None where a
+    /// The most tokens of a step: of text for a text model, encoder frames for a CTC model; for a
+    /// connector model vectors of speech and an estimated 48 tokens of text an item. None where a
     /// declared part does not say its rate.
     pub tokens_per_step: Option<u64>,
     /// The same over the stage.

@@ -152,6 +152,13 @@ fn every_mistake_is_told() {
         &["$books", "--path books=DIR"],
     );
     check_one(CTC, "\"transcribe\"", "\"transcribe\", \"sing\"", &["stage[1].data[0]", "sing"]);
+    check_one(
+        TEXT,
+        "steps = 3",
+        "steps = 3\nloss = { cross_entropy = 0.0 }",
+        &["stage[0].loss", "nothing"],
+    );
+    check_one(CTC, "steps = 2", "steps = 2\nloss = { ctc = 0.0 }", &["stage[0].loss", "alignment"]);
     check_one(CTC, "kernel = 3", "kernel = 4", &["model.encoder", "kernel 4"]);
     check_one(CTC, "\"whisper\" }", "\"whisper\", n_mels = 0 }", &["model.features", "n_mels"]);
     check_one(
@@ -160,6 +167,12 @@ fn every_mistake_is_told() {
         "\"singing\"",
         &["eval.tasks", "singing"],
     );
+}
+
+#[test]
+fn one_of_two_losses_is_enough() {
+    let text = CTC.replace("steps = 2", "steps = 2\nloss = { ctc = 0.0, alignment = 1.0 }");
+    assert!(of(&text).is_ok());
 }
 
 #[test]

@@ -157,7 +157,11 @@ impl Display for Plan {
         ])];
         rows.extend(self.stages.iter().map(Self::stage_row));
         table(f, &rows)?;
-        let tokens = if self.kind == "text" { "tokens of text" } else { "rows of the last model" };
+        let tokens = match self.kind {
+            "text" => "of text",
+            "ctc" => "encoder frames",
+            _ => "vectors of speech, and an estimated 48 tokens of text an item",
+        };
         writeln!(f, "  at most, were all batches full; tokens: {tokens}")?;
         if !self.trainable {
             writeln!(f, "\na base is only declared: this recipe can be planned, not trained")?;

@@ -12,7 +12,10 @@ fn features_of_a_file_become_an_array() {
         sandhi(dir.path(), &args).works();
         let bytes = fs::read(dir.path().join("x.npy")).unwrap();
         let header = String::from_utf8_lossy(&bytes[..128]).into_owned();
-        assert!(header.contains("<f4") && header.contains(&format!("({n_mels}, {n_frames}")), "{header}");
+        assert!(
+            header.contains("<f4") && header.contains(&format!("({n_mels}, {n_frames}")),
+            "{header}"
+        );
         assert!(bytes.len() > 4 * n_mels * n_frames);
     }
     let args = ["features", "a.wav", "--n-mels", "0", "--out", "x.npy"];
@@ -23,13 +26,17 @@ fn features_of_a_file_become_an_array() {
 fn files_that_are_no_sound_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("empty.wav"), "").unwrap();
-    fs::write(dir.path().join("text.wav"), "these are words, not samples, and quite a few").unwrap();
+    fs::write(dir.path().join("text.wav"), "these are words, not samples, and quite a few")
+        .unwrap();
     sine(&dir.path().join("cut.wav"), 0.5);
     let whole = fs::read(dir.path().join("cut.wav")).unwrap();
     fs::write(dir.path().join("cut.wav"), &whole[..whole.len() / 2]).unwrap();
-    for (file, why) in
-        [("empty.wav", "empty file"), ("text.wav", "text that starts"), ("cut.wav", "truncated"), ("none.wav", "cannot open")]
-    {
+    for (file, why) in [
+        ("empty.wav", "empty file"),
+        ("text.wav", "text that starts"),
+        ("cut.wav", "truncated"),
+        ("none.wav", "cannot open"),
+    ] {
         sandhi(dir.path(), &["features", file, "--out", "x.npy"]).fails_with(&[file, why]);
         assert!(!dir.path().join("x.npy").exists());
     }
@@ -98,7 +105,8 @@ fn microworld_is_spoken_with_word_times() {
         return eprintln!("skipped: {error}");
     }
     let dir = tempfile::tempdir().unwrap();
-    let args = ["sentences", "-n", "2", "--out", "x.jsonl", "--speak", "base", "--audio-dir", "wav"];
+    let args =
+        ["sentences", "-n", "2", "--out", "x.jsonl", "--speak", "base", "--audio-dir", "wav"];
     sandhi(dir.path(), &[&["data", "microworld"], &args[..]].concat()).works();
     let manifest = dir.path().join("wav/manifest.jsonl");
     let import = sandhi_data::manifest::import(&manifest, None).unwrap();

@@ -5,7 +5,8 @@ use super::sandhi;
 #[test]
 fn devices_that_are_not_there_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/foundation/language_model.toml");
+    let recipe =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/foundation/language_model.toml");
     let train = |device| sandhi(dir.path(), &["train", recipe, "--out", "run", "--device", device]);
     train("abacus").fails_with(&["abacus", "wgpu[:i]"]);
     train("cuda:x").fails_with(&["\"x\" is not an index"]);
@@ -48,7 +49,10 @@ fn a_table_needs_runs() {
 
 #[test]
 fn a_closed_pipe_is_no_error() {
-    use std::{io::Read, process::{Command, Stdio}};
+    use std::{
+        io::Read,
+        process::{Command, Stdio},
+    };
     let mut child = Command::new(env!("CARGO_BIN_EXE_sandhi"))
         .args(["data", "microworld", "documents", "-n", "2000"])
         .stdout(Stdio::piped())
