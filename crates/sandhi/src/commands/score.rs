@@ -105,7 +105,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         Metric::Chrf => {
             let chrf = score::chrf(&references, &hypotheses)?;
-            (chrf.name(), chrf.interval(&bootstrap), chrf.signature, Value::Null)
+            ("chrf".to_owned(), chrf.interval(&bootstrap), chrf.signature, Value::Null)
         }
     };
     let signature = format!("norm:{}|{signature}", args.normalizer);

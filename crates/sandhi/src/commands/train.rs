@@ -39,6 +39,12 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let recipe = args.recipe.read()?;
     let plan = checked(&recipe, &args.recipe)?;
+    if !plan.trainable {
+        anyhow::bail!(
+            "{}: a base is only declared; such a recipe can be planned, not trained",
+            args.recipe.display()
+        );
+    }
     for warning in &plan.warnings {
         eprintln!("warning: {warning}");
     }

@@ -39,6 +39,7 @@ fn what_is_declared_is_not_trained() {
     let recipe = root().join("recipes/paper/slm.toml");
     let args = ["train", recipe.to_str().unwrap(), "--out", out.to_str().unwrap()];
     sandhi(dir.path(), &args).fails_with(&["only declared", "planned, not trained"]);
+    assert!(!out.exists());
 }
 
 #[test]
