@@ -8,6 +8,7 @@
 mod commands;
 mod console;
 mod device;
+mod foundation;
 mod output;
 mod provenance;
 mod recipe_args;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, completions, data, doctor, eval, features, pack, plan, score, sweep, table, train,
+    ask, completions, data, doctor, eval, features, pack, plan, quickstart, score, sweep, table, train,
     transcribe,
 };
 
@@ -34,6 +35,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Train, evaluate and try a speech language model, from nothing to a report.
+    Quickstart(quickstart::Args),
     /// Check a recipe and say what it would do.
     Plan(plan::Args),
     /// Run a recipe.
@@ -73,6 +76,7 @@ fn keep_pages() {
 fn main() -> ExitCode {
     keep_pages();
     let result = match Cli::parse().command {
+        Command::Quickstart(args) => quickstart::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Train(args) => train::run(args),
         Command::Sweep(args) => sweep::run(args),

@@ -8,6 +8,7 @@ pub mod eval;
 pub mod features;
 pub mod pack;
 pub mod plan;
+pub mod quickstart;
 pub mod score;
 pub mod sweep;
 pub mod table;
