@@ -81,11 +81,12 @@ pub(super) fn slam_llm(fields: Object) -> Read {
     let mut fields = Fields::new(fields, "");
     let id = fields.optional_name("key")?.ok_or_else(|| Problem::missing("key", "a string"))?;
     let path = if fields.has("path") { fields.text("path")? } else { fields.text("source")? };
-    if let Some((archive, offset)) = path.rsplit_once(':') {
-        if archive.ends_with(".ark") && offset.parse::<u64>().is_ok() {
-            let found = format!("{}, a place in a Kaldi archive", quoted(&path));
-            return Err(Problem::new(Kind::Unsupported, "path", found, "a sound file"));
-        }
+    if let Some((archive, offset)) = path.rsplit_once(':')
+        && archive.ends_with(".ark")
+        && offset.parse::<u64>().is_ok()
+    {
+        let found = format!("{}, a place in a Kaldi archive", quoted(&path));
+        return Err(Problem::new(Kind::Unsupported, "path", found, "a sound file"));
     }
     let target = fields.text("target")?;
     let task = fields.optional_text("task")?;

@@ -223,7 +223,7 @@ impl BleuConfig {
         }
         let mut halving = 1.0;
         let mut n_orders = MAX_ORDER;
-        for order in 0..MAX_ORDER {
+        for (order, precision) in precisions.iter_mut().enumerate() {
             let (mut matches, mut total) =
                 (counts.matches[order] as f64, counts.totals[order] as f64);
             if let (Smoothing::AddK(k), 1..) = (self.smoothing, order) {
@@ -236,7 +236,7 @@ impl BleuConfig {
             if self.effective_order {
                 n_orders = order + 1;
             }
-            precisions[order] = if matches > 0.0 {
+            *precision = if matches > 0.0 {
                 100.0 * matches / total
             } else {
                 match self.smoothing {
