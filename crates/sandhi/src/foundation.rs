@@ -23,6 +23,11 @@ const MODELS: [(&str, Files); 2] = [
     ),
 ];
 
+/// Every model's name and the bytes that it takes.
+pub fn sizes() -> impl Iterator<Item = (&'static str, usize)> {
+    MODELS.iter().map(|(name, files)| (*name, files.iter().map(|(_, bytes)| bytes.len()).sum()))
+}
+
 /// Writes a model's directory; `model.json` comes last, so that a directory that has it is whole.
 ///
 /// # Errors

@@ -223,6 +223,7 @@ mod tests {
     use sandhi_nn::{init::Init, weights};
 
     use super::*;
+    use crate::{model::CtcNet, train::learner::ConnectorNet};
 
     #[track_caller]
     fn check<M: Module>(list: Inventory, module: &M) {
@@ -241,62 +242,77 @@ mod tests {
         Init::new(1, &Device::flex())
     }
 
+    const TEXT: TransformerConfig = TransformerConfig {
+        d_model: 12,
+        n_layers: 2,
+        n_heads: 2,
+        n_kv_heads: Some(1),
+        d_head: None,
+        d_ff: 20,
+        rope_theta: 1e4,
+        norm_eps: 1e-5,
+        tie_embeddings: true,
+        qk_norm: true,
+        attention_bias: false,
+        window: None,
+    };
+
+    const SPEECH: EncoderConfig = EncoderConfig::Conformer(ConformerConfig {
+        d_model: 12,
+        n_layers: 2,
+        n_heads: 2,
+        d_ff: 20,
+        kernel: 5,
+    });
+
     #[test]
     fn a_language_model_has_the_listed_parameters() {
-        let plain = TransformerConfig {
-            d_model: 12,
-            n_layers: 2,
-            n_heads: 2,
-            n_kv_heads: Some(1),
-            d_head: None,
-            d_ff: 20,
-            rope_theta: 1e4,
-            norm_eps: 1e-5,
-            tie_embeddings: true,
-            qk_norm: true,
-            attention_bias: false,
-            window: None,
-        };
         let wide = TransformerConfig {
             d_head: Some(8),
             n_kv_heads: None,
             tie_embeddings: false,
             qk_norm: false,
             attention_bias: true,
-            ..plain.clone()
+            ..TEXT
         };
-        for config in [plain, wide] {
+        for config in [TEXT, wide] {
             check(language_model(&config, 31), &config.init(31, &init()));
         }
     }
 
     #[test]
-    fn an_encoder_and_its_head_have_the_listed_parameters() {
-        let config = EncoderConfig::Conformer(ConformerConfig {
-            d_model: 12,
-            n_layers: 2,
-            n_heads: 2,
-            d_ff: 20,
-            kernel: 5,
-        });
-        check(encoder(&config, 16), &config.init(16, &init()));
-        let head = CtcHeadConfig { steps_per_frame: 2 };
-        check(ctc_head(&head, 12, 30), &head.init(12, 30, &init()));
+    fn a_ctc_model_has_the_listed_parameters() {
+        let ctc = CtcHeadConfig { steps_per_frame: 2 };
+        let net = CtcNet {
+            encoder: SPEECH.init(16, &init()),
+            head: ctc.init(12, 30, &init().child("head")),
+        };
+        let mut list = encoder(&SPEECH, 16).below("encoder");
+        list.0.extend(ctc_head(&ctc, 12, 30).below("head").0);
+        check(list, &net);
     }
 
     #[test]
-    fn a_connector_has_the_listed_parameters() {
-        let widths = Widths { d_encoder: 10, d_model: 14 };
+    fn a_connector_model_has_the_listed_parameters() {
+        let widths = Widths { d_encoder: 12, d_model: 12 };
         for (reduce, reduction) in [(Reduction::Stack, 4), (Reduction::Drop, 2)] {
             let config = ConnectorConfig::Slm(SlmConfig {
                 reduction,
                 reduce,
-                d_hidden: 12,
+                d_hidden: 18,
                 n_layers: 2,
                 n_heads: 3,
                 d_ff: 24,
             });
-            check(connector(&config, widths), &config.init(widths, &init()));
+            let net = ConnectorNet {
+                encoder: SPEECH.init(16, &init()),
+                connector: config.init(widths, &init()),
+                language_model: TEXT.init(31, &init()),
+            };
+            let mut list = encoder(&SPEECH, 16).below("encoder");
+            list.0.extend(connector(&config, widths).below("connector").0);
+            list.0.extend(language_model(&TEXT, 31).below("language_model").0);
+            check(list, &net);
         }
     }
 }

@@ -120,7 +120,12 @@ fn a_ctc_model_has_a_symbol_for_every_character() {
 #[test]
 fn every_mistake_is_told() {
     check_one(TEXT, "vocab_size = 300", "vocab_size = 200", &["model.tokenizer", "260", "200"]);
-    check_one(TEXT, "n_heads = 2", "n_heads = 3", &["model.language_model", "16", "3"]);
+    check_one(
+        TEXT,
+        "n_heads = 2",
+        "n_heads = 4, n_kv_heads = 3",
+        &["model.language_model", "n_kv_heads 3"],
+    );
     check_one(TEXT, "n_layers = 1", "n_layers = 9000000000", &["n_layers is 9000000000"]);
     check_one(TEXT, "steps = 3", "steps = 0", &["stage[0]", "steps is 0"]);
     check_one(TEXT, "1e-3", "-1.0", &["stage[0].optimizer", "lr is -1"]);

@@ -8,7 +8,7 @@ use std::{
 use sandhi_data::espeak::Espeak;
 use serde::Serialize;
 
-use crate::{device, output};
+use crate::{device, foundation, output};
 
 /// Arguments of `sandhi doctor`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +44,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         memory(),
         devices(),
         espeak(),
+        weights(),
         cache(&args.cache),
     ];
     if args.json {
@@ -117,6 +118,13 @@ fn espeak() -> Finding {
             Finding::new("espeak-ng", false, format!("{error} (Microworld's speech needs it)"))
         }
     }
+}
+
+fn weights() -> Finding {
+    let models: Vec<String> = foundation::sizes()
+        .map(|(name, n)| format!("{name} ({:.1} MiB)", n as f64 / f64::from(1 << 20)))
+        .collect();
+    Finding::new("weights", !models.is_empty(), format!("embedded: {}", models.join(", ")))
 }
 
 /// Whether something can be written where the cache is or will be, and how much.

@@ -7,9 +7,7 @@ mod recipes;
 mod score;
 mod usage;
 
-use std::path::Path;
-
-use assert_cmd::Command;
+use std::{path::Path, process::Command};
 
 /// What a command left.
 struct Ran {

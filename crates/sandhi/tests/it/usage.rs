@@ -26,6 +26,7 @@ fn the_doctor_says_what_is_there() {
     };
     assert_eq!(found("version")["found"], env!("CARGO_PKG_VERSION"));
     assert!(found("devices")["found"].as_str().unwrap().starts_with("cpu"));
+    assert!(found("weights")["found"].as_str().unwrap().contains("language_model"));
     assert!(found("cache")["found"].as_str().unwrap().contains("writable"));
     assert!(["memory", "espeak-ng", "cpu"].into_iter().all(|name| found(name)["ok"].is_boolean()));
     assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "it leaves nothing behind");
