@@ -18,8 +18,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, completions, data, doctor, eval, features, pack, plan, quickstart, score, sweep, table, train,
-    transcribe,
+    ask, completions, data, doctor, eval, features, pack, plan, quickstart, score, sweep, table,
+    train, transcribe,
 };
 
 #[global_allocator]

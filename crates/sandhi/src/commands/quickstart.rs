@@ -96,7 +96,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let result = quickstart::run(&recipe, &place("slm"), &provenance(), &mut console)?;
     let Some((results, demonstration)) = result else { return interrupted() };
 
-    output::print(&format!("\nheard   {}   ({})", demonstration.transcript, demonstration.wav.display()))?;
+    output::print(&format!(
+        "\nheard   {}   ({})",
+        demonstration.transcript,
+        demonstration.wav.display()
+    ))?;
     for (instruction, answer) in &demonstration.answers {
         output::print(&format!("asked   {instruction:<28} answered   {answer}"))?;
     }
