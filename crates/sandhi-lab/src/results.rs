@@ -436,6 +436,9 @@ mod tests {
     }
 
     proptest! {
+        // Every case waits for the disk.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         #[test]
         fn predictions_survive_any_text(
             id in ".{0,12}", reference in "\\PC{0,40}", hypothesis in any::<String>(),

@@ -314,6 +314,9 @@ mod tests {
     }
 
     proptest! {
+        // Every case waits for the disk.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         #[test]
         fn any_f32_survives_to_the_bit(
             values in proptest::collection::vec(any::<u32>().prop_map(f32::from_bits), 0..200),

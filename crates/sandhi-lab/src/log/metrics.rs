@@ -253,6 +253,9 @@ mod tests {
     }
 
     proptest! {
+        // Every case waits for the disk.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         /// A run that is killed after `killed` steps (inside a line, at that) and resumed from a
         /// checkpoint leaves the log of a run that was never killed.
         #[test]
