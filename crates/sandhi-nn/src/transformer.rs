@@ -411,13 +411,13 @@ impl TransformerConfig {
                 problems.push(format!("{name} is 0, expected at least 1"));
             }
         }
-        if self.n_heads > 0 && self.d_head.is_none() && !self.d_model.is_multiple_of(self.n_heads) {
+        let divides = self.n_heads > 0 && self.d_model.is_multiple_of(self.n_heads);
+        if self.d_head.is_none() && self.n_heads > 0 && !divides {
             problems.push(format!(
                 "d_model {} is not a multiple of n_heads {}",
                 self.d_model, self.n_heads
             ));
-        }
-        if !self.head_width().is_multiple_of(2) {
+        } else if !self.head_width().is_multiple_of(2) {
             problems.push(format!(
                 "head width {} is odd, rotary positions need pairs",
                 self.head_width()

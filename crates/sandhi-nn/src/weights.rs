@@ -47,9 +47,8 @@ impl Path {
     /// The name without enum variants: an enum's child is the variant.
     fn name(&self) -> String {
         let mut parts = Vec::with_capacity(self.stack.len());
-        for (i, (name, _)) in self.stack.iter().enumerate() {
-            let variant = i > 0 && self.stack[i].1.starts_with("Enum:");
-            if !variant {
+        for (name, container) in &self.stack {
+            if !container.starts_with("Enum:") {
                 parts.push(name.as_str());
             }
         }
@@ -275,10 +274,7 @@ pub fn map_parameters<M: Module>(module: M, map: &mut impl ParameterMap) -> M {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        init::Init,
-        transformer::{MlpKind, TransformerConfig},
-    };
+    use crate::{init::Init, transformer::TransformerConfig};
 
     fn model(seed: u64) -> crate::transformer::CausalLm {
         let config = TransformerConfig {
@@ -295,7 +291,6 @@ mod tests {
             attention_bias: false,
             window: None,
         };
-        let _ = MlpKind::SwiGlu;
         config.init(11, &Init::new(seed, &Device::flex()))
     }
 

@@ -29,7 +29,7 @@ pub fn spot(log_probs: &[f32], n_symbols: usize, phrase: &[u32], blank: u32) -> 
     }
     // States: symbol 0, blank, symbol 1, blank, …, symbol n - 1.
     let n_states = 2 * phrase.len() - 1;
-    let symbol = |state: usize| if state % 2 == 0 { phrase[state / 2] } else { blank };
+    let symbol = |state: usize| if state.is_multiple_of(2) { phrase[state / 2] } else { blank };
     let mut scores = vec![f32::NEG_INFINITY; n_states];
     let mut best = f32::NEG_INFINITY;
     for row in log_probs.chunks_exact(n_symbols) {
@@ -40,7 +40,7 @@ pub fn spot(log_probs: &[f32], n_symbols: usize, phrase: &[u32], blank: u32) -> 
                 from = from.max(0.0);
             } else {
                 from = from.max(scores[state - 1]);
-                if state >= 2 && state % 2 == 0 && symbol(state) != symbol(state - 2) {
+                if state >= 2 && state.is_multiple_of(2) && symbol(state) != symbol(state - 2) {
                     from = from.max(scores[state - 2]);
                 }
             }
