@@ -103,6 +103,7 @@ pub enum Error {
 
 /// Something to be said, or already recorded.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // a list holds one kind, so boxing would save nothing
 pub enum Spoken {
     /// Spoken by the studio.
     Made {

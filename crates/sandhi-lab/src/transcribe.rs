@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn short_sound_is_one_chunk_and_no_sound_is_none() {
-        assert_eq!(chunks(&[0.0; 100], 16_000, Chunking::default()), [0..100]);
+        let one = chunks(&[0.0; 100], 16_000, Chunking::default());
+        assert!(one.len() == 1 && one[0] == (0..100), "{one:?}");
         assert!(chunks(&[], 16_000, Chunking::default()).is_empty());
     }
 }

@@ -88,7 +88,7 @@ impl Text {
         };
         if let Some(from_bytes) = from_bytes {
             let units = bytes[2..].chunks_exact(2).map(|pair| from_bytes([pair[0], pair[1]]));
-            let is_whole = bytes.len() % 2 == 0;
+            let is_whole = bytes.len().is_multiple_of(2);
             let mut text = String::with_capacity(bytes.len() / 2);
             for unit in char::decode_utf16(units) {
                 let Ok(c) = unit else { return Err(Self::not_text(&file, &text, "UTF-16")) };

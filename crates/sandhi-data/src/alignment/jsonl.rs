@@ -96,8 +96,11 @@ pub fn to_text(records: &[Record]) -> String {
     records.iter().map(line).collect()
 }
 
+/// A line's number and the object that it holds.
+type Line = (usize, serde_json::Map<String, Value>);
+
 /// The object of every line that is not empty, with the line's number.
-pub(super) fn objects(text: &Text) -> Result<Vec<(usize, serde_json::Map<String, Value>)>, Error> {
+pub(super) fn objects(text: &Text) -> Result<Vec<Line>, Error> {
     let mut objects = Vec::new();
     for (i, line) in text.text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         match serde_json::from_str(line) {

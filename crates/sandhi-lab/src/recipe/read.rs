@@ -237,8 +237,7 @@ fn part<T: DeserializeOwned>(
         problems.push(format!("{place}{message}"));
         clean = false;
         let unknown = message.strip_prefix("unknown field `").and_then(|m| m.split('`').next());
-        let Some(unknown) = unknown else { return None };
-        if !remove(&mut value, unknown) {
+        if !remove(&mut value, unknown?) {
             return None;
         }
     }

@@ -72,10 +72,10 @@ pub fn step_symbols(
             continue;
         }
         let mut last = None;
-        for step in start..end {
-            let k = (step - start) * ids.len() / (end - start);
+        for (step, slot) in steps[start..end].iter_mut().enumerate() {
+            let k = step * ids.len() / (end - start);
             let doubled = last.is_some_and(|l: usize| l != k && ids[l] == ids[k]);
-            steps[step] = Some(if doubled { BLANK } else { ids[k] });
+            *slot = Some(if doubled { BLANK } else { ids[k] });
             last = Some(k);
         }
         if let (false, Some(space)) = (first, symbols.id(' ')) {

@@ -494,7 +494,7 @@ impl Run<'_> {
         }
         let model = model.valid();
         // Batches one by one, so that nothing is held twice; the counts are those of all of them.
-        let mean = |pick: &dyn Fn(&(L::Batch, Option<L::Batch>)) -> Option<f64>| {
+        let mean = |pick: &dyn Fn(&DevBatch<L::Batch>) -> Option<f64>| {
             let values: Option<Vec<f64>> = batches.iter().map(pick).collect();
             values.map(|v| v.iter().sum::<f64>() / v.len() as f64)
         };
@@ -556,6 +556,9 @@ impl Run<'_> {
     }
 }
 
+/// Items with the right audio, and with another's where something is heard.
+type DevBatch<B> = (B, Option<B>);
+
 /// The dev items in batches, with and without the right audio.
 fn dev_batches<D: Dataset>(dev: &D, stage: &StageConfig) -> Vec<(D::Batch, Option<D::Batch>)> {
     let n = dev.costs().len().min(stage.eval_items);
@@ -582,7 +585,7 @@ fn mixture<D: Dataset>(
     let (mut samplers, mut datasets) = (Vec::new(), Vec::new());
     for (source_idx, (weight, dataset)) in sources.into_iter().enumerate() {
         let wrong = |error| Error::Batches { stage: stage.name.clone(), source_idx, error };
-        let plan = BucketPlan::new(dataset.costs(), config.clone()).map_err(wrong)?;
+        let plan = BucketPlan::new(dataset.costs(), config).map_err(wrong)?;
         // Without a weight a source counts by its batches, so that all items are seen equally often.
         let weight = weight.unwrap_or_else(|| plan.epoch(seed, 0).len() as f64);
         let sampler = Sampler::new(Arc::new(plan), stream(seed, &format!("source {source_idx}")));

@@ -193,7 +193,7 @@ fn make(args: &Args) -> anyhow::Result<Made> {
             made.add(&world.sentences(language, split, style, n), |sentence| Line {
                 split: Some(split.name()),
                 ..plain(format!("{}-{language}", sentence.id), sentence.text.clone(), language)
-            })?
+            })?;
         }
         What::Wild => {
             let records: Vec<_> = world
