@@ -213,7 +213,8 @@ fn text(
         Tokenizer::load(&path)?
     } else {
         monitor.note("learning the tokenizer");
-        let texts = workshop.tokenizer_texts(&recipe.stages[0], config.tokenizer.n_documents)?;
+        let last = recipe.stages.last().expect("a plan has a stage");
+        let texts = workshop.tokenizer_texts(last, config.tokenizer.n_documents)?;
         let tokenizer = Tokenizer::train_bpe(texts, config.tokenizer.vocab_size, &MARKERS)?;
         write_atomically(&path, tokenizer.to_json()?.as_bytes())?;
         tokenizer

@@ -560,8 +560,8 @@ impl Workshop {
     /// Texts of a stage in documents; chats keep prompt and answer apart.
     fn documents(&self, stage: &StageConfig, source: &SourceConfig) -> Result<Vec<Text>, Error> {
         Ok(match source {
-            SourceConfig::Documents(DocumentsSource { n, .. }) => {
-                self.world.documents("train").take(*n).map(Text::from).collect()
+            SourceConfig::Documents(DocumentsSource { kind, n, .. }) => {
+                self.world.documents_of(*kind, "train").take(*n).map(Text::from).collect()
             }
             SourceConfig::Text(source) => plain(text_files(source, &self.resolve(&source.path))?),
             SourceConfig::Spelling(SpellingSource { n, .. }) => plain(spelled(*n)),

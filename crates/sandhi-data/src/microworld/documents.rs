@@ -11,7 +11,7 @@
 
 use super::sentences::{Frames, all_words, draw, split_of};
 use super::tasks::{self, Item, Task, Wordings};
-use super::{Level, Split, Style, almanac, biasing, stories, topics};
+use super::{Level, Split, Style, almanac, biasing, stories, topics, wild};
 use crate::language::Language;
 use crate::rng::Stream;
 use serde::{Deserialize, Serialize};
@@ -26,33 +26,54 @@ pub enum Document {
     Chat(Item),
 }
 
+/// Which documents are drawn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DocumentKind {
+    /// All kinds.
+    #[default]
+    All,
+    /// Word salad to be repeated. Sentences can be guessed from their beginnings, and a young model that
+    /// guesses does not find out how to look a word up; here nothing else helps.
+    Repetition,
+}
+
 /// The endless stream of [`super::Microworld::documents`].
 #[derive(Debug, Clone)]
 pub struct Documents {
+    kind: DocumentKind,
     rng: Stream,
 }
 
 /// The weights of what a document is, of 100.
-const STORY: usize = 20;
-const FACTS: usize = 9;
-const SENTENCES: usize = 14;
-const WORDS: usize = 3;
+const STORY: usize = 12;
+const FACTS: usize = 8;
+const SENTENCES: usize = 6;
+const WORDS: usize = 2;
 
 /// The weights of a chat's task; translation draws its target.
 #[rustfmt::skip]
 const CHATS: [(Task, usize); 14] = [
-    (Task::Transcribe, 8),
-    (Task::Translate { to: Language::English }, 11), (Task::Translate { to: Language::German }, 9), (Task::Translate { to: Language::Spanish }, 9),
-    (Task::FirstWord, 4), (Task::NamePerson, 4), (Task::LastWord, 4), (Task::NamePlace, 4), (Task::UpperCase, 7),
-    (Task::AnswerQuestion, 16), (Task::Dialogue, 6), (Task::Continue, 8), (Task::Biasing, 5), (Task::FactChoice, 5),
+    (Task::Transcribe, 16),
+    (Task::Translate { to: Language::English }, 10), (Task::Translate { to: Language::German }, 9), (Task::Translate { to: Language::Spanish }, 9),
+    (Task::FirstWord, 3), (Task::NamePerson, 4), (Task::LastWord, 6), (Task::NamePlace, 5), (Task::UpperCase, 7),
+    (Task::AnswerQuestion, 14), (Task::Dialogue, 4), (Task::Continue, 5), (Task::Biasing, 4), (Task::FactChoice, 4),
 ];
 
+/// The share of recognition and of questions for the first and last word that is asked of word salad.
+const SALAD: f64 = 0.5;
+
 impl Documents {
-    pub(super) fn new(rng: Stream) -> Self {
-        Self { rng }
+    pub(super) fn new(kind: DocumentKind, rng: Stream) -> Self {
+        Self { kind, rng }
     }
 
     fn document(&mut self) -> Option<Document> {
+        if self.kind == DocumentKind::Repetition {
+            let task = [Task::Transcribe, Task::Transcribe, Task::FirstWord, Task::LastWord];
+            let (task, language) = (*self.rng.pick(&task), *self.rng.pick(&Language::ALL));
+            return Some(Document::Chat(self.salad(task, language)));
+        }
         let kind = self.rng.below(100);
         Some(if kind < STORY {
             Document::Plain(self.story()?)
@@ -143,7 +164,17 @@ impl Documents {
         let languages: Vec<Language> =
             Language::ALL.into_iter().filter(|language| task.speaks(*language)).collect();
         let language = *self.rng.pick(&languages);
+        let about_words = matches!(task, Task::Transcribe | Task::FirstWord | Task::LastWord);
+        if about_words && self.rng.chance(SALAD) {
+            return Some(self.salad(task, language));
+        }
         tasks::draw(task, language, Split::Train, Style::Seen, Wordings::All, None, &mut self.rng)
+    }
+
+    /// A task about words, of words that belong to no sentence.
+    fn salad(&mut self, task: Task, language: Language) -> Item {
+        let text = wild::draw(language, &mut self.rng);
+        tasks::of_words(task, language, text, &mut self.rng)
     }
 
     /// Every other text has the name misspelt, as if misheard; the list sets it right.

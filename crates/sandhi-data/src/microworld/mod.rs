@@ -31,7 +31,7 @@ mod wild;
 pub mod world;
 
 pub use almanac::Fact;
-pub use documents::{Document, Documents};
+pub use documents::{Document, DocumentKind, Documents};
 pub use sentences::Sentence;
 pub use stories::{Continuation, Story, check_continuation};
 pub use tasks::{Item, SPEECH_TRAINED, Task, Wordings};
@@ -219,7 +219,12 @@ impl Microworld {
 
     /// The endless text of the language model's pre-training; `name` tells streams apart.
     pub fn documents(&self, name: &str) -> Documents {
-        Documents::new(self.stream(&["documents", name]))
+        self.documents_of(DocumentKind::All, name)
+    }
+
+    /// Endless documents of one kind.
+    pub fn documents_of(&self, kind: DocumentKind, name: &str) -> Documents {
+        Documents::new(kind, self.stream(&["documents", name]))
     }
 }
 

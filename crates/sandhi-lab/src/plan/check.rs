@@ -528,7 +528,7 @@ impl Checker<'_> {
                 // A word is at least one token.
                 let longest = self
                     .world
-                    .documents("train")
+                    .documents_of(source.kind, "train")
                     .take(source.n.min(LOOKED_AT))
                     .map(|document| match document {
                         Document::Plain(text) => n_words(&text),

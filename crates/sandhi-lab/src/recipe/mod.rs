@@ -11,7 +11,9 @@ mod read;
 
 use std::collections::BTreeMap;
 
-use sandhi_data::{features::FeatureConfig, language::Language, speech::Domain};
+use sandhi_data::{
+    features::FeatureConfig, language::Language, microworld::DocumentKind, speech::Domain,
+};
 use sandhi_nn::{
     connector::ConnectorConfig,
     encoder::{CtcHeadConfig, EncoderConfig},
@@ -82,7 +84,7 @@ pub struct TextModelConfig {
     pub language_model: TransformerConfig,
 }
 
-/// Byte-level BPE, trained on the text of the first stage.
+/// Byte-level BPE, trained on the text of the last stage, the one that the model is for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerConfig {
@@ -260,6 +262,9 @@ pub struct DocumentsSource {
     /// Share of the batches; by the number of items when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
+    /// Which documents: `all`, or `repetition` for word salad to be repeated.
+    #[serde(default)]
+    pub kind: DocumentKind,
     /// Documents.
     pub n: usize,
 }
@@ -340,12 +345,26 @@ pub struct BatchConfig {
     pub replicas: usize,
 }
 
+/// What updates the matrices inside a network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MatrixRule {
+    /// AdamW, as everything else.
+    #[default]
+    Adamw,
+    /// Muon (Jordan et al., 2024), at the size of AdamW's updates.
+    Muon,
+}
+
 /// AdamW (Loshchilov and Hutter, 2019) and its schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
     /// Highest learning rate.
     pub lr: f64,
+    /// What updates matrices between hidden states: `adamw` or `muon`.
+    #[serde(default)]
+    pub matrices: MatrixRule,
     /// Decay of the first moment.
     #[serde(default = "default_beta1")]
     pub beta1: f64,

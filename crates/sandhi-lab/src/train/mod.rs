@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sources ─ Mixture ─ Prefetch ─ batches ─┐
-//!                                         ├─ gradients ─ clip ─ AdamW ─┐
+//!                                         ├─ gradients ─ clip ─ update ─┐
 //! model ──────────────────────────────────┘                            └─> model
 //! every step: metrics.jsonl, event file     now and then: dev loss, listening gap, checkpoint
 //! ```
@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     dataset::Dataset,
     learner::Learner,
-    optimizer::{AdamW, gradient_norm},
+    optimizer::{Optimizer, gradient_norm},
     step::{Losses, gradients, losses, total_size},
 };
 use crate::{
@@ -278,7 +278,7 @@ impl Run<'_> {
     fn save<L: Learner>(
         &self,
         model: &L,
-        optimizer: &AdamW,
+        optimizer: &Optimizer,
         state: &RunState,
         fingerprint: &str,
     ) -> Result<(), Error> {
@@ -321,10 +321,10 @@ impl Run<'_> {
         let device = model.devices().into_iter().next().expect("a model has parameters").inner();
         let mark = self.fingerprint(&model);
         let mut optimizer = match resume {
-            None => AdamW::default(),
+            None => Optimizer::default(),
             Some(checkpoint) => {
                 let moments = crate::model::from_host(checkpoint.tensors("optimizer.safetensors")?);
-                AdamW::resume(moments, state.n_updates, &device).map_err(Error::State)?
+                Optimizer::resume(moments, state.n_updates, &device).map_err(Error::State)?
             }
         };
         let seed = stream(self.seed, &format!("stage {}", stage.name));
@@ -447,7 +447,7 @@ impl Run<'_> {
             data: None,
             ..state
         };
-        self.save(&model, &AdamW::default(), &next, &mark)?;
+        self.save(&model, &Optimizer::default(), &next, &mark)?;
         Ok(Outcome::Done(model))
     }
 

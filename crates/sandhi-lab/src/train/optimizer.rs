@@ -1,28 +1,51 @@
-//! AdamW over a module's trained parameters, with its state by name.
+//! The optimizer over a module's trained parameters, with its state by name.
+//!
+//! ```text
+//! norm, bias, convolution, embedding, output ─ AdamW
+//! matrix inside the network ─ AdamW, or Muon when the recipe says so
+//! ```
 
 use std::collections::BTreeMap;
 
-use burn::{module::Param, optim::GradientsParams, prelude::*};
+use burn::{
+    module::Param,
+    optim::{
+        AdjustLrFn, GradientsParams, MuonConfig, Optimizer as _, decay::WeightDecayConfig,
+        momentum::MomentumConfig,
+    },
+    prelude::*,
+};
 use sandhi_nn::{
     ops::{self, AdamStep},
     weights::{self, NamedTensor, ParameterMap, Weights},
 };
 
-use crate::recipe::OptimizerConfig;
+use crate::recipe::{MatrixRule, OptimizerConfig};
 
-/// First and second moments by parameter name, and how many updates there were.
+/// AdamW's moments and Muon's velocities by parameter name, and how many updates there were.
 #[derive(Debug, Default)]
-pub struct AdamW {
+pub struct Optimizer {
     moments: BTreeMap<String, (Tensor<1>, Tensor<1>)>,
+    velocities: BTreeMap<String, Tensor<1>>,
     n_updates: u64,
 }
+
+/// Decay of Muon's velocity.
+const MUON_MOMENTUM: f64 = 0.95;
 
 /// Whether a parameter decays: matrices do, norms, biases and embeddings do not.
 fn decays(name: &str, rank: usize) -> bool {
     rank >= 2 && !name.contains("embed_tokens")
 }
 
-impl AdamW {
+/// Whether Muon may update a parameter: matrices between hidden states, neither tables, output layers nor
+/// channel-wise filters.
+fn is_hidden_matrix(name: &str, rank: usize) -> bool {
+    let outer = ["embed_tokens", "head", "depthwise"];
+    rank == 2 && !outer.iter().any(|part| name.contains(part))
+}
+
+impl Optimizer {
     /// One update of every parameter that has a gradient; gradients are multiplied by `scale`.
     pub fn step<M: Module>(
         &mut self,
@@ -37,15 +60,20 @@ impl AdamW {
         weights::map_parameters(module, &mut update)
     }
 
-    /// The state as tensors called `m.<name>` and `v.<name>`.
+    /// The state as tensors called `m.<name>` and `v.<name>` (AdamW) or `velocity.<name>` (Muon).
     pub fn state(&self) -> Weights {
         let mut state = Weights::new();
+        let mut put = |prefix: &str, name: &str, tensor: &Tensor<1>| {
+            let values = weights::host(tensor.clone());
+            let shape = vec![values.len()];
+            state.insert(format!("{prefix}.{name}"), NamedTensor { shape, values });
+        };
         for (name, (m, v)) in &self.moments {
-            for (prefix, tensor) in [("m", m), ("v", v)] {
-                let values = weights::host(tensor.clone());
-                let shape = vec![values.len()];
-                state.insert(format!("{prefix}.{name}"), NamedTensor { shape, values });
-            }
+            put("m", name, m);
+            put("v", name, v);
+        }
+        for (name, velocity) in &self.velocities {
+            put("velocity", name, velocity);
         }
         state
     }
@@ -56,21 +84,27 @@ impl AdamW {
     ///
     /// A sentence that names the tensor that lacks its partner.
     pub fn resume(mut state: Weights, n_updates: u64, device: &Device) -> Result<Self, String> {
-        let names: Vec<String> =
-            state.keys().filter_map(|key| key.strip_prefix("m.").map(str::to_owned)).collect();
-        let mut moments = BTreeMap::new();
-        for name in names {
-            let mut take = |prefix: &str| {
-                let key = format!("{prefix}.{name}");
-                let t = state.remove(&key).ok_or_else(|| format!("optimizer state lacks {key}"))?;
-                Ok::<_, String>(Tensor::<1>::from_data(TensorData::new(t.values, t.shape), device))
-            };
-            let pair = (take("m")?, take("v")?);
-            moments.insert(name, pair);
+        let names = |state: &Weights, prefix: &str| -> Vec<String> {
+            state.keys().filter_map(|key| key.strip_prefix(prefix).map(str::to_owned)).collect()
+        };
+        let (with_moments, with_velocity) = (names(&state, "m."), names(&state, "velocity."));
+        let mut take = |prefix: &str, name: &str| {
+            let key = format!("{prefix}.{name}");
+            let t = state.remove(&key).ok_or_else(|| format!("optimizer state lacks {key}"))?;
+            Ok::<_, String>(Tensor::<1>::from_data(TensorData::new(t.values, t.shape), device))
+        };
+        let mut resumed = Self { n_updates, ..Self::default() };
+        for name in with_moments {
+            let pair = (take("m", &name)?, take("v", &name)?);
+            resumed.moments.insert(name, pair);
+        }
+        for name in with_velocity {
+            let velocity = take("velocity", &name)?;
+            resumed.velocities.insert(name, velocity);
         }
         match state.keys().next() {
             Some(key) => Err(format!("optimizer state has {key} without its partner")),
-            None => Ok(Self { moments, n_updates }),
+            None => Ok(resumed),
         }
     }
 
@@ -81,7 +115,7 @@ impl AdamW {
 }
 
 struct Update<'a> {
-    optimizer: &'a mut AdamW,
+    optimizer: &'a mut Optimizer,
     grads: GradientsParams,
     config: &'a OptimizerConfig,
     lr: f64,
@@ -100,6 +134,14 @@ impl ParameterMap for Update<'_> {
             grad = grad * self.scale;
         }
         let device = value.device();
+        if self.config.matrices == MatrixRule::Muon && is_hidden_matrix(name, D) {
+            let [rows, columns] = [shape[0], shape[1]];
+            let velocity = self.optimizer.velocities.remove(name);
+            let (value, velocity) = self.muon([rows, columns], value, grad, velocity);
+            self.optimizer.velocities.insert(name.to_owned(), velocity);
+            let value = value.reshape(shape).autodiff().require_grad();
+            return Param::from_mapped_value(id, value, mapper);
+        }
         let (m, v) = self
             .optimizer
             .moments
@@ -117,6 +159,34 @@ impl ParameterMap for Update<'_> {
         self.optimizer.moments.insert(name.to_owned(), (m, v));
         let value = value.reshape(shape).autodiff().require_grad();
         Param::from_mapped_value(id, value, mapper)
+    }
+}
+
+impl Update<'_> {
+    /// Muon (Jordan et al., 2024): Nesterov momentum whose direction is made orthogonal, scaled to the
+    /// size of AdamW's updates (Liu et al., 2025, arXiv 2502.16982), so that one learning rate serves both.
+    fn muon(
+        &self,
+        shape: [usize; 2],
+        value: Tensor<1>,
+        grad: Tensor<1>,
+        velocity: Option<Tensor<1>>,
+    ) -> (Tensor<1>, Tensor<1>) {
+        let velocity = match velocity {
+            Some(velocity) => velocity * MUON_MOMENTUM + grad.clone(),
+            None => grad.clone(),
+        };
+        let direction = velocity.clone() * MUON_MOMENTUM + grad;
+        // The velocity is kept here, where checkpoints find it, so the library's rule has none of its own.
+        let rule = MuonConfig::new()
+            .with_momentum(MomentumConfig { momentum: 0.0, dampening: 0.0, nesterov: false })
+            .with_adjust_lr_fn(AdjustLrFn::MatchRmsAdamW)
+            .with_weight_decay(Some(WeightDecayConfig::new(self.config.weight_decay as f32)))
+            .build();
+        let n = shape[0] * shape[1];
+        let (value, _) =
+            rule.step::<2>(self.lr, value.reshape(shape), direction.reshape(shape), None);
+        (value.reshape([n]), velocity)
     }
 }
 

@@ -259,6 +259,36 @@ pub(super) fn draw(
     })
 }
 
+/// Recognition, or the first or last word, of words that belong to no derivation; training only.
+pub(super) fn of_words(task: Task, language: Language, text: String, rng: &mut Stream) -> Item {
+    let mut words = text.trim_end_matches('.').split(' ');
+    let answer = match task {
+        Task::FirstWord => words.next().unwrap_or_default().to_owned(),
+        Task::LastWord => words.next_back().unwrap_or_default().to_owned(),
+        _ => text.clone(),
+    };
+    let (wording, instruction) = Wordings::All.draw(task, rng);
+    Item {
+        id: id(&task.name(), &text),
+        task,
+        split: Split::Train,
+        style: Style::Seen,
+        instruction,
+        wording,
+        held_out_wording: wording + N_HELD_OUT_WORDINGS >= task.wordings().len(),
+        spoken: text,
+        spoken_language: language,
+        answer,
+        answer_language: language,
+        choices: Vec::new(),
+        right: 0,
+        phrases: Vec::new(),
+        entities: Vec::new(),
+        level: None,
+        story: None,
+    }
+}
+
 /// The spoken side of an item and its answer.
 #[derive(Default)]
 pub(super) struct Spoken {
