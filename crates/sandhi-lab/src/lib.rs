@@ -19,3 +19,4 @@ pub mod tasks;
 pub mod tensor;
 pub mod train;
 pub mod transcribe;
+pub mod word_times;

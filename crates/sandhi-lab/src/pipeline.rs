@@ -114,7 +114,10 @@ fn open_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
     let file = place.dir.join("recipe.json");
     let text = serde_json::to_vec_pretty(recipe).expect("a recipe serializes");
     let empty = match std::fs::read_dir(&place.dir) {
-        Ok(mut entries) => entries.next().is_none(),
+        // What a killed start left half-written is nothing.
+        Ok(entries) => entries
+            .filter_map(Result::ok)
+            .all(|entry| entry.path().extension().is_some_and(|e| e == "partial")),
         Err(_) => true,
     };
     if !place.resume {

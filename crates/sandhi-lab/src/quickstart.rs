@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use sandhi_data::{
     language::Language,
-    microworld::{Split, Style, Task},
+    microworld::{Sentence, Split, Style, Task},
     speech::{Domain, Request, Speech},
 };
 
@@ -43,14 +43,27 @@ pub struct Demonstration {
     pub answers: Vec<(String, String)>,
 }
 
-/// Instructions of the demonstration; the last two were never trained on speech.
-const ASKED: [Task; 5] = [
-    Task::Transcribe,
-    Task::Translate { to: Language::German },
-    Task::NamePerson,
-    Task::LastWord,
-    Task::UpperCase,
+/// Instructions of the demonstration, with their names in the results; the last two were never trained on
+/// speech.
+const ASKED: [(Task, &str); 5] = [
+    (Task::Transcribe, "asr"),
+    (Task::Translate { to: Language::German }, "st_en_de"),
+    (Task::FirstWord, "first_word"),
+    (Task::LastWord, "last_word"),
+    (Task::UpperCase, "upper_case"),
 ];
+
+/// The right answer to an instruction of [`ASKED`].
+fn reference(task: Task, sentence: &Sentence) -> String {
+    let mut words = sentence.text.split(' ').map(|word| word.trim_matches(['.', '?', ',']));
+    match task {
+        Task::Translate { to } => sentence.parallel[to as usize].clone(),
+        Task::FirstWord => words.next().unwrap_or_default().to_owned(),
+        Task::LastWord => words.next_back().unwrap_or_default().to_owned(),
+        Task::UpperCase => sentence.text.to_uppercase(),
+        _ => sentence.text.clone(),
+    }
+}
 
 fn spoken(workshop: &Workshop, text: &str, domain: Domain) -> Result<Speech, Error> {
     let request = Request { text: text.to_owned(), language: Language::English, domain, seed: 7 };
@@ -68,19 +81,17 @@ pub fn demonstrate(
     workshop: &Workshop,
     dir: &Path,
 ) -> Result<Demonstration, Error> {
-    let sentence = workshop
-        .world()
-        .items(Task::LastWord, Language::English, Split::Test, Style::Seen, 1)
-        .remove(0);
-    let speech = spoken(workshop, &sentence.spoken, Domain::Base)?;
+    let sentence =
+        workshop.world().sentences(Language::English, Split::Test, Style::Seen, 5).remove(4);
+    let speech = spoken(workshop, &sentence.text, Domain::Base)?;
     let wav = dir.join("hello.wav");
     let bytes = speech.waveform.to_wav_bytes().map_err(crate::sources::Error::from)?;
     write_atomically(&wav, &bytes)?;
-    let answers = ask_all(model, &speech)?
+    let answers = ask_all(model, &speech, &sentence)?
         .into_iter()
         .map(|answer| (answer.instruction, answer.speech))
         .collect();
-    Ok(Demonstration { transcript: sentence.spoken, wav, answers })
+    Ok(Demonstration { transcript: sentence.text, wav, answers })
 }
 
 fn instruction(task: Task) -> String {
@@ -91,23 +102,34 @@ fn instruction(task: Task) -> String {
     }
 }
 
-fn ask_all(model: &ConnectorModel, speech: &Speech) -> Result<Vec<Answer>, Error> {
+/// Asks about an utterance, about what was said in it, and about what the recognizer wrote.
+fn ask_all(
+    model: &ConnectorModel,
+    speech: &Speech,
+    sentence: &Sentence,
+) -> Result<Vec<Answer>, Error> {
     let samples = speech.waveform.samples.as_slice();
-    let instructions: Vec<String> = ASKED.iter().map(|task| instruction(*task)).collect();
+    let instructions: Vec<String> = ASKED.iter().map(|(task, _)| instruction(*task)).collect();
     let asked: Vec<&str> = instructions.iter().map(String::as_str).collect();
     let pieces = vec![samples; asked.len()];
-    let answers = transcribe::answer(model, &pieces, &asked, &Decoding::default())?;
-    Ok(ASKED
-        .iter()
-        .zip(instructions)
-        .zip(answers)
-        .map(|((task, instruction), speech)| Answer {
-            task: task.name(),
-            instruction,
-            speech,
-            ..Answer::default()
-        })
-        .collect())
+    let decoding = Decoding::default();
+    let heard = transcribe::answer(model, &pieces, &asked, &decoding)?;
+    let read =
+        |text: &str| transcribe::read(&model.text, &vec![text; asked.len()], &asked, &decoding);
+    let written = transcribe::ctc(&model.speech, &[samples])?.remove(0);
+    let (text, cascade) = (read(&sentence.text)?, read(&written)?);
+    let mut answers = Vec::with_capacity(ASKED.len());
+    for (i, (task, name)) in ASKED.iter().enumerate() {
+        answers.push(Answer {
+            task: (*name).to_owned(),
+            instruction: instructions[i].clone(),
+            speech: heard[i].clone(),
+            text: Some(text[i].clone()),
+            cascade: Some(cascade[i].clone()),
+            reference: reference(*task, sentence),
+        });
+    }
+    Ok(answers)
 }
 
 /// Utterances with sound, picture and answers for the report: one of each acoustic domain.
@@ -136,7 +158,7 @@ fn examples(model: &ConnectorModel, workshop: &Workshop) -> Result<Vec<Example>,
                 values: features.values,
                 frame_s: 0.01,
             }),
-            answers: ask_all(model, &speech)?,
+            answers: ask_all(model, &speech, sentence)?,
         });
     }
     Ok(examples)

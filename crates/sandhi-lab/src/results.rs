@@ -29,8 +29,18 @@ pub const CASCADE: &str = "_cascade";
 pub const RECOVERED: &str = "_recovered";
 
 /// The metrics that tasks report, without suffix.
-pub const METRICS: [&str; 8] =
-    ["wer", "cer", "bleu", "chrf", "exact", "accuracy", "perplexity", "entity_recall"];
+pub const METRICS: [&str; 10] = [
+    "wer",
+    "cer",
+    "bleu",
+    "chrf",
+    "exact",
+    "accuracy",
+    "perplexity",
+    "loss_per_word",
+    "loss_per_second",
+    "entity_recall",
+];
 
 /// Whether a smaller value of the metric (with or without suffix) is a better one.
 ///
@@ -45,7 +55,8 @@ pub fn lower_is_better(metric: &str) -> bool {
         return false;
     }
     let base = metric.strip_suffix(TEXT).or_else(|| metric.strip_suffix(CASCADE));
-    matches!(base.unwrap_or(metric), "wer" | "cer" | "perplexity" | "loss" | "disagreement")
+    let base = base.unwrap_or(metric);
+    matches!(base, "wer" | "cer" | "perplexity" | "disagreement") || base.starts_with("loss")
 }
 
 /// What can go wrong with a results or predictions file.
@@ -420,7 +431,7 @@ mod tests {
     #[test]
     fn suffixes_keep_the_direction_of_a_metric() {
         for metric in METRICS {
-            let lower = matches!(metric, "wer" | "cer" | "perplexity");
+            let lower = matches!(metric, "wer" | "cer" | "perplexity") || metric.contains("loss");
             assert_eq!(lower_is_better(metric), lower, "{metric}");
             assert_eq!(lower_is_better(&format!("{metric}{TEXT}")), lower, "{metric}");
             assert_eq!(lower_is_better(&format!("{metric}{CASCADE}")), lower, "{metric}");

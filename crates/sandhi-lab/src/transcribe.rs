@@ -5,12 +5,14 @@
 //! chunks  └ at most 12 s ┘└ at most 12 s ┘└ … ┘     cut where it is quietest, nothing twice
 //! ```
 
-use sandhi_data::audio::Waveform;
+use sandhi_data::{alignment::Alignment, audio::Waveform};
+use sandhi_nn::ragged::Ragged;
 
 use crate::{
     generate::{self, Decoding},
-    model::{AnyModel, ConnectorModel, HostRagged, pack::Segment},
+    model::{AnyModel, ConnectorModel, HostRagged, SpeechModel, TextModel, pack::Segment},
     sources::Error,
+    word_times::WordTimes,
 };
 
 /// How long sound is cut.
@@ -37,6 +39,9 @@ pub struct Passage {
     pub end_s: f64,
     /// What was said.
     pub text: String,
+    /// When its words were said, by the encoder's CTC head; nothing where the text does not fit into the
+    /// sound.
+    pub words: Vec<Alignment>,
 }
 
 /// Energy is compared over windows of this many samples (0.16 s): a gap between words, not a stop
@@ -93,22 +98,34 @@ pub fn transcribe(
 ) -> Result<Vec<Passage>, Error> {
     let wave = wave.resampled(16_000)?;
     let ranges = chunks(&wave.samples, 16_000, chunking);
+    let speech = match model {
+        AnyModel::Connector(model) => &model.speech,
+        AnyModel::Ctc(model) => model,
+        AnyModel::Text(_) => return Err(deaf()),
+    };
+    let times = WordTimes::new(speech);
     let mut passages = Vec::with_capacity(ranges.len());
     for some in ranges.chunks(16) {
         let pieces: Vec<&[f32]> = some.iter().map(|range| &wave.samples[range.clone()]).collect();
+        let frames = frames(speech, &pieces)?;
         let texts = match model {
             AnyModel::Connector(model) => {
                 let asked = vec![instruction; pieces.len()];
-                answer(model, &pieces, &asked, &Decoding::default())?
+                answer_frames(model, &frames, &asked, &Decoding::default())?
             }
-            AnyModel::Ctc(model) => ctc(model, &pieces)?,
-            AnyModel::Text(_) => return Err(deaf()),
+            _ => speech.transcribe(&frames),
         };
-        passages.extend(some.iter().zip(texts).map(|(range, text)| Passage {
-            start_s: range.start as f64 / 16_000.0,
-            end_s: range.end as f64 / 16_000.0,
-            text,
-        }));
+        let log_probs = speech.ctc_log_probs(&frames);
+        for ((range, text), rows) in some.iter().zip(texts).zip(log_probs.sequences()) {
+            let start_s = range.start as f64 / 16_000.0;
+            let words = times.of(rows, &text).unwrap_or_default();
+            passages.push(Passage {
+                start_s,
+                end_s: range.end as f64 / 16_000.0,
+                text,
+                words: words.into_iter().map(|word| word.shifted(start_s)).collect(),
+            });
+        }
     }
     Ok(passages)
 }
@@ -126,11 +143,11 @@ pub(crate) fn deaf() -> Error {
 /// # Errors
 ///
 /// When a piece has no features.
-pub fn ctc(model: &crate::model::SpeechModel, pieces: &[&[f32]]) -> Result<Vec<String>, Error> {
+pub fn ctc(model: &SpeechModel, pieces: &[&[f32]]) -> Result<Vec<String>, Error> {
     Ok(model.transcribe(&frames(model, pieces)?))
 }
 
-fn frames(model: &crate::model::SpeechModel, pieces: &[&[f32]]) -> Result<HostRagged, Error> {
+fn frames(model: &SpeechModel, pieces: &[&[f32]]) -> Result<HostRagged, Error> {
     let features: Vec<_> = pieces
         .iter()
         .enumerate()
@@ -156,22 +173,53 @@ pub fn answer(
     instructions: &[&str],
     decoding: &Decoding,
 ) -> Result<Vec<String>, Error> {
-    let vectors = model.vectors(&frames(&model.speech, pieces)?);
-    let chat = &model.text.chat;
+    answer_frames(model, &frames(&model.speech, pieces)?, instructions, decoding)
+}
+
+fn answer_frames(
+    model: &ConnectorModel,
+    frames: &HostRagged,
+    instructions: &[&str],
+    decoding: &Decoding,
+) -> Result<Vec<String>, Error> {
+    let inputs = (0..instructions.len()).map(Segment::Speech).collect();
+    chat(&model.text, instructions, inputs, Some(&model.vectors(frames)), decoding)
+}
+
+/// Answers instructions about written texts.
+///
+/// # Errors
+///
+/// When a text cannot be tokenized.
+pub fn read(
+    model: &TextModel,
+    texts: &[&str],
+    instructions: &[&str],
+    decoding: &Decoding,
+) -> Result<Vec<String>, Error> {
+    let tokens = |text: &&str| Ok(Segment::Tokens(model.chat.tokenizer().encode(text)?));
+    let inputs = texts.iter().map(tokens).collect::<Result<_, Error>>()?;
+    chat(model, instructions, inputs, None, decoding)
+}
+
+/// One turn each: the instruction, what stands for the speech, the answer.
+fn chat(
+    model: &TextModel,
+    instructions: &[&str],
+    inputs: Vec<Segment>,
+    vectors: Option<&Ragged>,
+    decoding: &Decoding,
+) -> Result<Vec<String>, Error> {
+    let chat = &model.chat;
     let prompts: Vec<Vec<Segment>> = instructions
         .iter()
-        .enumerate()
-        .map(|(i, instruction)| {
+        .zip(inputs)
+        .map(|(instruction, input)| {
             let frame = chat.frame(instruction)?;
-            Ok(vec![
-                Segment::Tokens(frame.before),
-                Segment::Speech(i),
-                Segment::Tokens(frame.after),
-            ])
+            Ok(vec![Segment::Tokens(frame.before), input, Segment::Tokens(frame.after)])
         })
         .collect::<Result<_, Error>>()?;
-    let answers =
-        generate::generate(&model.text.lm, &prompts, Some(&vectors), chat.end(), decoding);
+    let answers = generate::generate(&model.lm, &prompts, vectors, chat.end(), decoding);
     Ok(answers.iter().map(|answer| chat.decode(&answer.ids)).collect())
 }
 

@@ -18,8 +18,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, completions, data, doctor, eval, features, pack, plan, quickstart, score, sweep, table,
-    train, transcribe,
+    ask, bench, completions, data, doctor, eval, features, pack, plan, quickstart, score, sweep,
+    table, train, transcribe,
 };
 
 #[global_allocator]
@@ -59,6 +59,8 @@ enum Command {
     Features(features::Args),
     /// Score hypotheses against references.
     Score(score::Args),
+    /// Measure how fast this machine is.
+    Bench(bench::Args),
     /// Say what is present and what is missing.
     Doctor(doctor::Args),
     /// Print the completions of a shell.
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Command::Data(args) => data::run(args),
         Command::Features(args) => features::run(args),
         Command::Score(args) => score::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Completions(args) => completions::run(args),
     };

@@ -173,12 +173,17 @@ pub fn table(dirs: &[PathBuf], config: &TableConfig) -> Result<Table, Error> {
     let baseline = groups.first().filter(|group| Some(&group.recipe) == config.baseline.as_ref());
     let mut cells: Vec<Vec<Cell>> = groups.iter().map(Group::cells).collect();
     if let Some(baseline) = baseline {
+        let baseline_cells = baseline.cells();
         for (task, domain) in places(&cells) {
             let there = Predicted::read(baseline, &task, &domain)?;
             for (group, cells) in groups.iter().zip(&mut cells).skip(1) {
                 let here = Predicted::read(group, &task, &domain)?;
                 let same = |cell: &&mut Cell| cell.task == task && cell.domain == domain;
                 for cell in cells.iter_mut().filter(same) {
+                    if let Some(why) = not_telling(&baseline_cells, cell) {
+                        warnings.push(why);
+                        continue;
+                    }
                     cell.difference = difference(&here, &there, cell, config, &mut warnings);
                 }
             }
@@ -193,6 +198,32 @@ pub fn table(dirs: &[PathBuf], config: &TableConfig) -> Result<Table, Error> {
     warnings.sort();
     warnings.dedup();
     Ok(Table { baseline: config.baseline.clone(), rows, warnings })
+}
+
+/// Levels of difficulty are compared where the baseline stands between these accuracies: below it
+/// hardly does the task, above it has no room.
+const TELLING: std::ops::RangeInclusive<f64> = 0.60..=0.95;
+
+/// Why the difference of a level would say nothing; `None` where it does.
+fn not_telling(baseline: &[Cell], cell: &Cell) -> Option<String> {
+    if !cell.metric.starts_with("accuracy_")
+        || [TEXT, CASCADE, RECOVERED].iter().any(|suffix| cell.metric.ends_with(suffix))
+    {
+        return None;
+    }
+    let same = |other: &&Cell| {
+        (&other.task, &other.domain, &other.metric) == (&cell.task, &cell.domain, &cell.metric)
+    };
+    let mean = baseline.iter().find(same)?.mean;
+    (!TELLING.contains(&mean)).then(|| {
+        format!(
+            "{}.{} {}: the baseline stands at {:.1} %, outside 60 to 95 %; not compared",
+            cell.task,
+            cell.domain,
+            cell.metric,
+            100.0 * mean
+        )
+    })
 }
 
 /// Every (task, domain) that some row has.

@@ -142,3 +142,41 @@ fn what_cannot_be_compared_is_named() {
     let error = table(&[first.clone(), first], &TableConfig::default()).unwrap_err();
     assert!(matches!(error, Error::Duplicate { seed: 1, .. }), "{error}");
 }
+
+#[test]
+fn levels_are_compared_where_the_baseline_has_room() {
+    let root = tempfile::tempdir().unwrap();
+    // Of eight stories the baseline gets six of one level and all of the other; the rival gets all.
+    for (recipe, right) in [("base", 6), ("rival", 8)] {
+        let dir = root.path().join(recipe);
+        let mut results = Results::new(ResultsMeta {
+            recipe: recipe.to_owned(),
+            seed: 1,
+            ..ResultsMeta::default()
+        });
+        let hard = f64::from(right) / 8.0;
+        results.set("continuation", "base", "accuracy_entity", Metric::exact(hard, 8));
+        results.set("continuation", "base", "accuracy_topic", Metric::exact(1.0, 8));
+        results.write(&dir.join("results.json")).unwrap();
+        let predictions: Vec<Prediction> = (0..8)
+            .map(|i| Prediction {
+                id: format!("s{i}"),
+                task: "continuation".to_owned(),
+                domain: "base".to_owned(),
+                counts: [
+                    ("accuracy_entity".to_owned(), vec![f64::from(u8::from(i < right)), 1.0]),
+                    ("accuracy_topic".to_owned(), vec![1.0, 1.0]),
+                ]
+                .into(),
+                ..Prediction::default()
+            })
+            .collect();
+        write_predictions(&predictions_path(&dir, "continuation", "base"), &predictions).unwrap();
+    }
+    let table = table(&find_runs(root.path()).unwrap(), &against("base")).unwrap();
+    let cell = |metric: &str| table.rows[1].cell("continuation", "base", metric).unwrap();
+    assert_eq!(cell("accuracy_entity").difference.unwrap().value, 0.25);
+    assert_eq!(cell("accuracy_topic").difference, None);
+    assert_eq!(table.warnings.len(), 1);
+    assert!(table.warnings[0].contains("accuracy_topic: the baseline stands at 100.0 %"));
+}

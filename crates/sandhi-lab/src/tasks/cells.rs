@@ -1,5 +1,7 @@
 //! Which items make up a task in a domain.
 
+use std::collections::HashMap;
+
 use sandhi_data::{
     language::Language::{self, English, German, Spanish},
     microworld::{Item, Level, Microworld, Split, Style, Task, Wordings},
@@ -88,6 +90,8 @@ pub(super) struct Cell {
     pub(super) max_tokens: usize,
     /// Phrases that stay of a long list.
     pub(super) shortlist: Option<usize>,
+    /// How long the right options take to say, where that is known.
+    pub(super) right_s: HashMap<String, f64>,
 }
 
 impl Cell {
@@ -142,6 +146,7 @@ pub(super) fn cells(world: &Microworld, split: Split, config: &EvalConfig) -> Ve
                     items,
                     max_tokens: config.max_tokens,
                     shortlist: (*task == "biasing_1000").then_some(20),
+                    right_s: HashMap::new(),
                 });
             }
         }

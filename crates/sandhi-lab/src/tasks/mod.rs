@@ -14,7 +14,9 @@ mod score;
 use std::collections::HashMap;
 
 use sandhi_data::{
+    language::Language,
     microworld::{Item, biasing},
+    speech::Domain,
     text::Unknown,
 };
 use sandhi_nn::ragged::Ragged;
@@ -39,10 +41,21 @@ use crate::{
 struct Outcome {
     /// The answer, or the chosen option.
     text: String,
-    /// Log-probability of the right answer and its words; for perplexity.
-    right: Option<(f64, usize)>,
+    /// How likely the right option is.
+    right: Option<Likelihood>,
     /// Which option was chosen.
     chosen: Option<usize>,
+}
+
+/// How likely a text is, and how long.
+#[derive(Debug, Clone, Copy)]
+struct Likelihood {
+    /// Log-probability, in nats.
+    log_prob: f64,
+    /// Words.
+    n_words: usize,
+    /// Seconds that it takes to say, where speech is made.
+    seconds: Option<f64>,
 }
 
 /// Answers of one way of reading the items of a cell.
@@ -70,7 +83,8 @@ pub fn evaluate(
             continue;
         }
         let heard = Heard::new(&model.speech, workshop, cell, cache)?;
-        let cell = &heard.shortlisted(model, cell)?;
+        let cell =
+            &Cell { right_s: right_seconds(workshop, cell)?, ..heard.shortlisted(model, cell)? };
         let speech = answers(&model.text, cell, &mut |range| {
             let vectors = heard.vectors(model, range.clone());
             let inputs = (0..range.len()).map(|k| vec![Segment::Speech(k)]).collect();
@@ -135,8 +149,9 @@ pub fn evaluate_text(
     progress: &dyn Fn(&str, usize, usize),
 ) -> Result<Vec<Vec<Prediction>>, Error> {
     let mut all = cells(workshop.world(), config.half.split(), config);
-    // Text does not sound; the acoustic domains are one.
-    all.retain(|cell| cell.domain == "base" || cell.domain == "texts");
+    // Text does not sound; the acoustic domains are one, and nothing shortens a long list.
+    all.retain(|cell| ["base", "texts"].contains(&cell.domain.as_str()));
+    all.retain(|cell| cell.shortlist.is_none());
     let mut predictions = Vec::with_capacity(all.len());
     for (i, cell) in all.iter().enumerate() {
         progress(&format!("{} {}", cell.task, cell.domain), i, all.len());
@@ -148,6 +163,27 @@ pub fn evaluate_text(
     results.meta.scorer.extend(scorers());
     progress("done", all.len(), all.len());
     Ok(predictions)
+}
+
+/// How long the right endings of stories take in the base voices: the same yardstick for every model,
+/// whatever its tokens or frames.
+fn right_seconds(workshop: &Workshop, cell: &Cell) -> Result<HashMap<String, f64>, Error> {
+    if cell.kind != Kind::Story {
+        return Ok(HashMap::new());
+    }
+    let texts: Vec<String> =
+        cell.items.iter().map(|item| cell.options(item)[cell.right(item)].clone()).collect();
+    let spoken: Vec<Spoken> = texts
+        .iter()
+        .map(|text| Spoken::Made {
+            text: text.clone(),
+            language: Language::English,
+            domain: Domain::Base,
+            take: 0,
+        })
+        .collect();
+    let sounds = workshop.sounds(&spoken)?;
+    Ok(texts.into_iter().zip(sounds.iter().map(|sound| sound.wave.duration_s())).collect())
 }
 
 /// Frames of the speech of a cell, and what the encoder's CTC head makes of them.
@@ -297,7 +333,11 @@ fn answers(
                     .fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
                 let right = cell.right(item);
                 outcome.chosen = Some(chosen);
-                outcome.right = Some((scores[right], options[right].split_whitespace().count()));
+                outcome.right = Some(Likelihood {
+                    log_prob: scores[right],
+                    n_words: options[right].split_whitespace().count(),
+                    seconds: cell.right_s.get(&options[right]).copied(),
+                });
                 if cell.kind == Kind::Choice {
                     outcome.text.clone_from(&options[chosen]);
                 }

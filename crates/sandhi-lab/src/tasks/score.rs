@@ -8,7 +8,7 @@ use sandhi_data::{
 };
 
 use super::{
-    Outcome,
+    Likelihood, Outcome,
     cells::{Cell, Kind, levels},
 };
 use crate::results::{
@@ -30,7 +30,9 @@ pub fn scorers() -> IndexMap<String, String> {
         ("chrf", chrf),
         ("exact", format!("equal; {plain} (upper_case: to the letter)")),
         ("accuracy", likelihood.to_owned()),
-        ("perplexity", "of the right ending, per word".to_owned()),
+        ("loss_per_word", "nats of the right ending, end marker included, per word".to_owned()),
+        ("loss_per_second", "the same nats, per second in the base voices".to_owned()),
+        ("perplexity", "exponential of loss_per_word".to_owned()),
         ("entity_recall", format!("share of rare names in the answer; {plain}")),
         ("interval", "95 % percentile bootstrap over utterances, 1,000 resamples".to_owned()),
     ]
@@ -130,15 +132,20 @@ fn metrics(cell: &Cell, outcomes: &[Outcome]) -> Vec<(String, Metric, Option<Vec
                     add_share(&name, counts);
                 }
             }
-            let counts: Vec<Ratio> = outcomes
-                .iter()
-                .map(|o| {
-                    o.right.map_or(Ratio(0.0, 0.0), |(log_prob, n)| Ratio(-log_prob, n as f64))
-                })
-                .collect();
+            let loss_per = |length: &dyn Fn(&Likelihood) -> Option<f64>| -> Vec<Ratio> {
+                let of = |right: &Likelihood| Some(Ratio(-right.log_prob, length(right)?));
+                let none = Ratio(0.0, 0.0);
+                outcomes.iter().map(|o| o.right.as_ref().and_then(of).unwrap_or(none)).collect()
+            };
+            let per_second = loss_per(&|right| right.seconds);
+            if per_second.iter().any(|c| c.1 > 0.0) {
+                add_share("loss_per_second", per_second);
+            }
+            let per_word = loss_per(&|right| Some(right.n_words as f64));
+            add_share("loss_per_word", per_word.clone());
             let perplexity =
-                ratio(&counts, |sum| if sum.1 > 0.0 { (sum.0 / sum.1).exp() } else { f64::NAN });
-            found.push(("perplexity".into(), perplexity, Some(counts)));
+                ratio(&per_word, |sum| if sum.1 > 0.0 { (sum.0 / sum.1).exp() } else { f64::NAN });
+            found.push(("perplexity".into(), perplexity, Some(per_word)));
         }
     }
     found
@@ -196,9 +203,9 @@ pub(super) fn add(
 }
 
 /// How much of the upper bound speech reaches: the ratio of scores, of `1 - error` for error rates, and
-/// of the inverses for perplexity.
+/// of the inverses for losses and perplexity.
 fn recovered(name: &str, speech: f64, text: f64) -> f64 {
-    if name == "perplexity" {
+    if name == "perplexity" || name.starts_with("loss") {
         text / speech
     } else if lower_is_better(name) {
         (1.0 - speech) / (1.0 - text)

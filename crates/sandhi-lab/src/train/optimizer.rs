@@ -204,3 +204,68 @@ pub fn gradient_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
     module.visit(&mut norm);
     norm.1.sqrt()
 }
+
+#[cfg(test)]
+mod tests {
+    use sandhi_nn::{init::Init, layers::Linear};
+    use serde_json::json;
+
+    use super::*;
+
+    fn config() -> OptimizerConfig {
+        serde_json::from_value(json!({ "lr": 0.1, "matrices": "muon", "weight_decay": 0.0 }))
+            .unwrap()
+    }
+
+    /// One update of a square matrix whose gradient is diagonal; gives the change of the diagonal.
+    fn change(diagonal: [f32; 3]) -> Vec<f64> {
+        let device = Device::flex().autodiff();
+        let layer = Linear::new(&Init::new(1, &device).child("layer"), 3, 3, false);
+        let before = weights::host(layer.weight.val().inner());
+        let mask = Tensor::<2>::from_data(
+            TensorData::new(
+                vec![diagonal[0], 0.0, 0.0, 0.0, diagonal[1], 0.0, 0.0, 0.0, diagonal[2]],
+                [3, 3],
+            ),
+            &device,
+        );
+        let loss = (layer.weight.val() * mask).sum();
+        let grads = GradientsParams::from_grads(loss.backward(), &layer);
+        let mut optimizer = Optimizer::default();
+        let layer = optimizer.step(layer, grads, &config(), 0.1, 1.0);
+        let state = optimizer.state();
+        assert_eq!(state.keys().collect::<Vec<_>>(), ["velocity.weight"]);
+        assert_eq!(state["velocity.weight"].values[4], diagonal[1]);
+        let after = weights::host(layer.weight.val().inner());
+        let change = |i: usize| f64::from(after[i]) - f64::from(before[i]);
+        assert!([1, 2, 3, 5, 6, 7].into_iter().all(|i| change(i).abs() < 1e-4));
+        vec![change(0), change(4), change(8)]
+    }
+
+    #[test]
+    fn muon_moves_every_direction_alike() {
+        // Singular values of 1, 0.5 and 0.1 become 0.7 to 1.2, times lr 0.1 and 0.2 √3.
+        for moved in change([1.0, -0.5, 0.1]).into_iter().zip([-1.0, 1.0, -1.0]) {
+            let size = moved.0 * moved.1 / (0.1 * 0.2 * 3.0_f64.sqrt());
+            assert!((0.6..1.3).contains(&size), "{size}");
+        }
+    }
+
+    #[test]
+    fn tables_and_output_layers_stay_with_adamw() {
+        assert!(is_hidden_matrix("layers.0.mlp.up_proj.weight", 2));
+        for name in ["model.embed_tokens.weight", "lm_head.weight", "head.proj.weight"] {
+            assert!(!is_hidden_matrix(name, 2), "{name}");
+        }
+        assert!(!is_hidden_matrix("layers.0.conv.depthwise", 2));
+        assert!(!is_hidden_matrix("layers.0.input_layernorm.weight", 1));
+    }
+
+    #[test]
+    fn a_state_without_its_partner_is_refused() {
+        let one = NamedTensor { shape: vec![1], values: vec![0.0] };
+        let state = Weights::from([("v.a".to_owned(), one)]);
+        let error = Optimizer::resume(state, 1, &Device::flex()).unwrap_err();
+        assert!(error.contains("v.a"), "{error}");
+    }
+}

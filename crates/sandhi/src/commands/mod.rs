@@ -1,6 +1,7 @@
 //! One file a subcommand, each with `Args` and `run`.
 
 pub mod ask;
+pub mod bench;
 pub mod completions;
 pub mod data;
 pub mod doctor;

@@ -49,6 +49,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             .and_then(|wave| Ok(transcribe(&model, &wave, &args.instruction, chunking)?))
             .with_context(|| format!("{}", file.display()));
         match passages {
+            Err(error) if args.files.len() == 1 => return Err(error),
             Err(error) => {
                 n_bad += 1;
                 eprintln!("error: {error:#}");

@@ -1,10 +1,11 @@
 //! The command line as a user meets it: exit codes, what is on stdout, what on stderr.
 //!
-//! Nothing here trains, speaks or needs a file that it did not make.
+//! Nothing here needs a file that it did not make; what speaks is skipped where espeak-ng is missing.
 
 mod data;
 mod recipes;
 mod score;
+mod train;
 mod usage;
 
 use std::{path::Path, process::Command};

@@ -1,0 +1,212 @@
+//! Training as a user meets it: real processes, stopped and killed, resumed, and the models used.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::sandhi;
+
+fn recipe(name: &str) -> String {
+    format!("{}/../../recipes/smoke/{name}.toml", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every step's stage, number and loss.
+fn losses(run: &Path) -> Vec<(String, u64, f64)> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    let record = |line| serde_json::from_str::<Value>(line).ok();
+    let step = |r: Value| {
+        Some((r["stage"].as_str()?.to_owned(), r["step"].as_u64()?, r["loss"].as_f64()?))
+    };
+    text.lines().filter_map(record).filter_map(step).collect()
+}
+
+fn spawn(dir: &Path, args: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_sandhi"))
+        .current_dir(dir)
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts")
+}
+
+/// Text of the smoke recipe, with so many steps.
+fn args<'a>(recipe: &'a str, out: &'a str) -> Vec<&'a str> {
+    vec![
+        "train",
+        recipe,
+        "--set",
+        "stage.0.steps=60",
+        "--set",
+        "stage.0.checkpoint_every=4",
+        "--set",
+        "stage.0.eval_every=0",
+        "--out",
+        out,
+        "--quiet",
+    ]
+}
+
+#[test]
+fn a_run_killed_at_random_moments_has_the_same_losses() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe("language_model");
+    sandhi(dir.path(), &args(&recipe, "whole")).works();
+    let whole = losses(&dir.path().join("whole"));
+    assert_eq!(whole.len(), 60);
+
+    // Waits follow from a fixed sequence; what they hit depends on the machine.
+    let mut wait_ms = 7_u64;
+    let mut n_kills = 0;
+    let begin = Instant::now();
+    loop {
+        let mut args = args(&recipe, "killed");
+        // Nothing is there to resume until the first file is.
+        if dir.path().join("killed/recipe.json").exists() {
+            args.push("--resume");
+        }
+        let mut child = spawn(dir.path(), &args);
+        wait_ms = wait_ms * 37 % 257;
+        // The later, the longer, so that a slow machine gets through as well.
+        let patience = Duration::from_millis(80 + wait_ms * (1 + n_kills / 4));
+        thread::sleep(patience);
+        match child.try_wait().unwrap() {
+            Some(status) => {
+                assert!(status.success(), "after {n_kills} kills: {status}");
+                break;
+            }
+            None => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                n_kills += 1;
+            }
+        }
+        assert!(begin.elapsed() < Duration::from_secs(300), "no progress in {n_kills} attempts");
+    }
+    assert!(n_kills >= 2, "the run was over after {n_kills} kills; make it longer");
+    assert_eq!(losses(&dir.path().join("killed")), whole);
+    let weights = |run: &str| {
+        fs::read(dir.path().join(run).join("model/language_model.safetensors")).unwrap()
+    };
+    assert!(weights("killed") == weights("whole"), "other weights after {n_kills} kills");
+    // Nothing half-written stays behind.
+    let left = |entry: fs::DirEntry| entry.path().extension().is_some_and(|e| e == "partial");
+    assert!(!fs::read_dir(dir.path().join("killed")).unwrap().any(|e| left(e.unwrap())));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_says_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe("language_model");
+    let mut long = args(&recipe, "run");
+    long[3] = "stage.0.steps=100000";
+    let child = Command::new(env!("CARGO_BIN_EXE_sandhi"))
+        .current_dir(dir.path())
+        .args(&long)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while losses(&dir.path().join("run")).is_empty() {
+        thread::sleep(Duration::from_millis(50));
+        assert!(begin.elapsed() < Duration::from_secs(120), "no step was taken");
+    }
+    let interrupt = ["-INT", &child.id().to_string()].map(str::to_owned);
+    assert!(Command::new("kill").args(interrupt).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{err}");
+    assert!(err.contains("--resume") && err.contains("--out run"), "{err}");
+    // It was saved after its last step, not at the last checkpoint.
+    let steps = losses(&dir.path().join("run")).len();
+    let name = format!("step-{steps:06}");
+    assert!(dir.path().join("run/checkpoints").join(&name).exists(), "no {name}: {err}");
+}
+
+/// The three smoke recipes one after the other, and the models they make in use.
+#[test]
+fn encoder_language_model_and_adapter_work_from_end_to_end() {
+    if let Err(error) = sandhi_data::espeak::Espeak::open() {
+        return eprintln!("skipped: {error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let at = |file: &str| dir.path().join(file);
+    for (name, out) in
+        [("encoder", "smoke_encoder"), ("language_model", "smoke_lm"), ("slm", "smoke_slm")]
+    {
+        let (recipe, path) = (recipe(name), format!("smoke={}", dir.path().display()));
+        let args = ["train", &recipe, "--out", out, "--path", &path, "--quiet"];
+        sandhi(dir.path(), &args).works();
+        assert!(at(out).join("model/model.json").exists());
+        assert!(losses(&at(out)).iter().all(|(_, _, loss)| loss.is_finite()));
+    }
+    // Both stages of the encoder, then both of the adapter, every step once.
+    let steps = |run: &str| {
+        losses(&at(run))
+            .iter()
+            .map(|(stage, step, _)| format!("{stage} {step}"))
+            .collect::<Vec<_>>()
+    };
+    let numbered = |stage: &str, n: u64| (1..=n).map(move |i| format!("{stage} {i}")).collect();
+    let both = |a: Vec<String>, b: Vec<String>| [a, b].concat();
+    assert_eq!(steps("smoke_encoder"), both(numbered("align", 3), numbered("ctc", 4)));
+    let adapter = both(numbered("adapter", 4), numbered("language_model_too", 2));
+    assert_eq!(steps("smoke_slm"), adapter);
+    let metrics = fs::read_to_string(at("smoke_slm/metrics.jsonl")).unwrap();
+    assert!(metrics.contains("dev_loss_mismatched"), "the listening gap is missing");
+
+    // Every task has a number, from speech, from the transcript and through the cascade.
+    let results: Value =
+        serde_json::from_slice(&fs::read(at("smoke_slm/results.json")).unwrap()).unwrap();
+    for (task, metric) in [
+        ("asr", "wer"),
+        ("st_en_de", "bleu"),
+        ("continuation", "loss_per_second"),
+        ("facts", "accuracy"),
+    ] {
+        for suffix in ["", "_text", "_cascade"] {
+            let value = &results[task]["base"][format!("{metric}{suffix}")]["value"];
+            assert!(value.is_f64(), "{task}.base.{metric}{suffix} is {value}");
+        }
+    }
+
+    // In use: sound of 30 seconds in passages, a question, other formats, a second evaluation.
+    super::sine(&at("long.wav"), 30.0);
+    let line = sandhi(dir.path(), &["transcribe", "smoke_slm/model", "long.wav", "--json"]).json();
+    let passages = line["passages"].as_array().unwrap();
+    assert!(passages.len() >= 3, "{line}");
+    assert_eq!(passages[0]["start_s"], 0.0);
+    assert_eq!(passages[passages.len() - 1]["end_s"], 30.0);
+    for pair in passages.windows(2) {
+        assert_eq!(pair[0]["end_s"], pair[1]["start_s"]);
+    }
+    sandhi(dir.path(), &["transcribe", "smoke_encoder/model", "long.wav"]).works();
+    let question = ["ask", "smoke_slm/model", "long.wav", "--instruction", "What is said?"];
+    sandhi(dir.path(), &question).works();
+    sandhi(dir.path(), &["transcribe", "smoke_lm/model", "long.wav"])
+        .fails_with(&["a text model hears nothing"]);
+    sandhi(dir.path(), &["pack", "smoke_slm/model", "--out", "small"]).works();
+    let eval = [
+        "eval",
+        "small",
+        "--out",
+        "again",
+        "--tasks",
+        "asr",
+        "--domains",
+        "channel",
+        "--n",
+        "2",
+        "--quiet",
+    ];
+    sandhi(dir.path(), &eval).works();
+    assert!(at("again/predictions/asr.channel.jsonl").exists());
+}
