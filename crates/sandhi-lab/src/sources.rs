@@ -563,17 +563,18 @@ impl Workshop {
             SourceConfig::Documents(DocumentsSource { kind, n, .. }) => {
                 self.world.documents_of(*kind, "train").take(*n).map(Text::from).collect()
             }
-            SourceConfig::Text(source) => plain(text_files(source, &self.resolve(&source.path))?),
-            SourceConfig::Spelling(SpellingSource { n, .. }) => plain(spelled(*n)),
+            SourceConfig::Text(source) => {
+                repeated(text_files(source, &self.resolve(&source.path))?, &source.instructions)
+            }
+            SourceConfig::Spelling(SpellingSource { n, instructions, .. }) => {
+                repeated(spelled(*n), instructions)
+            }
             SourceConfig::Manifest(source) => {
                 let utterances = self.recorded(source)?;
                 let mut documents = Vec::new();
                 for round in 0..source.repeat {
                     for (i, u) in utterances.iter().enumerate() {
-                        documents.push(match source.instructions.as_slice() {
-                            [] => Text::Plain(u.text.clone()),
-                            list => transcription(u, &list[(i + round) % list.len()]),
-                        });
+                        documents.push(document(u.text.clone(), &source.instructions, i + round));
                     }
                 }
                 documents
@@ -764,16 +765,19 @@ impl From<Document> for Text {
     }
 }
 
-fn plain(texts: Vec<String>) -> Vec<Text> {
-    texts.into_iter().map(Text::Plain).collect()
+fn repeated(texts: Vec<String>, instructions: &[String]) -> Vec<Text> {
+    texts.into_iter().enumerate().map(|(i, text)| document(text, instructions, i)).collect()
 }
 
-/// A transcript as an exchange in which it is written down again.
-fn transcription(utterance: &manifest::Utterance, instruction: &str) -> Text {
-    Text::Chat {
-        instruction: instruction.to_owned(),
-        spoken: utterance.text.clone(),
-        answer: utterance.text.clone(),
+/// A text as it is, or with one of the instructions as an exchange in which it is written down again.
+fn document(text: String, instructions: &[String], i: usize) -> Text {
+    match instructions {
+        [] => Text::Plain(text),
+        list => Text::Chat {
+            instruction: list[i % list.len()].clone(),
+            spoken: text.clone(),
+            answer: text,
+        },
     }
 }
 

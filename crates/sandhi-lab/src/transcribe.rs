@@ -225,7 +225,14 @@ fn chat(
 
 #[cfg(test)]
 mod tests {
+    use sandhi_data::{
+        language::Language,
+        microworld::{Split, Style},
+        speech::Domain,
+    };
+
     use super::*;
+    use crate::sources::{Sound, Spoken, Workshop};
 
     /// A second of tone for each entry that is true, of silence for each that is not.
     fn sound(seconds: &[bool]) -> Vec<f32> {
@@ -265,5 +272,82 @@ mod tests {
         let one = chunks(&[0.0; 100], 16_000, Chunking::default());
         assert!(one.len() == 1 && one[0] == (0..100), "{one:?}");
         assert!(chunks(&[], 16_000, Chunking::default()).is_empty());
+    }
+
+    /// Utterances with their words, and all of them joined with short pauses; `None` with a message where
+    /// espeak-ng is not installed.
+    fn joined(n: usize) -> Option<(Vec<Sound>, Vec<f32>, Vec<Alignment>)> {
+        let recipe: crate::recipe::Recipe = toml::from_str(
+            "name = 'join'\nseed = 1\nmodel = { kind = 'text', tokenizer = { vocab_size = 300 }, \
+             language_model = { d_model = 2, n_layers = 1, n_heads = 1, d_ff = 1 } }",
+        )
+        .unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        let workshop = Workshop::new(cache.path(), cache.path(), &recipe);
+        if let Err(error) = workshop.studio() {
+            eprintln!("skipped: {error}");
+            return None;
+        }
+        let sentences = workshop.world().sentences(Language::English, Split::Dev, Style::Seen, n);
+        let spoken: Vec<Spoken> = sentences
+            .into_iter()
+            .map(|sentence| Spoken::Made {
+                text: sentence.text,
+                language: Language::English,
+                domain: Domain::Base,
+                take: 3,
+            })
+            .collect();
+        let sounds = workshop.sounds(&spoken).unwrap();
+        let (mut samples, mut words) = (Vec::new(), Vec::new());
+        for sound in &sounds {
+            let start_s = samples.len() as f64 / 16_000.0;
+            words.extend(sound.words.iter().map(|word| word.clone().shifted(start_s)));
+            samples.extend(&sound.wave.samples);
+            samples.extend([0.0; 4_000]);
+        }
+        Some((sounds, samples, words))
+    }
+
+    #[test]
+    fn no_cut_goes_through_a_word() {
+        let Some((_, samples, words)) = joined(24) else { return };
+        let ranges = chunks(&samples, 16_000, Chunking::default());
+        assert!(ranges.len() > 6, "{} chunks", ranges.len());
+        for range in &ranges[1..] {
+            let cut = range.start as f64 / 16_000.0;
+            let through = |word: &&Alignment| word.start_s < cut && cut < word.end_s;
+            assert_eq!(words.iter().find(through), None, "cut at {cut} s");
+        }
+    }
+
+    #[test]
+    fn joined_utterances_are_transcribed_as_each_alone() {
+        let Some((sounds, samples, words)) = joined(10) else { return };
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/encoder");
+        let model = AnyModel::load(&dir, &burn::prelude::Device::flex()).unwrap();
+        let AnyModel::Ctc(speech) = &model else { panic!("an encoder") };
+        let alone: Vec<&[f32]> = sounds.iter().map(|s| s.wave.samples.as_slice()).collect();
+        let alone = ctc(speech, &alone).unwrap().join(" ");
+        let wave = Waveform::new(samples, 16_000);
+        let passages = transcribe(&model, &wave, "", Chunking::default()).unwrap();
+        let together: Vec<&str> = passages.iter().map(|p| p.text.as_str()).collect();
+        let edits = sandhi_data::score::EditCounts::of(&sandhi_data::score::word_edits(
+            &alone,
+            &together.join(" "),
+        ));
+        // Nothing lost and nothing doubled; a letter may change with what is around it.
+        assert!(edits.deletions + edits.insertions == 0, "{edits:?}");
+        assert!(edits.substitutions * 20 <= words.len(), "{edits:?} of {} words", words.len());
+
+        // The words are where they were said.
+        let placed: Vec<&Alignment> = passages.iter().flat_map(|p| &p.words).collect();
+        let middle = |word: &Alignment| 0.5 * (word.start_s + word.end_s);
+        let near = words.iter().filter(|word| {
+            let there = |found: &&&Alignment| (middle(found) - middle(word)).abs() < 0.15;
+            placed.iter().any(|found| there(&found))
+        });
+        let (near, n) = (near.count(), words.len());
+        assert!(near * 10 >= n * 9, "{near} of {n} words have one within 0.15 s");
     }
 }

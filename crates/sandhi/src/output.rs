@@ -36,7 +36,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 }
 
 /// The chain of an error, without causes that the error before them has already told.
-fn message(error: &anyhow::Error) -> String {
+pub fn message(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();

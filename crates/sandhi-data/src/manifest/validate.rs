@@ -312,7 +312,7 @@ fn summarize(
         }
     }
     validation.n_valid = lengths_s.len();
-    validation.hours = lengths_s.iter().sum::<f64>() / 3_600.0;
+    validation.hours = lengths_s.iter().fold(0.0, |sum, s| sum + s) / 3_600.0;
     validation.durations = durations(lengths_s);
     validation.text.n_distinct_words = words.len();
     validation.text.characters = characters.into_iter().collect();

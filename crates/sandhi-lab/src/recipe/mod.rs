@@ -312,6 +312,9 @@ pub struct TextSource {
     /// Upper-cased and without punctuation, as transcripts of speech corpora are.
     #[serde(default)]
     pub transcript_style: bool,
+    /// Instructions under which the text is to be written down again; plain text without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instructions: Vec<String>,
 }
 
 fn default_text_length() -> usize {
@@ -327,6 +330,9 @@ pub struct SpellingSource {
     pub weight: Option<f64>,
     /// Documents.
     pub n: usize,
+    /// Instructions under which the text is to be written down again; plain text without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instructions: Vec<String>,
 }
 
 /// How batches are made.

@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 use sandhi_data::{
-    microworld::{Item, check_continuation},
+    microworld::{Continuation, Item, check_continuation},
     score::{self, Bootstrap, Interval},
     text::normalize,
 };
@@ -51,103 +51,137 @@ impl std::ops::AddAssign for Ratio {
     }
 }
 
+/// A number of a cell as a function of which utterances are counted, so that whatever is made of several
+/// numbers is drawn over the same utterances.
+struct Number {
+    name: String,
+    n: usize,
+    value: Box<dyn Fn(&[usize]) -> f64>,
+    /// Each utterance's counts where the number is a ratio of them.
+    counts: Option<Vec<Ratio>>,
+}
+
+impl Number {
+    /// A function of summed counts.
+    fn of<T>(name: &str, counts: Vec<T>, score: impl Fn(&T) -> f64 + 'static) -> Self
+    where
+        T: Clone + Default + std::ops::AddAssign + 'static,
+    {
+        let n = counts.len();
+        let value = move |drawn: &[usize]| {
+            let mut total = T::default();
+            drawn.iter().for_each(|&i| total += counts[i].clone());
+            score(&total)
+        };
+        Self { name: name.to_owned(), n, value: Box::new(value), counts: None }
+    }
+
+    /// A function of the ratio of summed counts; not a number where nothing is counted.
+    fn ratio(name: &str, counts: Vec<Ratio>, score: impl Fn(f64) -> f64 + 'static) -> Self {
+        let of = move |sum: &Ratio| if sum.1 > 0.0 { score(sum.0 / sum.1) } else { f64::NAN };
+        Self { counts: Some(counts.clone()), ..Self::of(name, counts, of) }
+    }
+
+    fn share(name: &str, counts: Vec<Ratio>) -> Self {
+        Self::ratio(name, counts, |share| share)
+    }
+
+    fn metric(&self) -> Metric {
+        metric(Bootstrap::default().statistic(self.n, &self.value))
+    }
+
+    /// How much of `text` this number reaches, over the same utterances.
+    fn recovered_of(&self, text: &Self) -> Metric {
+        let share =
+            |drawn: &[usize]| recovered(&self.name, (self.value)(drawn), (text.value)(drawn));
+        metric(Bootstrap::default().statistic(self.n, share))
+    }
+}
+
 fn metric(interval: Interval) -> Metric {
     Metric::new(interval.value, interval.lo, interval.hi, interval.n)
 }
 
-fn ratio(counts: &[Ratio], score: impl Fn(&Ratio) -> f64) -> Metric {
-    metric(Bootstrap::default().interval(counts, score))
-}
-
-fn share(counts: &[Ratio]) -> Metric {
-    ratio(counts, |sum| if sum.1 > 0.0 { sum.0 / sum.1 } else { f64::NAN })
-}
-
-/// The metrics of one way of reading, by name, with each utterance's counts where they are a ratio.
-fn metrics(cell: &Cell, outcomes: &[Outcome]) -> Vec<(String, Metric, Option<Vec<Ratio>>)> {
+/// The numbers of one way of reading.
+fn numbers(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
     let references: Vec<&str> = cell.items.iter().map(|item| item.answer.as_str()).collect();
     let hypotheses: Vec<&str> = outcomes.iter().map(|outcome| outcome.text.as_str()).collect();
-    let boot = Bootstrap::default();
-    let mut found: Vec<(String, Metric, Option<Vec<Ratio>>)> = Vec::new();
-    let mut add_share = |name: &str, counts: Vec<Ratio>| {
-        found.push((name.to_owned(), share(&counts), Some(counts)));
-    };
+    let pairs = || cell.items.iter().zip(outcomes);
     match cell.kind {
         Kind::Transcript => {
             let references: Vec<String> = references.iter().map(|text| normalize(text)).collect();
             let hypotheses: Vec<String> = hypotheses.iter().map(|text| normalize(text)).collect();
             let wer = score::wer(&references, &hypotheses).expect("an answer an item");
             let cer = score::cer(&references, &hypotheses).expect("an answer an item");
-            found.push(("wer".into(), metric(wer.interval(&boot)), None));
-            found.push(("cer".into(), metric(cer.interval(&boot)), None));
+            let mut found = vec![
+                Number::of("wer", wer.per_utterance, |counts| counts.rate()),
+                Number::of("cer", cer.per_utterance, |counts| counts.rate()),
+            ];
             if cell.items.iter().any(|item| !item.entities.is_empty()) {
-                let recall = cell
-                    .items
-                    .iter()
-                    .zip(&hypotheses)
-                    .map(|(item, hypothesis)| entity_recall(item, hypothesis))
-                    .collect::<Vec<_>>();
-                found.push(("entity_recall".into(), share(&recall), Some(recall)));
+                let both = cell.items.iter().zip(&hypotheses);
+                let recall = both.map(|(item, text)| entity_recall(item, text)).collect();
+                found.push(Number::share("entity_recall", recall));
             }
+            found
         }
         Kind::Translation => {
             let bleu = score::bleu(&references, &hypotheses).expect("an answer an item");
             let chrf = score::chrf(&references, &hypotheses).expect("an answer an item");
-            found.push(("bleu".into(), metric(bleu.interval(&boot)), None));
-            found.push(("chrf".into(), metric(chrf.interval(&boot)), None));
+            let (of_bleu, of_chrf) = (score::BleuConfig::default(), score::ChrfConfig::default());
+            vec![
+                Number::of("bleu", bleu.per_utterance, move |counts| of_bleu.score_of(counts)),
+                Number::of("chrf", chrf.per_utterance, move |counts| of_chrf.score_of(counts)),
+            ]
         }
         Kind::Exact | Kind::ExactCase => {
-            let counts = cell
-                .items
-                .iter()
-                .zip(outcomes)
-                .map(|(item, outcome)| {
-                    Ratio(f64::from(u8::from(correct(cell, item, outcome))), 1.0)
-                })
-                .collect();
-            add_share("exact", counts);
+            let counts = pairs().map(|(item, outcome)| yes(correct(cell, item, outcome))).collect();
+            vec![Number::share("exact", counts)]
         }
-        Kind::Choice => add_share("accuracy", chosen(cell, outcomes, |_| true)),
-        Kind::Story => {
-            let checks: Vec<_> = cell
-                .items
-                .iter()
-                .zip(outcomes)
-                .map(|(item, outcome)| {
-                    item.story.as_ref().map(|story| check_continuation(story, &outcome.text))
-                })
-                .collect();
-            let of = |yes: &dyn Fn(&sandhi_data::microworld::Continuation) -> bool| {
-                checks
-                    .iter()
-                    .map(|check| Ratio(f64::from(u8::from(check.as_ref().is_some_and(yes))), 1.0))
-                    .collect::<Vec<_>>()
-            };
-            add_share("parses", of(&|check| check.parses));
-            add_share("agrees", of(&|check| check.parses && check.agrees == Some(true)));
-            add_share("accuracy", chosen(cell, outcomes, |_| true));
-            for (level, name) in levels() {
-                let counts = chosen(cell, outcomes, |item| item.level == Some(level));
-                if counts.iter().any(|c| c.1 > 0.0) {
-                    add_share(&name, counts);
-                }
-            }
-            let loss_per = |length: &dyn Fn(&Likelihood) -> Option<f64>| -> Vec<Ratio> {
-                let of = |right: &Likelihood| Some(Ratio(-right.log_prob, length(right)?));
-                let none = Ratio(0.0, 0.0);
-                outcomes.iter().map(|o| o.right.as_ref().and_then(of).unwrap_or(none)).collect()
-            };
-            let per_second = loss_per(&|right| right.seconds);
-            if per_second.iter().any(|c| c.1 > 0.0) {
-                add_share("loss_per_second", per_second);
-            }
-            let per_word = loss_per(&|right| Some(right.n_words as f64));
-            add_share("loss_per_word", per_word.clone());
-            let perplexity =
-                ratio(&per_word, |sum| if sum.1 > 0.0 { (sum.0 / sum.1).exp() } else { f64::NAN });
-            found.push(("perplexity".into(), perplexity, Some(per_word)));
+        Kind::Choice => vec![Number::share("accuracy", chosen(cell, outcomes, |_| true))],
+        Kind::Story => story(cell, outcomes),
+    }
+}
+
+fn yes(is: bool) -> Ratio {
+    Ratio(f64::from(u8::from(is)), 1.0)
+}
+
+/// Free endings that parse and agree, choices by level, and how likely the right endings are.
+fn story(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
+    let checks: Vec<_> = cell
+        .items
+        .iter()
+        .zip(outcomes)
+        .map(|(item, outcome)| {
+            item.story.as_ref().map(|story| check_continuation(story, &outcome.text))
+        })
+        .collect();
+    let that = |is: &dyn Fn(&Continuation) -> bool| -> Vec<Ratio> {
+        checks.iter().map(|check| yes(check.as_ref().is_some_and(is))).collect()
+    };
+    let mut found = vec![
+        Number::share("parses", that(&|check| check.parses)),
+        Number::share("agrees", that(&|check| check.parses && check.agrees == Some(true))),
+        Number::share("accuracy", chosen(cell, outcomes, |_| true)),
+    ];
+    for (level, name) in levels() {
+        let counts = chosen(cell, outcomes, |item| item.level == Some(level));
+        if counts.iter().any(|c| c.1 > 0.0) {
+            found.push(Number::share(&name, counts));
         }
     }
+    let loss_per = |length: &dyn Fn(&Likelihood) -> Option<f64>| -> Vec<Ratio> {
+        let of = |right: &Likelihood| Some(Ratio(-right.log_prob, length(right)?));
+        let none = Ratio(0.0, 0.0);
+        outcomes.iter().map(|o| o.right.as_ref().and_then(of).unwrap_or(none)).collect()
+    };
+    let per_second = loss_per(&|right| right.seconds);
+    if per_second.iter().any(|c| c.1 > 0.0) {
+        found.push(Number::share("loss_per_second", per_second));
+    }
+    let per_word = loss_per(&|right| Some(right.n_words as f64));
+    found.push(Number::share("loss_per_word", per_word.clone()));
+    found.push(Number::ratio("perplexity", per_word, f64::exp));
     found
 }
 
@@ -156,9 +190,7 @@ fn chosen(cell: &Cell, outcomes: &[Outcome], wanted: impl Fn(&Item) -> bool) -> 
         .iter()
         .zip(outcomes)
         .map(|(item, outcome)| match outcome.chosen {
-            Some(chosen) if wanted(item) => {
-                Ratio(f64::from(u8::from(chosen == cell.right(item))), 1.0)
-            }
+            Some(chosen) if wanted(item) => yes(chosen == cell.right(item)),
             _ => Ratio(0.0, 0.0),
         })
         .collect()
@@ -187,18 +219,17 @@ pub(super) fn add(
     text: &[Outcome],
     cascade: &[Outcome],
 ) {
-    let (speech, text, cascade) =
-        (metrics(cell, speech), metrics(cell, text), metrics(cell, cascade));
-    for (((name, speech, _), (_, text, _)), (_, cascade, _)) in
-        speech.into_iter().zip(text).zip(cascade)
+    let numbers = |outcomes| numbers(cell, outcomes);
+    for ((speech, text), cascade) in
+        numbers(speech).iter().zip(&numbers(text)).zip(&numbers(cascade))
     {
         let mut set = |suffix: &str, metric| {
-            results.set(&cell.task, &cell.domain, &format!("{name}{suffix}"), metric);
+            results.set(&cell.task, &cell.domain, &format!("{}{suffix}", speech.name), metric);
         };
-        set("", speech);
-        set(TEXT, text);
-        set(CASCADE, cascade);
-        set(RECOVERED, Metric::exact(recovered(&name, speech.value, text.value), speech.n));
+        set("", speech.metric());
+        set(TEXT, text.metric());
+        set(CASCADE, cascade.metric());
+        set(RECOVERED, speech.recovered_of(text));
     }
 }
 
@@ -229,15 +260,16 @@ fn edits(item: &Item, outcome: &Outcome) -> Edits {
 
 /// Adds the scores of one way of reading.
 pub(super) fn add_one(results: &mut Results, cell: &Cell, suffix: &str, outcomes: &[Outcome]) {
-    for (name, metric, _) in metrics(cell, outcomes) {
-        results.set(&cell.task, &cell.domain, &format!("{name}{suffix}"), metric);
+    for number in numbers(cell, outcomes) {
+        let name = format!("{}{suffix}", number.name);
+        results.set(&cell.task, &cell.domain, &name, number.metric());
     }
 }
 
 /// One line an item, with all that scoring again needs. A way of reading is a suffix and its answers;
 /// the first is the one that `hypothesis` holds.
 pub(super) fn predictions(cell: &Cell, ways: &[(&str, &Vec<Outcome>)]) -> Vec<Prediction> {
-    let scored: Vec<_> = ways.iter().map(|(suffix, o)| (*suffix, metrics(cell, o))).collect();
+    let scored: Vec<_> = ways.iter().map(|(suffix, o)| (*suffix, numbers(cell, o))).collect();
     let yes_or_no = !matches!(cell.kind, Kind::Transcript | Kind::Translation);
     let words = cell.kind == Kind::Transcript;
     (0..cell.items.len())
@@ -245,10 +277,10 @@ pub(super) fn predictions(cell: &Cell, ways: &[(&str, &Vec<Outcome>)]) -> Vec<Pr
             let item = &cell.items[i];
             let counts = scored
                 .iter()
-                .flat_map(|(suffix, metrics)| {
-                    metrics.iter().filter_map(move |(name, _, counts)| {
-                        let Ratio(a, b) = counts.as_ref()?[i];
-                        Some((format!("{name}{suffix}"), vec![a, b]))
+                .flat_map(|(suffix, numbers)| {
+                    numbers.iter().filter_map(move |number| {
+                        let Ratio(a, b) = number.counts.as_ref()?[i];
+                        Some((format!("{}{suffix}", number.name), vec![a, b]))
                     })
                 })
                 .collect();
@@ -285,6 +317,19 @@ mod tests {
         // 20 % errors where reading makes none.
         assert!((recovered("wer", 0.2, 0.0) - 0.8).abs() < 1e-12);
         assert_eq!(recovered("perplexity", 4.0, 2.0), 0.5);
+    }
+
+    #[test]
+    fn what_is_recovered_has_the_interval_of_pairs() {
+        // Speech is right on half of what text is right on, whichever utterances are drawn.
+        let counts = |share: f64| vec![Ratio(share, 1.0); 40];
+        let speech = Number::share("exact", counts(0.4));
+        let found = speech.recovered_of(&Number::share("exact", counts(0.8)));
+        assert_eq!((found.value, found.lo, found.hi, found.n), (0.5, 0.5, 0.5, 40));
+        // And on the second half of the utterances alone, it varies with the draw.
+        let half = (0..40).map(|i| yes(i >= 20)).collect();
+        let found = Number::share("exact", half).recovered_of(&Number::share("exact", counts(1.0)));
+        assert!(found.value == 0.5 && found.lo < 0.4 && found.hi > 0.6, "{found:?}");
     }
 
     #[test]

@@ -134,3 +134,117 @@ fn every_operation_agrees_in_double_precision() {
 fn every_operation_agrees_on_the_gpu() {
     every_operation_agrees_on(&Device::wgpu(Default::default()), DType::F32);
 }
+
+/// One training step of whole models, on a GPU and on the CPU.
+#[cfg(feature = "wgpu")]
+mod training {
+    use burn::{
+        module::{Module, Param},
+        optim::GradientsParams,
+    };
+
+    use super::*;
+    use crate::{
+        connector::{Connector, ConnectorConfig, ConnectorInput, Widths},
+        encoder::{CtcHead, CtcHeadConfig, Encoder, EncoderConfig},
+        init::Init,
+        ragged::Ragged,
+        transformer::{CausalLm, Dropout, TransformerConfig},
+        weights::{self, ParameterMap},
+    };
+
+    /// Everything that an SLM run has, tiny: encoder, CTC head, adapter, language model.
+    #[derive(Module, Debug)]
+    struct Net {
+        encoder: Encoder,
+        head: CtcHead,
+        connector: Connector,
+        lm: CausalLm,
+    }
+
+    fn config<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+        serde_json::from_value(value).expect("a configuration of this crate")
+    }
+
+    fn net(device: &Device) -> Net {
+        let init = Init::new(5, device);
+        let encoder: EncoderConfig = config(serde_json::json!({
+            "kind": "conformer", "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 24, "kernel": 3,
+        }));
+        let head: CtcHeadConfig = config(serde_json::json!({ "steps_per_frame": 2 }));
+        let connector: ConnectorConfig = config(serde_json::json!({
+            "kind": "slm", "reduction": 2, "reduce": "stack", "d_hidden": 16, "n_layers": 1,
+            "n_heads": 2, "d_ff": 24,
+        }));
+        let lm: TransformerConfig = config(serde_json::json!({
+            "d_model": 16, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "d_ff": 24, "qk_norm": true,
+            "tie_embeddings": true,
+        }));
+        Net {
+            encoder: encoder.init(8, &init.child("encoder")),
+            head: head.init(16, 5, &init.child("head")),
+            connector: connector
+                .init(Widths { d_encoder: 16, d_model: 16 }, &init.child("connector")),
+            lm: lm.init(20, &init.child("lm")),
+        }
+    }
+
+    struct Update(GradientsParams);
+
+    impl ParameterMap for Update {
+        fn map<const D: usize>(
+            &mut self,
+            _name: &str,
+            param: Param<Tensor<D>>,
+        ) -> Param<Tensor<D>> {
+            let Some(grad) = self.0.remove::<D>(param.id) else { return param };
+            let (id, value, mapper) = param.consume();
+            let shape = value.dims();
+            let n: usize = shape.iter().product();
+            let zeros = Tensor::<1>::zeros([n], &value.device().inner());
+            // With a large eps the step is proportional to the gradient, so that it is compared too.
+            let step =
+                AdamStep { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1.0, weight_decay: 0.1, step: 1 };
+            let value = value.inner().reshape([n]);
+            let (value, ..) = adamw(value, grad.reshape([n]), zeros.clone(), zeros, &step);
+            Param::from_mapped_value(id, value.reshape(shape).autodiff().require_grad(), mapper)
+        }
+    }
+
+    /// The loss of two utterances with answers, and the weights after one step.
+    fn step(device: &Device) -> (f32, weights::Weights) {
+        let device = &device.clone().autodiff();
+        let net = net(device);
+        let features = Ragged {
+            values: random([64, 8], 3).tensor(device),
+            offsets: Offsets::from_lengths(&[40, 24]),
+        };
+        let frames = net.encoder.forward(&features, Dropout::OFF);
+        let symbols = net.head.forward(&frames);
+        let ctc =
+            ctc_loss(symbols.values, &symbols.offsets, &[vec![1, 2, 2], vec![4]], 0, &[0.5, 0.5]);
+        let vectors = net.connector.forward(&ConnectorInput { frames }, Dropout::OFF).vectors;
+        let hidden = net.lm.forward(&vectors, &[], Dropout::OFF).last;
+        let logits = net.lm.logits(hidden);
+        let [n, _] = logits.dims();
+        let targets: Vec<u32> = (0..n as u32).map(|i| i * 7 % 20).collect();
+        let loss = cross_entropy(logits, &targets, &vec![1.0 / n as f32; n]) + ctc;
+        let value = to_vec(loss.clone().inner())[0];
+        let grads = GradientsParams::from_grads(loss.backward(), &net);
+        (value, weights::weights(&weights::map_parameters(net, &mut Update(grads))))
+    }
+
+    #[test]
+    fn a_training_step_agrees_on_the_gpu() {
+        let (expected_loss, expected) = step(&cpu());
+        let (loss, found) = step(&Device::wgpu(Default::default()));
+        assert!((loss - expected_loss).abs() < 1e-4, "loss {loss}, not {expected_loss}");
+        assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (name, tensor) in &expected {
+            for (i, (value, expected)) in found[name].values.iter().zip(&tensor.values).enumerate()
+            {
+                assert!((value - expected).abs() < 1e-4, "{name}[{i}]: {value}, not {expected}");
+            }
+        }
+    }
+}

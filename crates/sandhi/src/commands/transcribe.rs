@@ -44,15 +44,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let chunking = Chunking { max_s: args.max_s, min_s: (0.4 * args.max_s).min(5.0) };
     let mut n_bad = 0;
     for file in &args.files {
-        let passages = Waveform::read(file)
-            .map_err(anyhow::Error::from)
-            .and_then(|wave| Ok(transcribe(&model, &wave, &args.instruction, chunking)?))
-            .with_context(|| format!("{}", file.display()));
+        // What cannot be read names its file already.
+        let passages = Waveform::read(file).map_err(anyhow::Error::from).and_then(|wave| {
+            transcribe(&model, &wave, &args.instruction, chunking)
+                .with_context(|| file.display().to_string())
+        });
         match passages {
             Err(error) if args.files.len() == 1 => return Err(error),
             Err(error) => {
                 n_bad += 1;
-                eprintln!("error: {error:#}");
+                eprintln!("error: {}", output::message(&error));
             }
             Ok(passages) => {
                 let texts: Vec<&str> = passages.iter().map(|p| p.text.as_str()).collect();
