@@ -203,7 +203,8 @@ fn features(
             std::hint::black_box(&found);
         }
     });
-    Ok(Report::new("features", &times, seconds * utterances as f64, "seconds of sound"))
+    let report = Report::new("features", &times, seconds * utterances as f64, "seconds of sound");
+    Ok(Report { threads: 1, ..report })
 }
 
 /// Takes down the times of steps and stops after enough of them.

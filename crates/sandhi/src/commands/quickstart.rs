@@ -79,7 +79,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         if args.from_scratch {
             console.note(&format!("pre-training the {}", name.replace('_', " ")));
-            let recipe = read(text, name, &[], &[])?;
+            // The adapter's evaluation says all that theirs would.
+            let recipe = Recipe { eval: None, ..read(text, name, &[], &[])? };
             let place = place(&format!("pretrain_{name}"));
             match experiment::run(&recipe, &place, &provenance(), &mut console)? {
                 None => return interrupted(),
