@@ -214,10 +214,16 @@ fn explanation(results: &Results) -> Vec<String> {
         .collect();
     if !zero.is_empty() {
         let share = zero.iter().map(|(s, t)| s / t).sum::<f64>() / zero.len() as f64;
+        let meaning = if share >= 0.6 {
+            "Why it works shows there: it did not learn the tasks, it learned to say what was said in the \
+             language model's own terms, and the frozen model does the rest."
+        } else {
+            "So it serves the tasks that it was trained on more than it says what was said: the language \
+             model cannot yet read its vectors as it reads words."
+        };
         lines.push(format!(
-            "Why it works shows in the tasks that were never trained on speech: there the adapter reaches {} of \
-             what the language model does from text. It did not learn the tasks; it learned to say what was \
-             said in the language model's own terms, and the frozen model does the rest.",
+            "In the tasks that were never trained on speech the adapter reaches {} of what the language \
+             model does from text. {meaning}",
             percent(share)
         ));
     }

@@ -51,12 +51,15 @@ impl std::ops::AddAssign for Ratio {
     }
 }
 
+/// A value given the utterances that were drawn.
+type Statistic = Box<dyn Fn(&[usize]) -> f64>;
+
 /// A number of a cell as a function of which utterances are counted, so that whatever is made of several
 /// numbers is drawn over the same utterances.
 struct Number {
     name: String,
     n: usize,
-    value: Box<dyn Fn(&[usize]) -> f64>,
+    value: Statistic,
     /// Each utterance's counts where the number is a ratio of them.
     counts: Option<Vec<Ratio>>,
 }
