@@ -7,9 +7,15 @@
 //! A file holds the width, the values and their hash; one that does not match its hash is made
 //! again.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-use crate::checkpoint::write_atomically;
+use crate::checkpoint::{Error, files};
+
+/// Tells temporary files of this process apart.
+static N_WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 /// A folder of encoder frames.
 #[derive(Debug, Clone)]
@@ -54,11 +60,22 @@ impl FrameCache {
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub fn put(&self, key: &str, frames: &[f32]) -> Result<(), crate::checkpoint::Error> {
+    pub fn put(&self, key: &str, frames: &[f32]) -> Result<(), Error> {
         let values: Vec<u8> = frames.iter().flat_map(|x| x.to_le_bytes()).collect();
         let mut bytes = blake3::hash(&values).as_bytes().to_vec();
         bytes.extend(values);
-        write_atomically(&self.path(key), &bytes)
+        let path = self.path(key);
+        let number = N_WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let partial = path.with_extension(format!("{}.{number}.partial", std::process::id()));
+        files::create_dir_all(files::parent(&path))?;
+        // Not synced: a file that a crash left short does not match its hash and is made again.
+        let written =
+            std::fs::write(&partial, &bytes).and_then(|()| std::fs::rename(&partial, &path));
+        written.map_err(|error| {
+            // The error that matters is the first.
+            let _ = std::fs::remove_file(&partial);
+            Error::io("write", &path, error)
+        })
     }
 }
 

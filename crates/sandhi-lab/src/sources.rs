@@ -317,18 +317,20 @@ impl Workshop {
                         .map_err(|error| Error::Features { id: chunk[i].key(), error })
                 })
                 .collect::<Result<_, _>>()?;
-            for (indices, features) in
-                missing.chunks(ENCODED_AT_ONCE).zip(features.chunks(ENCODED_AT_ONCE))
-            {
-                let packed = HostRagged::gather(
-                    features[0].n_mels,
-                    features.iter().map(|f| f.values.as_slice()),
-                );
-                let frames = speech.encode(&packed);
-                for (&i, frames) in indices.iter().zip(frames.sequences()) {
-                    cache.put(&known[i].0, frames)?;
-                    known[i].1 = Some(frames.to_vec());
-                }
+            // A batch has too little work for several threads, several batches have not.
+            let batches: Vec<(SpeechModel, &[Features])> =
+                features.chunks(ENCODED_AT_ONCE).map(|batch| (speech.clone(), batch)).collect();
+            let encoded: Vec<HostRagged> = batches
+                .into_par_iter()
+                .map(|(speech, batch)| {
+                    let rows = batch.iter().map(|f| f.values.as_slice());
+                    speech.encode(&HostRagged::gather(batch[0].n_mels, rows))
+                })
+                .collect();
+            let encoded = encoded.iter().flat_map(HostRagged::sequences);
+            for (&i, frames) in missing.iter().zip(encoded) {
+                cache.put(&known[i].0, frames)?;
+                known[i].1 = Some(frames.to_vec());
             }
             out.extend(known.into_iter().zip(&samples).map(|((_, frames), wave)| Utterance {
                 rows: frames.expect("encoded above").into(),

@@ -13,13 +13,14 @@ mod score;
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
 use sandhi_data::{
     language::Language,
     microworld::{Item, biasing},
     speech::Domain,
     text::Unknown,
 };
-use sandhi_nn::ragged::Ragged;
+use sandhi_nn::{ragged::Ragged, transformer::CausalLm};
 
 use self::cells::{Cell, Kind, cells};
 pub use self::{
@@ -27,6 +28,7 @@ pub use self::{
     score::scorers,
 };
 use crate::{
+    chat::Chat,
     frames::FrameCache,
     generate::{self, Answer, Decoding},
     model::{ConnectorModel, HostRagged, SpeechModel, TextModel, fingerprint, pack::Segment},
@@ -279,73 +281,92 @@ fn read(model: &TextModel, cell: &Cell, transcripts: &[String]) -> Result<Outcom
 /// What stands in the place of the speech, and its vectors where it is speech.
 type Inputs = (Vec<Vec<Segment>>, Option<Ragged>);
 
+/// A chunk of a cell with what the language model reads of it.
+struct Chunk {
+    range: std::ops::Range<usize>,
+    inputs: Inputs,
+    lm: CausalLm,
+}
+
 fn answers(
     model: &TextModel,
     cell: &Cell,
     inputs: &mut dyn FnMut(std::ops::Range<usize>) -> Result<Inputs, Error>,
 ) -> Result<Outcomes, Error> {
-    let chat = &model.chat;
-    let mut outcomes = Vec::with_capacity(cell.items.len());
-    for start in (0..cell.items.len()).step_by(AT_ONCE) {
-        let range = start..(start + AT_ONCE).min(cell.items.len());
-        let items = &cell.items[range.clone()];
-        let (inputs, vectors) = inputs(range)?;
-        let prompts: Vec<Vec<Segment>> = items
-            .iter()
-            .zip(inputs)
-            .map(|(item, input)| {
-                let frame = chat.frame(&item.instruction)?;
-                let mut prompt = vec![Segment::Tokens(frame.before)];
-                prompt.extend(input);
-                prompt.push(Segment::Tokens(frame.after));
-                Ok(prompt)
+    let n = cell.items.len();
+    let chunks: Vec<Chunk> = (0..n)
+        .step_by(AT_ONCE)
+        .map(|start| {
+            let range = start..(start + AT_ONCE).min(n);
+            Ok(Chunk { inputs: inputs(range.clone())?, lm: model.lm.clone(), range })
+        })
+        .collect::<Result<_, Error>>()?;
+    // A step of decoding is too little work for several threads, several chunks are not. No answer
+    // depends on how the items are cut.
+    let found: Vec<Outcomes> = chunks
+        .into_par_iter()
+        .map(|chunk| answers_of(&model.chat, cell, chunk))
+        .collect::<Result<_, Error>>()?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+fn answers_of(chat: &Chat, cell: &Cell, chunk: Chunk) -> Result<Outcomes, Error> {
+    let Chunk { range, inputs: (inputs, vectors), lm } = chunk;
+    let items = &cell.items[range];
+    let prompts: Vec<Vec<Segment>> = items
+        .iter()
+        .zip(inputs)
+        .map(|(item, input)| {
+            let frame = chat.frame(&item.instruction)?;
+            let mut prompt = vec![Segment::Tokens(frame.before)];
+            prompt.extend(input);
+            prompt.push(Segment::Tokens(frame.after));
+            Ok(prompt)
+        })
+        .collect::<Result<_, Error>>()?;
+    let mut found: Outcomes = if cell.kind.generates() {
+        let decoding =
+            Decoding { max_tokens: cell.max_tokens, batch: AT_ONCE, ..Decoding::default() };
+        generate::generate(&lm, &prompts, vectors.as_ref(), chat.end(), &decoding)
+            .into_iter()
+            .map(|Answer { ids, .. }| Outcome {
+                text: chat.decode(&ids),
+                right: None,
+                chosen: None,
             })
-            .collect::<Result<_, Error>>()?;
-        let lm = &model.lm;
-        let mut found: Vec<Outcome> = if cell.kind.generates() {
-            let decoding =
-                Decoding { max_tokens: cell.max_tokens, batch: AT_ONCE, ..Decoding::default() };
-            generate::generate(lm, &prompts, vectors.as_ref(), chat.end(), &decoding)
-                .into_iter()
-                .map(|Answer { ids, .. }| Outcome {
-                    text: chat.decode(&ids),
-                    right: None,
-                    chosen: None,
-                })
-                .collect()
-        } else {
-            vec![Outcome { text: String::new(), right: None, chosen: None }; items.len()]
-        };
-        let options: Vec<Vec<String>> = items.iter().map(|item| cell.options(item)).collect();
-        if options.iter().any(|options| !options.is_empty()) {
-            let (mut contexts, mut continuations) = (Vec::new(), Vec::new());
-            for (prompt, options) in prompts.iter().zip(&options) {
-                for option in options {
-                    contexts.push(prompt.clone());
-                    continuations.push(chat.answer(option)?);
-                }
-            }
-            let scores = generate::score(lm, &contexts, &continuations, vectors.as_ref(), AT_ONCE);
-            let mut scores = scores.into_iter().map(|tokens| tokens.iter().sum::<f64>());
-            for ((outcome, options), item) in found.iter_mut().zip(&options).zip(items) {
-                let scores: Vec<f64> = scores.by_ref().take(options.len()).collect();
-                let chosen = (0..scores.len())
-                    .fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
-                let right = cell.right(item);
-                outcome.chosen = Some(chosen);
-                outcome.right = Some(Likelihood {
-                    log_prob: scores[right],
-                    n_words: options[right].split_whitespace().count(),
-                    seconds: cell.right_s.get(&options[right]).copied(),
-                });
-                if cell.kind == Kind::Choice {
-                    outcome.text.clone_from(&options[chosen]);
-                }
-            }
-        }
-        outcomes.extend(found);
+            .collect()
+    } else {
+        vec![Outcome { text: String::new(), right: None, chosen: None }; items.len()]
+    };
+    let options: Vec<Vec<String>> = items.iter().map(|item| cell.options(item)).collect();
+    if options.iter().all(Vec::is_empty) {
+        return Ok(found);
     }
-    Ok(outcomes)
+    let (mut contexts, mut continuations) = (Vec::new(), Vec::new());
+    for (prompt, options) in prompts.iter().zip(&options) {
+        for option in options {
+            contexts.push(prompt.clone());
+            continuations.push(chat.answer(option)?);
+        }
+    }
+    let scores = generate::score(&lm, &contexts, &continuations, vectors.as_ref(), AT_ONCE);
+    let mut scores = scores.into_iter().map(|tokens| tokens.iter().sum::<f64>());
+    for ((outcome, options), item) in found.iter_mut().zip(&options).zip(items) {
+        let scores: Vec<f64> = scores.by_ref().take(options.len()).collect();
+        let chosen =
+            (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
+        let right = cell.right(item);
+        outcome.chosen = Some(chosen);
+        outcome.right = Some(Likelihood {
+            log_prob: scores[right],
+            n_words: options[right].split_whitespace().count(),
+            seconds: cell.right_s.get(&options[right]).copied(),
+        });
+        if cell.kind == Kind::Choice {
+            outcome.text.clone_from(&options[chosen]);
+        }
+    }
+    Ok(found)
 }
 
 /// The cache that a model's encoder frames are kept in.

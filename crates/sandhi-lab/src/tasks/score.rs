@@ -52,7 +52,7 @@ impl std::ops::AddAssign for Ratio {
 }
 
 /// A value given the utterances that were drawn.
-type Statistic = Box<dyn Fn(&[usize]) -> f64>;
+type Statistic = Box<dyn Fn(&[usize]) -> f64 + Send + Sync>;
 
 /// A number of a cell as a function of which utterances are counted, so that whatever is made of several
 /// numbers is drawn over the same utterances.
@@ -66,9 +66,9 @@ struct Number {
 
 impl Number {
     /// A function of summed counts.
-    fn of<T>(name: &str, counts: Vec<T>, score: impl Fn(&T) -> f64 + 'static) -> Self
+    fn of<T>(name: &str, counts: Vec<T>, score: impl Fn(&T) -> f64 + Send + Sync + 'static) -> Self
     where
-        T: Clone + Default + std::ops::AddAssign + 'static,
+        T: Clone + Default + std::ops::AddAssign + Send + Sync + 'static,
     {
         let n = counts.len();
         let value = move |drawn: &[usize]| {
@@ -80,7 +80,11 @@ impl Number {
     }
 
     /// A function of the ratio of summed counts; not a number where nothing is counted.
-    fn ratio(name: &str, counts: Vec<Ratio>, score: impl Fn(f64) -> f64 + 'static) -> Self {
+    fn ratio(
+        name: &str,
+        counts: Vec<Ratio>,
+        score: impl Fn(f64) -> f64 + Send + Sync + 'static,
+    ) -> Self {
         let of = move |sum: &Ratio| if sum.1 > 0.0 { score(sum.0 / sum.1) } else { f64::NAN };
         Self { counts: Some(counts.clone()), ..Self::of(name, counts, of) }
     }
@@ -229,10 +233,15 @@ pub(super) fn add(
         let mut set = |suffix: &str, metric| {
             results.set(&cell.task, &cell.domain, &format!("{}{suffix}", speech.name), metric);
         };
-        set("", speech.metric());
-        set(TEXT, text.metric());
-        set(CASCADE, cascade.metric());
-        set(RECOVERED, speech.recovered_of(text));
+        // A thousand resamples each.
+        let ((of_speech, of_text), (of_cascade, recovered)) = rayon::join(
+            || (speech.metric(), text.metric()),
+            || (cascade.metric(), speech.recovered_of(text)),
+        );
+        set("", of_speech);
+        set(TEXT, of_text);
+        set(CASCADE, of_cascade);
+        set(RECOVERED, recovered);
     }
 }
 
