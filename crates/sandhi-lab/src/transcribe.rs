@@ -330,15 +330,19 @@ mod tests {
         let alone: Vec<&[f32]> = sounds.iter().map(|s| s.wave.samples.as_slice()).collect();
         let alone = ctc(speech, &alone).unwrap().join(" ");
         let wave = Waveform::new(samples, 16_000);
-        let passages = transcribe(&model, &wave, "", Chunking::default()).unwrap();
+        let often = Chunking { max_s: 6.0, min_s: 2.0 };
+        let passages = transcribe(&model, &wave, "", often).unwrap();
         let together: Vec<&str> = passages.iter().map(|p| p.text.as_str()).collect();
         let edits = sandhi_data::score::EditCounts::of(&sandhi_data::score::word_edits(
             &alone,
             &together.join(" "),
         ));
-        // Nothing lost and nothing doubled; a letter may change with what is around it.
-        assert!(edits.deletions + edits.insertions == 0, "{edits:?}");
-        assert!(edits.substitutions * 20 <= words.len(), "{edits:?} of {} words", words.len());
+        // A letter or a gap between words may change with what is around it. A word lost or doubled at
+        // every cut would be more than a twentieth.
+        let (n, n_cuts) = (words.len(), passages.len() - 1);
+        assert!(n_cuts * 20 > n, "{n_cuts} cuts in {n} words");
+        assert!((edits.deletions + edits.insertions) * 20 <= n, "{edits:?} of {n} words");
+        assert!(edits.substitutions * 5 <= n, "{edits:?} of {n} words");
 
         // The words are where they were said.
         let placed: Vec<&Alignment> = passages.iter().flat_map(|p| &p.words).collect();
