@@ -1,0 +1,111 @@
+//! What stages learn from, made ready: text spoken, features computed, frames encoded, tokens cut.
+//!
+//! ```text
+//! SourceConfig ─ texts ─ Studio ─ samples ─ features ─┬─ CtcDataset       (encoder pre-training)
+//!                  │     workshop                     └─ frames ─ SpeechDataset  (connectors)   spoken
+//!                  └─ tokens ─ TextDataset                          (language model)            written
+//! ```
+
+mod spoken;
+mod workshop;
+mod written;
+
+use std::path::PathBuf;
+
+use sandhi_data::{manifest, speech};
+
+pub use self::{
+    spoken::Lesson,
+    workshop::{Sound, Spoken, WORLD_SEED, Workshop, recordings, resolve},
+};
+use crate::recipe::{SourceConfig, StageConfig};
+
+/// What can go wrong while data are made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Speech cannot be made.
+    #[error(transparent)]
+    Speech(#[from] speech::Error),
+    /// A sound file cannot be read.
+    #[error(transparent)]
+    Audio(#[from] sandhi_data::audio::Error),
+    /// A manifest cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+    /// Samples have no features.
+    #[error("{id}: {error}")]
+    Features {
+        /// The utterance.
+        id: String,
+        /// Why.
+        error: sandhi_data::features::Error,
+    },
+    /// Text cannot be tokenized.
+    #[error(transparent)]
+    Text(#[from] sandhi_data::text::Error),
+    /// Frames cannot be cached.
+    #[error(transparent)]
+    Cache(#[from] crate::checkpoint::Error),
+    /// A text file cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The source is for another kind of model.
+    #[error("stage {stage}: source {source_kind} gives nothing that a {model} model learns from")]
+    Unfit {
+        /// The stage.
+        stage: String,
+        /// The source's kind.
+        source_kind: &'static str,
+        /// The model's kind.
+        model: &'static str,
+    },
+    /// A source without items.
+    #[error("stage {stage}: source {source_kind} has no items")]
+    Empty {
+        /// The stage.
+        stage: String,
+        /// The source's kind.
+        source_kind: &'static str,
+    },
+    /// A task that Microworld does not have.
+    #[error("stage {stage}: {error}")]
+    Task {
+        /// The stage.
+        stage: String,
+        /// What is wrong.
+        error: String,
+    },
+}
+fn kind(source: &SourceConfig) -> &'static str {
+    match source {
+        SourceConfig::Microworld(_) => "microworld",
+        SourceConfig::Wild(_) => "wild",
+        SourceConfig::Documents(_) => "documents",
+        SourceConfig::Manifest(_) => "manifest",
+        SourceConfig::Text(_) => "text",
+        SourceConfig::Spelling(_) => "spelling",
+    }
+}
+
+fn weight(source: &SourceConfig) -> Option<f64> {
+    match source {
+        SourceConfig::Microworld(s) => s.weight,
+        SourceConfig::Wild(s) => s.weight,
+        SourceConfig::Documents(s) => s.weight,
+        SourceConfig::Manifest(s) => s.weight,
+        SourceConfig::Text(s) => s.weight,
+        SourceConfig::Spelling(s) => s.weight,
+    }
+}
+
+/// Data sets of a stage with their weights, and the items that the dev half is measured on.
+pub type Prepared<D> = (Vec<(Option<f64>, D)>, Option<D>);
+
+fn unfit(stage: &StageConfig, source: &SourceConfig, model: &'static str) -> Error {
+    Error::Unfit { stage: stage.name.clone(), source_kind: kind(source), model }
+}

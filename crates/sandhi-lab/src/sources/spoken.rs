@@ -1,0 +1,282 @@
+//! What is heard: utterances with transcripts for speech models, spoken items for connectors.
+
+use std::collections::BTreeMap;
+
+use sandhi_data::{
+    features::FeatureExtractor,
+    language::Language,
+    manifest,
+    microworld::{Item, Split, Style, Task},
+    rng::Stream,
+    speech::Domain,
+    text::{Characters, Unknown},
+};
+
+use super::{Error, Prepared, Spoken, Workshop, kind, unfit, weight};
+use crate::{
+    chat::Chat,
+    frames::FrameCache,
+    model::SpeechModel,
+    recipe::{ManifestSource, MicroworldSource, SourceConfig, StageConfig, WildSource},
+    train::{
+        dataset::{CtcDataset, SpeechDataset},
+        learner::SpokenItem,
+    },
+};
+/// A spoken item of a connector's training.
+#[derive(Debug, Clone)]
+pub struct Lesson {
+    /// What is heard.
+    pub spoken: Spoken,
+    /// What is asked.
+    pub instruction: String,
+    /// What is to be answered.
+    pub answer: String,
+}
+impl Workshop {
+    fn items(
+        &self,
+        source: &MicroworldSource,
+        split: Split,
+        n: usize,
+        stage: &str,
+    ) -> Result<Vec<Item>, Error> {
+        let mut items = Vec::new();
+        for name in &source.tasks {
+            let task: Task = name
+                .parse()
+                .map_err(|e| Error::Task { stage: stage.to_owned(), error: format!("{e}") })?;
+            for &language in source.languages.iter().filter(|&&language| task.speaks(language)) {
+                items.extend(self.world().items(task, language, split, Style::Seen, n));
+            }
+        }
+        Ok(items)
+    }
+
+    fn wild(&self, source: &WildSource) -> Vec<Spoken> {
+        let mut spoken = Vec::new();
+        for (&language, &n) in &source.n {
+            for (i, text) in self.world().wild_sentences(language, n).into_iter().enumerate() {
+                spoken.push(made(text, language, source.domain, i));
+            }
+        }
+        spoken
+    }
+
+    pub(super) fn recorded(
+        &self,
+        source: &ManifestSource,
+    ) -> Result<Vec<manifest::Utterance>, Error> {
+        let mut utterances = manifest::import(&self.resolve(&source.path), None)?.utterances;
+        if let Some(split) = &source.split {
+            utterances.retain(|u| u.split.as_ref() == Some(split));
+        }
+        Ok(utterances)
+    }
+
+    /// Utterances with transcripts, for a speech foundation model; the second list is held out.
+    ///
+    /// # Errors
+    ///
+    /// When a source cannot be read.
+    pub fn transcribed(
+        &self,
+        stage: &StageConfig,
+    ) -> Result<(Vec<Vec<Spoken>>, Vec<Spoken>), Error> {
+        let (mut lists, mut dev) = (Vec::new(), Vec::new());
+        for source in &stage.sources {
+            let mut spoken = match source {
+                SourceConfig::Wild(source) => self.wild(source),
+                SourceConfig::Microworld(source) => self
+                    .items(source, Split::Train, source.n, &stage.name)?
+                    .into_iter()
+                    .enumerate()
+                    .map(|(i, item)| made(item.spoken, item.spoken_language, source.domain, i))
+                    .collect(),
+                SourceConfig::Manifest(source) => {
+                    let utterances = self.recorded(source)?;
+                    let mut spoken = Vec::new();
+                    for speed in std::iter::once(1.0).chain(source.speeds.iter().copied()) {
+                        spoken.extend(
+                            utterances
+                                .iter()
+                                .map(|u| Spoken::Recorded { utterance: u.clone(), speed }),
+                        );
+                    }
+                    spoken
+                }
+                _ => return Err(unfit(stage, source, "ctc")),
+            };
+            if spoken.is_empty() {
+                return Err(Error::Empty { stage: stage.name.clone(), source_kind: kind(source) });
+            }
+            // Every so many an utterance is held out, but never another speed of one that is heard.
+            if !matches!(source, SourceConfig::Manifest(_)) {
+                let n = (stage.eval_items / stage.sources.len()).min(spoken.len() / 10);
+                let every = spoken.len().checked_div(n).unwrap_or(usize::MAX).max(1);
+                let mut i = 0;
+                spoken.retain(|s| {
+                    i += 1;
+                    let held_out = n > 0 && i % every == 0 && dev.len() < stage.eval_items;
+                    if held_out {
+                        dev.push(s.clone());
+                    }
+                    !held_out
+                });
+            }
+            lists.push(spoken);
+        }
+        Ok((lists, dev))
+    }
+
+    /// The data sets of a speech foundation model's stage.
+    ///
+    /// # Errors
+    ///
+    /// When a source cannot be read, spoken or analyzed.
+    pub fn ctc(
+        &self,
+        stage: &StageConfig,
+        speech: &SpeechModel,
+        extractor: &FeatureExtractor,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Prepared<CtcDataset>, Error> {
+        let (lists, dev) = self.transcribed(stage)?;
+        let dataset = |spoken: Vec<Spoken>, augment: bool| -> Result<CtcDataset, Error> {
+            let utterances = self.features(&spoken, extractor, progress)?;
+            let targets: Result<Vec<Vec<u32>>, _> =
+                spoken.iter().map(|s| speech.symbols.encode(s.text(), Unknown::Skip)).collect();
+            Ok(CtcDataset {
+                items: utterances.into_iter().zip(targets?).collect(),
+                n_mels: extractor.n_mels(),
+                encoder: speech.encoder.clone(),
+                steps_per_frame: speech.ctc.steps_per_frame,
+                symbols: speech.symbols.clone(),
+                spec_augment: stage.spec_augment.clone().filter(|_| augment),
+            })
+        };
+        let mut sources = Vec::new();
+        for (list, source) in lists.into_iter().zip(&stage.sources) {
+            sources.push((weight(source), dataset(list, true)?));
+        }
+        let dev = if dev.is_empty() { None } else { Some(dataset(dev, false)?) };
+        Ok((sources, dev))
+    }
+
+    /// All transcripts of a stage: what the CTC symbols are collected from.
+    ///
+    /// # Errors
+    ///
+    /// When a source cannot be read.
+    pub fn symbols(&self, stage: &StageConfig) -> Result<Characters, Error> {
+        let (lists, _) = self.transcribed(stage)?;
+        Ok(Characters::from_texts(lists.iter().flatten().map(Spoken::text)))
+    }
+
+    fn lessons(
+        &self,
+        stage: &StageConfig,
+        source: &SourceConfig,
+        split: Split,
+        n: Option<usize>,
+    ) -> Result<Vec<Lesson>, Error> {
+        Ok(match source {
+            SourceConfig::Microworld(source) => self
+                .items(source, split, n.unwrap_or(source.n), &stage.name)?
+                .into_iter()
+                .enumerate()
+                .map(|(i, item)| Lesson {
+                    spoken: made(item.spoken, item.spoken_language, source.domain, i),
+                    instruction: item.instruction,
+                    answer: item.answer,
+                })
+                .collect(),
+            SourceConfig::Manifest(source) => {
+                let default = [Task::Transcribe.wordings()[0].to_owned()];
+                let list: &[String] =
+                    if source.instructions.is_empty() { &default } else { &source.instructions };
+                let utterances = self.recorded(source)?;
+                let mut lessons = Vec::new();
+                for speed in std::iter::once(1.0).chain(source.speeds.iter().copied()) {
+                    lessons.extend(utterances.iter().enumerate().map(|(i, u)| Lesson {
+                        spoken: Spoken::Recorded { utterance: u.clone(), speed },
+                        instruction: list[i % list.len()].clone(),
+                        answer: u.text.clone(),
+                    }));
+                }
+                lessons
+            }
+            _ => return Err(unfit(stage, source, "connector")),
+        })
+    }
+
+    /// The data sets of a connector's stage. Frames are computed once when `frozen` gives a cache,
+    /// else the data sets hold features.
+    ///
+    /// # Errors
+    ///
+    /// When a source cannot be read, spoken, analyzed or tokenized.
+    pub fn spoken(
+        &self,
+        stage: &StageConfig,
+        speech: &SpeechModel,
+        extractor: &FeatureExtractor,
+        chat: &Chat,
+        frozen: Option<&FrameCache>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Prepared<SpeechDataset>, Error> {
+        let dataset = |lessons: Vec<Lesson>| -> Result<SpeechDataset, Error> {
+            // Items that hear the same share one utterance.
+            let mut index: BTreeMap<String, usize> = BTreeMap::new();
+            let (mut spoken, mut items) = (Vec::new(), Vec::new());
+            for lesson in lessons {
+                let next = spoken.len();
+                let utterance = *index.entry(lesson.spoken.key()).or_insert_with(|| {
+                    spoken.push(lesson.spoken.clone());
+                    next
+                });
+                let frame = chat.frame(&lesson.instruction)?;
+                items.push((
+                    utterance,
+                    SpokenItem {
+                        before: frame.before,
+                        after: frame.after,
+                        answer: chat.answer(&lesson.answer)?,
+                    },
+                ));
+            }
+            let (utterances, width) = match frozen {
+                Some(cache) => (self.frames(&spoken, speech, cache, progress)?, speech.d_encoder()),
+                None => (self.features(&spoken, extractor, progress)?, extractor.n_mels()),
+            };
+            Ok(SpeechDataset {
+                utterances,
+                width,
+                encoded: frozen.is_some(),
+                items,
+                spec_augment: stage.spec_augment.clone().filter(|_| frozen.is_none()),
+            })
+        };
+        let (mut sources, mut dev) = (Vec::new(), Vec::new());
+        for source in &stage.sources {
+            let lessons = self.lessons(stage, source, Split::Train, None)?;
+            if lessons.is_empty() {
+                return Err(Error::Empty { stage: stage.name.clone(), source_kind: kind(source) });
+            }
+            if let SourceConfig::Microworld(_) = source {
+                let n = stage.eval_items / stage.sources.len();
+                dev.extend(self.lessons(stage, source, Split::Dev, Some(n.div_ceil(4)))?);
+            }
+            sources.push((weight(source), dataset(lessons)?));
+        }
+        // Spread over tasks and languages, not the first task alone.
+        Stream::named(0, "dev").shuffle(&mut dev);
+        dev.truncate(stage.eval_items);
+        let dev = if dev.is_empty() { None } else { Some(dataset(dev)?) };
+        Ok((sources, dev))
+    }
+}
+
+fn made(text: String, language: Language, domain: Domain, i: usize) -> Spoken {
+    Spoken::Made { text, language, domain, take: i as u64 }
+}

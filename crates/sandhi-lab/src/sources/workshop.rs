@@ -1,0 +1,323 @@
+//! Sound and what encoders make of it: spoken by the studio or read from files, analyzed, encoded, cached.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use rayon::prelude::*;
+use sandhi_data::{
+    alignment::Alignment,
+    audio::Waveform,
+    features::{FeatureExtractor, Features},
+    language::Language,
+    manifest,
+    microworld::Microworld,
+    speech::{self, Domain, Studio},
+};
+
+use super::Error;
+use crate::{
+    frames::FrameCache,
+    model::{HostRagged, SpeechModel},
+    recipe::Recipe,
+    train::dataset::Utterance,
+};
+/// Something to be said, or already recorded.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // a list holds one kind, so boxing would save nothing
+pub enum Spoken {
+    /// Spoken by the studio.
+    Made {
+        /// What is said.
+        text: String,
+        /// In which language.
+        language: Language,
+        /// How it sounds.
+        domain: Domain,
+        /// Tells takes of the same text apart.
+        take: u64,
+    },
+    /// A recording.
+    Recorded {
+        /// The utterance.
+        utterance: manifest::Utterance,
+        /// 1 as it is, 1.1 a tenth faster.
+        speed: f64,
+    },
+}
+
+impl Spoken {
+    /// What is said.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Made { text, .. } => text,
+            Self::Recorded { utterance, .. } => &utterance.text,
+        }
+    }
+
+    /// A key under which equal sounds are equal.
+    pub(super) fn key(&self) -> String {
+        match self {
+            Self::Made { text, language, domain, take } => {
+                format!("{}\u{0}{}\u{0}{take}\u{0}{text}", language.code(), domain.name())
+            }
+            Self::Recorded { utterance, speed } => format!("{}\u{0}{speed}", utterance.id),
+        }
+    }
+}
+
+/// What is heard.
+#[derive(Debug, Clone)]
+pub struct Sound {
+    /// 16 kHz samples.
+    pub wave: Waveform,
+    /// Words with their times, where they are known.
+    pub words: Vec<Alignment>,
+}
+
+/// Where data come from: the studio, its cache, and the folder that relative paths start at.
+#[derive(Debug)]
+pub struct Workshop {
+    cache: PathBuf,
+    base: PathBuf,
+    paths: BTreeMap<String, String>,
+    studio: OnceLock<Studio>,
+    /// Seed of the world; one world for all recipes, so that splits and foundation models agree.
+    world: Microworld,
+}
+
+/// The seed of the world that all recipes share.
+pub const WORLD_SEED: u64 = 1;
+
+impl Workshop {
+    /// A workshop that caches below `cache`; the recipe's own paths start at `base`.
+    pub fn new(cache: &Path, base: &Path, recipe: &Recipe) -> Self {
+        Self {
+            cache: cache.to_owned(),
+            base: base.to_owned(),
+            paths: recipe.paths.clone(),
+            studio: OnceLock::new(),
+            world: Microworld::new(WORLD_SEED),
+        }
+    }
+
+    /// The world.
+    pub fn world(&self) -> &Microworld {
+        &self.world
+    }
+
+    /// The studio, opened at first use.
+    ///
+    /// # Errors
+    ///
+    /// When espeak-ng is not installed.
+    pub fn studio(&self) -> Result<&Studio, speech::Error> {
+        if let Some(studio) = self.studio.get() {
+            return Ok(studio);
+        }
+        let studio = Studio::open(Some(&self.cache))?;
+        Ok(self.studio.get_or_init(|| studio))
+    }
+
+    /// A path of the recipe: `$name` stands for a folder of the command line, everything else starts
+    /// at the recipe's folder.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        resolve(path, &self.base, &self.paths)
+    }
+
+    /// 16 kHz samples of several utterances, in order.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be spoken or read.
+    pub fn sounds(&self, spoken: &[Spoken]) -> Result<Vec<Sound>, Error> {
+        let made: Vec<speech::Request> = spoken
+            .iter()
+            .filter_map(|s| match s {
+                Spoken::Made { text, language, domain, take } => Some(speech::Request {
+                    text: text.clone(),
+                    language: *language,
+                    domain: *domain,
+                    seed: *take,
+                }),
+                Spoken::Recorded { .. } => None,
+            })
+            .collect();
+        let mut made =
+            if made.is_empty() { Vec::new() } else { self.studio()?.speak_many(&made)? }
+                .into_iter();
+        let recorded: Vec<Option<Result<Sound, Error>>> = spoken
+            .par_iter()
+            .map(|s| match s {
+                Spoken::Made { .. } => None,
+                Spoken::Recorded { utterance, speed } => {
+                    Some(recording(utterance, *speed).map(|wave| {
+                        let words =
+                            if *speed == 1.0 { utterance.words.clone() } else { Vec::new() };
+                        Sound { wave, words }
+                    }))
+                }
+            })
+            .collect();
+        recorded
+            .into_iter()
+            .map(|r| match r {
+                Some(recording) => recording,
+                None => {
+                    let speech = made.next().expect("one speech a request");
+                    Ok(Sound { wave: speech.waveform, words: speech.words })
+                }
+            })
+            .collect()
+    }
+
+    /// Features of several utterances, in order; samples are dropped as soon as they are heard.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be spoken, read or analyzed.
+    pub fn features(
+        &self,
+        spoken: &[Spoken],
+        extractor: &FeatureExtractor,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Vec<Utterance>, Error> {
+        let mut out = Vec::with_capacity(spoken.len());
+        for chunk in spoken.chunks(CHUNK) {
+            let sounds = self.sounds(chunk)?;
+            let utterances: Result<Vec<Utterance>, Error> = sounds
+                .into_par_iter()
+                .zip(chunk)
+                .map(|(Sound { wave, words }, spoken)| {
+                    let features = extractor
+                        .compute(&wave.samples)
+                        .map_err(|error| Error::Features { id: spoken.key(), error })?;
+                    Ok(Utterance {
+                        rows: features.values.into(),
+                        duration_s: wave.duration_s(),
+                        words,
+                    })
+                })
+                .collect();
+            out.extend(utterances?);
+            progress(out.len(), spoken.len());
+        }
+        Ok(out)
+    }
+
+    /// Encoder frames of several utterances, in order, from the cache where they are.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be spoken, read or analyzed, or the cache cannot be written.
+    pub fn frames(
+        &self,
+        spoken: &[Spoken],
+        speech: &SpeechModel,
+        cache: &FrameCache,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Vec<Utterance>, Error> {
+        let mut out = Vec::with_capacity(spoken.len());
+        for chunk in spoken.chunks(CHUNK) {
+            let samples: Vec<Waveform> =
+                self.sounds(chunk)?.into_iter().map(|sound| sound.wave).collect();
+            let mut known: Vec<(String, Option<Vec<f32>>)> = samples
+                .par_iter()
+                .map(|wave| {
+                    let key = cache.key(&wave.samples, "none");
+                    let frames = cache.get(&key);
+                    (key, frames)
+                })
+                .collect();
+            let missing: Vec<usize> = (0..chunk.len()).filter(|&i| known[i].1.is_none()).collect();
+            let features: Vec<Features> = missing
+                .par_iter()
+                .map(|&i| {
+                    speech
+                        .extract(&samples[i].samples)
+                        .map_err(|error| Error::Features { id: chunk[i].key(), error })
+                })
+                .collect::<Result<_, _>>()?;
+            // A batch has too little work for several threads, several batches have not.
+            let batches: Vec<(SpeechModel, &[Features])> =
+                features.chunks(ENCODED_AT_ONCE).map(|batch| (speech.clone(), batch)).collect();
+            let encoded: Vec<HostRagged> = batches
+                .into_par_iter()
+                .map(|(speech, batch)| {
+                    let rows = batch.iter().map(|f| f.values.as_slice());
+                    speech.encode(&HostRagged::gather(batch[0].n_mels, rows))
+                })
+                .collect();
+            let encoded = encoded.iter().flat_map(HostRagged::sequences);
+            for (&i, frames) in missing.iter().zip(encoded) {
+                cache.put(&known[i].0, frames)?;
+                known[i].1 = Some(frames.to_vec());
+            }
+            out.extend(known.into_iter().zip(&samples).map(|((_, frames), wave)| Utterance {
+                rows: frames.expect("encoded above").into(),
+                duration_s: wave.duration_s(),
+                words: Vec::new(),
+            }));
+            progress(out.len(), spoken.len());
+        }
+        Ok(out)
+    }
+}
+
+/// Utterances spoken or read at once.
+const CHUNK: usize = 512;
+/// Utterances encoded at once.
+const ENCODED_AT_ONCE: usize = 32;
+
+/// A path of a recipe: `$name/rest` below a given folder, else below the recipe's.
+pub fn resolve(path: &str, base: &Path, paths: &BTreeMap<String, String>) -> PathBuf {
+    if let Some(rest) = path.strip_prefix('$') {
+        let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
+        if let Some(folder) = paths.get(name) {
+            let folder = base.join(folder);
+            return if rest.is_empty() { folder } else { folder.join(rest) };
+        }
+    }
+    base.join(path)
+}
+
+/// Samples of recordings, in order; nothing is spoken.
+///
+/// # Errors
+///
+/// When one cannot be read.
+pub fn recordings(spoken: &[Spoken]) -> Result<Vec<Waveform>, Error> {
+    spoken
+        .par_iter()
+        .filter_map(|s| match s {
+            Spoken::Recorded { utterance, speed } => Some(recording(utterance, *speed)),
+            Spoken::Made { .. } => None,
+        })
+        .collect()
+}
+
+fn recording(utterance: &manifest::Utterance, speed: f64) -> Result<Waveform, Error> {
+    let audio = &utterance.audio;
+    let wave =
+        Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)?.resampled(16_000)?;
+    if speed == 1.0 {
+        return Ok(wave);
+    }
+    let samples = sandhi_data::augment::speed_perturb(&wave.samples, speed);
+    Ok(Waveform { samples, sample_rate_hz: 16_000 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_start_at_the_recipe_or_at_a_named_folder() {
+        let paths = BTreeMap::from([("an4".to_owned(), "/data/an4".to_owned())]);
+        let base = Path::new("/recipes");
+        assert_eq!(resolve("$an4/train.jsonl", base, &paths), Path::new("/data/an4/train.jsonl"));
+        assert_eq!(resolve("x/y.jsonl", base, &paths), Path::new("/recipes/x/y.jsonl"));
+    }
+}
