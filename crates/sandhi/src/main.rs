@@ -12,6 +12,7 @@ mod foundation;
 mod output;
 mod provenance;
 mod recipe_args;
+mod run_args;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,7 @@ use sandhi_lab::{
     recipe::{EvalConfig, Half, ModelConfig, Recipe, TextModelConfig, TokenizerConfig},
 };
 
-use crate::{console::Console, device::DeviceArg, output, provenance::provenance};
+use crate::{console::Console, output, provenance::provenance, run_args::RunArgs};
 
 /// Arguments of `sandhi eval`.
 #[derive(Debug, clap::Args)]
@@ -40,18 +40,11 @@ pub struct Args {
     /// Name of the row.
     #[arg(long, default_value = "model")]
     name: String,
-    /// Folder of speech and frames that are kept between runs.
-    #[arg(long, value_name = "DIR", default_value = "cache")]
-    cache: PathBuf,
     /// Print results.json.
     #[arg(long)]
     json: bool,
-    /// cpu, wgpu[:i], vulkan[:i], cuda[:i] or metal[:i].
-    #[arg(long, default_value = "cpu")]
-    device: DeviceArg,
-    /// No progress bars.
-    #[arg(long)]
-    quiet: bool,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// Measures the model and writes the numbers.
@@ -70,7 +63,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             sandhi_lab::tasks::DOMAINS.join(", ")
         );
     }
-    let device = args.device.open()?;
+    let device = args.run.device.open()?;
     let model = AnyModel::load(&args.model, &device)?;
     let manifest = args.manifest.as_deref().map(std::path::absolute).transpose()?;
     let config = EvalConfig {
@@ -87,10 +80,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         dir: args.out.clone(),
         resume: false,
         base: PathBuf::new(),
-        cache: args.cache,
+        cache: args.run.cache,
         device,
     };
-    let mut console = Console::new(args.quiet)?;
+    let mut console = Console::new(args.run.quiet)?;
     let results =
         experiment::evaluate(&recipe, &config, &model, &place, &provenance(), &mut console)?;
     if args.json {

@@ -13,8 +13,8 @@ use sandhi_lab::{
 };
 
 use crate::{
-    console::Console, device::DeviceArg, foundation, output, output::Interrupted,
-    provenance::provenance,
+    console::Console, foundation, output, output::Interrupted, provenance::provenance,
+    run_args::RunArgs,
 };
 
 /// Arguments of `sandhi quickstart`.
@@ -36,15 +36,8 @@ pub struct Args {
     /// Change a field of the adapter's recipe.
     #[arg(long, value_name = "KEY=VALUE", value_parser = crate::recipe_args::pair)]
     set: Vec<(String, String)>,
-    /// Folder of speech and frames that are kept between runs.
-    #[arg(long, value_name = "DIR", default_value = "cache")]
-    cache: PathBuf,
-    /// cpu, wgpu[:i], vulkan[:i], cuda[:i] or metal[:i].
-    #[arg(long, default_value = "cpu")]
-    device: DeviceArg,
-    /// No progress bars.
-    #[arg(long)]
-    quiet: bool,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// The recipes that the program carries.
@@ -59,15 +52,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     // Said first, because everything else would be in vain without it.
     sandhi_data::espeak::Espeak::open()?;
-    let device = args.device.open()?;
-    let mut console = Console::new(args.quiet)?;
+    let device = args.run.device.open()?;
+    let mut console = Console::new(args.run.quiet)?;
     let place = |name: &str| {
         let dir = args.out.join(name);
         Place {
             resume: dir.join("recipe.json").exists(),
             dir,
             base: PathBuf::new(),
-            cache: args.cache.clone(),
+            cache: args.run.cache.clone(),
             device: device.clone(),
         }
     };

@@ -9,7 +9,7 @@ use sandhi_lab::{
     train::Monitor,
 };
 
-use crate::{console::Console, device::DeviceArg, output::Interrupted, provenance::provenance};
+use crate::{console::Console, output::Interrupted, provenance::provenance, run_args::RunArgs};
 
 /// Arguments of `sandhi sweep`.
 #[derive(Debug, clap::Args)]
@@ -28,23 +28,16 @@ pub struct Args {
     /// Change a field of every recipe.
     #[arg(long, value_name = "KEY=VALUE", value_parser = crate::recipe_args::pair)]
     set: Vec<(String, String)>,
-    /// Folder of speech and frames that are shared between cells.
-    #[arg(long, value_name = "DIR", default_value = "cache")]
-    cache: PathBuf,
-    /// cpu, wgpu[:i], vulkan[:i], cuda[:i] or metal[:i].
-    #[arg(long, default_value = "cpu")]
-    device: DeviceArg,
-    /// No progress bars.
-    #[arg(long)]
-    quiet: bool,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// Runs every cell that is not finished; the same command continues after a stop.
 pub fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.seeds > 0, "--seeds is 0, expected at least 1");
-    let device = args.device.open()?;
+    let device = args.run.device.open()?;
     let cells = experiment::sweep_cells(&args.dir, &args.out, args.seeds)?;
-    let mut console = Console::new(args.quiet)?;
+    let mut console = Console::new(args.run.quiet)?;
     let n = cells.len();
     // Every recipe is read before the first one runs.
     let mut plans = Vec::with_capacity(n);
@@ -64,7 +57,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             resume: dir.join("recipe.json").exists(),
             dir,
             base: file.parent().map(std::path::Path::to_owned).unwrap_or_default(),
-            cache: args.cache.clone(),
+            cache: args.run.cache.clone(),
             device: device.clone(),
         };
         if experiment::run(&recipe, &place, &provenance(), &mut console)?.is_none() {

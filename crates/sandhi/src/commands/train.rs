@@ -7,10 +7,10 @@ use sandhi_lab::{experiment, pipeline::Place};
 use super::plan::checked;
 use crate::{
     console::Console,
-    device::DeviceArg,
     output::Interrupted,
     provenance::provenance,
     recipe_args::{RecipeArgs, command_line},
+    run_args::RunArgs,
 };
 
 /// Arguments of `sandhi train`.
@@ -24,15 +24,8 @@ pub struct Args {
     /// Continue the run in --out.
     #[arg(long)]
     resume: bool,
-    /// Folder of speech and frames that are kept between runs.
-    #[arg(long, value_name = "DIR", default_value = "cache")]
-    cache: PathBuf,
-    /// cpu, wgpu[:i], vulkan[:i], cuda[:i] or metal[:i].
-    #[arg(long, default_value = "cpu")]
-    device: DeviceArg,
-    /// No progress bars.
-    #[arg(long)]
-    quiet: bool,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// Runs the recipe, saves on Ctrl-C.
@@ -52,10 +45,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         dir: args.out.clone(),
         resume: args.resume,
         base: args.recipe.base().to_owned(),
-        cache: args.cache.clone(),
-        device: args.device.open()?,
+        cache: args.run.cache.clone(),
+        device: args.run.device.open()?,
     };
-    let mut console = Console::new(args.quiet)?;
+    let mut console = Console::new(args.run.quiet)?;
     match experiment::run(&recipe, &place, &provenance(), &mut console)? {
         Some((_, results)) => {
             eprintln!("the model is in {}", args.out.join("model").display());
@@ -77,9 +70,7 @@ impl Args {
         let mut words = vec!["sandhi".to_owned(), "train".to_owned()];
         words.extend(self.recipe.words());
         words.extend(["--out".to_owned(), self.out.display().to_string(), "--resume".to_owned()]);
-        words.extend(["--cache".to_owned(), self.cache.display().to_string()]);
-        words.extend(["--device".to_owned(), self.device.to_string()]);
-        words.extend(self.quiet.then(|| "--quiet".to_owned()));
+        words.extend(self.run.words());
         words
     }
 }
