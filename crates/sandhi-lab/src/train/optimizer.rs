@@ -1,8 +1,8 @@
 //! The optimizer over a module's trained parameters, with its state by name.
 //!
 //! ```text
-//! norm, bias, convolution, embedding, output ─ AdamW
-//! matrix inside the network ─ AdamW, or Muon when the recipe says so
+//! norm, bias, channel-wise filter, embedding, head ─ AdamW
+//! every other matrix ─ AdamW, or Muon when the recipe says so
 //! ```
 
 use std::collections::BTreeMap;
