@@ -9,6 +9,7 @@ pub mod augment;
 pub mod batch;
 pub mod espeak;
 pub mod features;
+mod files;
 pub mod fuzz;
 pub mod language;
 pub mod manifest;
@@ -17,3 +18,5 @@ pub mod rng;
 pub mod score;
 pub mod speech;
 pub mod text;
+
+pub use files::replace_file;

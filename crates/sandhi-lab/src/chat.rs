@@ -9,6 +9,8 @@
 
 use sandhi_data::text::Tokenizer;
 
+use crate::model::pack::Segment;
+
 /// Begins the user's turn.
 pub const USER: &str = "<|user|>";
 /// Stands before what is spoken.
@@ -76,6 +78,23 @@ impl Chat {
         before.extend(self.tokenizer.encode(instruction)?);
         before.push(self.speech);
         Ok(Frame { before, after: vec![self.assistant] })
+    }
+
+    /// The whole prompt, with whatever stands in the place of the speech.
+    ///
+    /// # Errors
+    ///
+    /// When the tokenizer refuses the instruction.
+    pub fn prompt(
+        &self,
+        instruction: &str,
+        speech: Vec<Segment>,
+    ) -> Result<Vec<Segment>, sandhi_data::text::Error> {
+        let Frame { before, after } = self.frame(instruction)?;
+        let mut prompt = vec![Segment::Tokens(before)];
+        prompt.extend(speech);
+        prompt.push(Segment::Tokens(after));
+        Ok(prompt)
     }
 
     /// The answer's tokens with the end marker.

@@ -45,6 +45,9 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    /// The log of a run cannot be read.
+    #[error(transparent)]
+    Log(#[from] crate::log::Error),
     /// A model cannot be read.
     #[error(transparent)]
     Model(#[from] crate::model::Error),
@@ -143,10 +146,7 @@ fn manifest(
     split: Option<&str>,
     results: &mut Results,
 ) -> Result<Vec<Prediction>, Error> {
-    let mut utterances = manifest::import(path, None).map_err(sources::Error::from)?.utterances;
-    if let Some(split) = split {
-        utterances.retain(|u| u.split.as_deref() == Some(split));
-    }
+    let utterances = manifest::import_split(path, split).map_err(sources::Error::from)?.utterances;
     let domain = path.file_stem().map_or("manifest".into(), |s| s.to_string_lossy().into_owned());
     let mut predictions = Vec::with_capacity(utterances.len());
     let instruction = sandhi_data::microworld::Task::Transcribe.wordings()[0];

@@ -4,18 +4,13 @@
 //! key = hash(encoder weights, samples, augmentation)  ->  frames/ab/ab34….frames
 //! ```
 //!
-//! A file holds the width, the values and their hash; one that does not match its hash is made
-//! again.
+//! A file holds a hash and the values; one that does not match its hash is made again.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::path::{Path, PathBuf};
+
+use sandhi_data::replace_file;
 
 use crate::checkpoint::{Error, files};
-
-/// Tells temporary files of this process apart.
-static N_WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 /// A folder of encoder frames.
 #[derive(Debug, Clone)]
@@ -65,17 +60,8 @@ impl FrameCache {
         let mut bytes = blake3::hash(&values).as_bytes().to_vec();
         bytes.extend(values);
         let path = self.path(key);
-        let number = N_WRITTEN.fetch_add(1, Ordering::Relaxed);
-        let partial = path.with_extension(format!("{}.{number}.partial", std::process::id()));
         files::create_dir_all(files::parent(&path))?;
-        // Not synced: a file that a crash left short does not match its hash and is made again.
-        let written =
-            std::fs::write(&partial, &bytes).and_then(|()| std::fs::rename(&partial, &path));
-        written.map_err(|error| {
-            // The error that matters is the first.
-            let _ = std::fs::remove_file(&partial);
-            Error::io("write", &path, error)
-        })
+        replace_file(&path, &bytes).map_err(|error| Error::io("write", &path, error))
     }
 }
 

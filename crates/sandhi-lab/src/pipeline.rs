@@ -27,8 +27,8 @@ use crate::{
     train::{
         self, Monitor, Outcome, Run, RunState,
         dataset::Dataset,
-        is_trained,
         learner::{ConnectorNet, Learner},
+        trains_encoder,
     },
 };
 
@@ -113,12 +113,13 @@ pub enum End {
 fn open_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
     let file = place.dir.join("recipe.json");
     let text = serde_json::to_vec_pretty(recipe).expect("a recipe serializes");
+    // What a killed start left half-written is nothing; what cannot be looked at is something.
+    let is_nothing = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "partial"))
+    };
     let empty = match std::fs::read_dir(&place.dir) {
-        // What a killed start left half-written is nothing.
-        Ok(entries) => entries
-            .filter_map(Result::ok)
-            .all(|entry| entry.path().extension().is_some_and(|e| e == "partial")),
-        Err(_) => true,
+        Ok(mut entries) => entries.all(is_nothing),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
     if !place.resume {
         if !empty {
@@ -216,8 +217,9 @@ fn text(
         Tokenizer::load(&path)?
     } else {
         monitor.note("learning the tokenizer");
-        let last = recipe.stages.last().expect("a plan has a stage");
-        let texts = workshop.tokenizer_texts(last, config.tokenizer.n_documents)?;
+        let longest = recipe.stages.iter().rev().max_by_key(|stage| stage.steps);
+        let longest = longest.expect("a plan has a stage");
+        let texts = workshop.tokenizer_texts(longest, config.tokenizer.n_documents)?;
         let tokenizer = Tokenizer::train_bpe(texts, config.tokenizer.vocab_size, &MARKERS)?;
         write_atomically(&path, tokenizer.to_json()?.as_bytes())?;
         tokenizer
@@ -311,11 +313,8 @@ fn connector(
         text,
     };
     // The encoder is heard once and cached as long as no stage trains it.
-    let frozen = !recipe.stages.iter().any(|s| {
-        is_trained(&s.trainable, "encoder") || s.trainable.iter().any(|p| p.starts_with("encoder"))
-    });
-    let cache =
-        frozen.then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.net.encoder)));
+    let cache = (!trains_encoder(recipe))
+        .then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.net.encoder)));
     let net = ConnectorNet {
         encoder: model.speech.net.encoder.clone(),
         connector: model.connector.clone(),

@@ -263,7 +263,7 @@ pub fn write_report(
     out: &Path,
 ) -> Result<(), Error> {
     use burn::module::Module;
-    let records = read_metrics(&run.join("metrics.jsonl")).unwrap_or_default();
+    let records = read_metrics(&run.join("metrics.jsonl"))?;
     let part = |name: &str, total: usize, trained: usize| ParameterRow {
         name: name.to_owned(),
         total: total as u64,

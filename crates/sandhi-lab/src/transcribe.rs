@@ -214,11 +214,8 @@ fn chat(
     let prompts: Vec<Vec<Segment>> = instructions
         .iter()
         .zip(inputs)
-        .map(|(instruction, input)| {
-            let frame = chat.frame(instruction)?;
-            Ok(vec![Segment::Tokens(frame.before), input, Segment::Tokens(frame.after)])
-        })
-        .collect::<Result<_, Error>>()?;
+        .map(|(instruction, input)| chat.prompt(instruction, vec![input]))
+        .collect::<Result<_, _>>()?;
     let answers = generate::generate(&model.lm, &prompts, vectors, chat.end(), decoding);
     Ok(answers.iter().map(|answer| chat.decode(&answer.ids)).collect())
 }

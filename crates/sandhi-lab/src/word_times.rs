@@ -42,7 +42,8 @@ impl<'a> WordTimes<'a> {
         let mut target: Vec<u32> = Vec::new();
         let mut words = Vec::new();
         for word in text.split_whitespace() {
-            let ids = symbols.encode(word, Unknown::Skip).unwrap_or_default();
+            let ids = symbols.encode(word, Unknown::Skip);
+            let ids = ids.expect("what is unknown is skipped");
             if ids.is_empty() {
                 continue;
             }

@@ -11,7 +11,7 @@
 use std::str::FromStr;
 
 use anyhow::bail;
-use burn::prelude::Device;
+use burn::prelude::{Device, Tensor};
 
 /// A backend with an optional index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,16 +117,19 @@ impl DeviceArg {
 
 /// Backends panic where there is no such device; that is caught here, once, and said in one line.
 fn tried(arg: DeviceArg, device: Device) -> anyhow::Result<Device> {
-    use burn::prelude::Tensor;
+    checked(arg, || {
+        Tensor::<1>::ones([2], &device).sum().into_data();
+    })?;
+    Ok(device)
+}
+
+fn checked(arg: DeviceArg, work: impl FnOnce() + std::panic::UnwindSafe) -> anyhow::Result<()> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let result = std::panic::catch_unwind(|| {
-        let ones = Tensor::<1>::ones([2], &device);
-        ones.sum().into_data();
-    });
+    let result = std::panic::catch_unwind(work);
     std::panic::set_hook(hook);
     match result {
-        Ok(()) => Ok(device),
+        Ok(()) => Ok(()),
         Err(panic) => {
             let why = panic
                 .downcast_ref::<String>()
@@ -157,6 +160,9 @@ mod tests {
     #[test]
     fn a_device_that_panics_is_an_error() {
         assert!(tried("cpu".parse().unwrap(), Device::flex()).is_ok());
+        // A device without its hardware panics inside the framework.
+        let error = checked("metal".parse().unwrap(), || panic!("no adapter")).unwrap_err();
+        assert!(error.to_string().contains("metal") && error.to_string().contains("no adapter"));
     }
 
     #[test]

@@ -78,6 +78,12 @@ fn keep_pages() {
 
 fn main() -> ExitCode {
     keep_pages();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_target(false)
+        .without_time()
+        .init();
     let result = match Cli::parse().command {
         Command::Quickstart(args) => quickstart::run(args),
         Command::Plan(args) => plan::run(args),

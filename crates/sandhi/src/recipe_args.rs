@@ -32,13 +32,7 @@ impl RecipeArgs {
     ///
     /// All that is wrong with it.
     pub fn read(&self) -> Result<Recipe, recipe::Error> {
-        // Folders of the command line start here, those in the recipe at the recipe.
-        let here = |(name, folder): &(String, String)| {
-            let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.into());
-            (name.clone(), whole.display().to_string())
-        };
-        let paths = self.path.iter().map(here).collect();
-        let overrides = Overrides { set: self.set.clone(), paths };
+        let overrides = Overrides { set: self.set.clone(), paths: self.path.clone() };
         recipe::read(&self.recipe, &overrides)
     }
 

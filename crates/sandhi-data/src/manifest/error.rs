@@ -31,6 +31,16 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
     },
+    /// No utterance of the split that was asked for.
+    #[error("{path}: found splits: {found}; expected utterances of split {split:?}")]
+    NoSplit {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was asked for.
+        split: String,
+        /// The splits that there are.
+        found: String,
+    },
     /// The format could not be told from the content.
     #[error("{path}: found {found}, expected one of {expected}; name the format if it is one of these", expected = Format::list())]
     UnknownFormat {

@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 pub use collect::Import;
 pub use error::{Error, Kind, Rejected};
 pub use format::Format;
-pub use read::{import, import_bytes};
+pub use read::{import, import_bytes, import_split};
 pub(crate) use read::{import_kaldi_tables, sphinx_transcript};
 pub use validate::{Bad, Bin, Durations, TextStats, Validation, validate};
 pub use write::{to_jsonl, write_jsonl};

@@ -11,7 +11,8 @@
 
 use super::sentences::{Frames, all_words, draw, split_of};
 use super::tasks::{self, Item, Task, Wordings};
-use super::{Level, Split, Style, almanac, biasing, stories, topics, wild};
+use super::wild::{self, WildWords};
+use super::{Level, Split, Style, almanac, biasing, stories, topics};
 use crate::language::Language;
 use crate::rng::Stream;
 use serde::{Deserialize, Serialize};
@@ -42,8 +43,12 @@ pub enum DocumentKind {
 #[derive(Debug, Clone)]
 pub struct Documents {
     kind: DocumentKind,
+    n_phrases: &'static [usize],
     rng: Stream,
 }
+
+/// How many names an instruction may list.
+const N_PHRASES: [usize; 11] = [0, 2, 3, 5, 8, 10, 15, 20, 30, 60, 100];
 
 /// The weights of what a document is, of 100.
 const STORY: usize = 12;
@@ -65,7 +70,14 @@ const SALAD: f64 = 0.5;
 
 impl Documents {
     pub(super) fn new(kind: DocumentKind, rng: Stream) -> Self {
-        Self { kind, rng }
+        Self { kind, n_phrases: &[], rng }.with_lists_of(20)
+    }
+
+    /// The same documents, with lists of at most `max_phrases` names in instructions that list names.
+    #[must_use]
+    pub fn with_lists_of(self, max_phrases: usize) -> Self {
+        let n = N_PHRASES.partition_point(|&n| n <= max_phrases);
+        Self { n_phrases: &N_PHRASES[..n], ..self }
     }
 
     fn document(&mut self) -> Option<Document> {
@@ -173,13 +185,13 @@ impl Documents {
 
     /// A task about words, of words that belong to no sentence.
     fn salad(&mut self, task: Task, language: Language) -> Item {
-        let text = wild::draw(language, &mut self.rng);
+        let text = wild::draw(language, WildWords::All, &mut self.rng);
         tasks::of_words(task, language, text, &mut self.rng)
     }
 
     /// Every other text has the name misspelt, as if misheard; the list sets it right.
     fn biasing(&mut self) -> Option<Item> {
-        let n_phrases = *self.rng.pick(&[0, 2, 3, 5, 8, 10, 15, 20]);
+        let n_phrases = *self.rng.pick(self.n_phrases);
         let mut item = biasing::draw(n_phrases, Split::Train, Wordings::All, &mut self.rng)?;
         if n_phrases > 0 && self.rng.chance(0.5) {
             let name = item.entities[0].clone();

@@ -35,6 +35,7 @@ pub use documents::{Document, DocumentKind, Documents};
 pub use sentences::Sentence;
 pub use stories::{Continuation, Story, check_continuation};
 pub use tasks::{Item, SPEECH_TRAINED, Task, Wordings};
+pub use wild::WildWords;
 
 use crate::language::Language;
 use crate::rng::Stream;
@@ -150,7 +151,8 @@ impl Microworld {
     }
 
     /// As [`Self::items`], with the wordings to choose from. The spoken side and the answers do not
-    /// depend on the wordings.
+    /// depend on the wordings, and tasks that can be about the same speech are: recognition and
+    /// translation, and on single sentences the first and last word, capitals and names.
     pub fn items_with(
         &self,
         task: Task,
@@ -160,14 +162,19 @@ impl Microworld {
         wordings: Wordings,
         n: usize,
     ) -> Vec<Item> {
-        let mut rng =
-            self.stream(&["items", &task.name(), language.code(), split.name(), style.name()]);
-        distinct(
-            n,
-            &mut rng,
-            |rng| tasks::draw(task, language, split, style, wordings, None, rng),
-            |item| item.id.clone(),
-        )
+        let mut rng = self.stream(&[
+            "items",
+            &task.spoken_side(),
+            language.code(),
+            split.name(),
+            style.name(),
+        ]);
+        let draw = |rng: &mut Stream| {
+            // Each from a stream of its own, so that tasks which draw alike speak alike.
+            let mut item = Stream::new(rng.next_u64());
+            tasks::draw(task, language, split, style, wordings, None, &mut item)
+        };
+        distinct(n, &mut rng, draw, |item| item.id.clone())
     }
 
     /// `n` different items whose instruction lists `n_phrases` names, one of which is spoken (with 0
@@ -196,11 +203,11 @@ impl Microworld {
         distinct(n, &mut rng, draw, |sentence| sentence.id.clone())
     }
 
-    /// `n` texts for the encoder's pre-training: all words, names and numerals of `language` in random
-    /// order, which no other generator makes.
-    pub fn wild_sentences(&self, language: Language, n: usize) -> Vec<String> {
+    /// `n` texts of words, names and numerals of `language` in random order, which no other generator
+    /// makes: for the encoder's pre-training, and of open words for connectors.
+    pub fn wild_sentences(&self, language: Language, words: WildWords, n: usize) -> Vec<String> {
         let mut rng = self.stream(&["wild", language.code()]);
-        distinct(n, &mut rng, |rng| Some(wild::draw(language, rng)), String::clone)
+        distinct(n, &mut rng, |rng| Some(wild::draw(language, words, rng)), String::clone)
     }
 
     /// `n` different stories with their endings.

@@ -250,7 +250,7 @@ fn unseen_templates_are_not_in_training_items() {
 #[test]
 fn wild_texts_are_no_sentences_and_cover_all_words() {
     for language in Language::ALL {
-        let wild = world().wild_sentences(language, 12_000);
+        let wild = world().wild_sentences(language, WildWords::All, 12_000);
         let first: HashSet<&str> = wild.iter().filter_map(|text| words(text).next()).collect();
         for task in Task::ALL {
             for style in [Style::Seen, Style::Unseen] {
@@ -278,6 +278,60 @@ fn wild_texts_are_no_sentences_and_cover_all_words() {
             }
         }
     }
+}
+
+#[test]
+fn open_wild_texts_hold_nothing_back() {
+    for language in Language::ALL {
+        let open = world().wild_sentences(language, WildWords::Open, 6_000);
+        let known: HashSet<String> =
+            open.iter().flat_map(|text| words(text).map(str::to_lowercase)).collect();
+        let reserved = Noun::all().filter(|noun| noun.is_reserved()).flat_map(|noun| {
+            let entry = noun.entry();
+            match language {
+                Language::English => entry.en,
+                Language::German => entry.de,
+                Language::Spanish => entry.es,
+            }
+        });
+        let people = Person::all().filter(|person| person.is_reserved());
+        for word in reserved.chain(people.map(|person| person.entry().name)) {
+            assert!(!known.contains(&word.to_lowercase()), "{language}: {word}");
+        }
+        for person in Person::all().filter(|person| !person.is_reserved()) {
+            assert!(known.contains(&person.entry().name.to_lowercase()));
+        }
+    }
+}
+
+#[test]
+fn tasks_that_can_be_about_the_same_speech_are() {
+    let spoken = |task| -> Vec<String> {
+        let items = world().items(task, Language::German, Split::Test, Style::Seen, 60);
+        items.into_iter().map(|item| item.spoken).collect()
+    };
+    let passages = spoken(Task::Transcribe);
+    for to in [Language::English, Language::Spanish] {
+        assert_eq!(spoken(Task::Translate { to }), passages);
+    }
+    let sentences = spoken(Task::FirstWord);
+    assert_eq!(spoken(Task::LastWord), sentences);
+    // Not every sentence names one person, so the others differ.
+    let shared = spoken(Task::NamePerson).iter().filter(|text| sentences.contains(text)).count();
+    assert!(shared > 15, "{shared}");
+}
+
+#[test]
+fn instructions_list_no_more_names_than_asked() {
+    let longest = |max_phrases| {
+        let documents = world().documents("test").with_lists_of(max_phrases).take(20_000);
+        let lists = documents.filter_map(|document| match document {
+            Document::Chat(item) => Some(item.phrases.len()),
+            Document::Plain(_) => None,
+        });
+        lists.max()
+    };
+    assert_eq!((longest(20), longest(100)), (Some(20), Some(100)));
 }
 
 #[test]
@@ -444,7 +498,7 @@ fn examples_for_readers() {
         }
     }
     for language in Language::ALL {
-        text += &format!("wild: {}\n", world.wild_sentences(language, 1)[0]);
+        text += &format!("wild: {}\n", world.wild_sentences(language, WildWords::All, 1)[0]);
     }
     for document in world.documents("examples").take(12) {
         text += &match document {

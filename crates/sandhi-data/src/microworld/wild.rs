@@ -15,7 +15,19 @@ use super::{Split, grammar};
 use super::{almanac, biasing, dialogue, topics};
 use crate::language::Language;
 use crate::rng::Stream;
+use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
+
+/// Which words a wild text is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WildWords {
+    /// All words of the corpus.
+    #[default]
+    All,
+    /// Without the entities that the evaluation of unseen texts holds back, and without the almanac.
+    Open,
+}
 
 struct Salad {
     /// Words that may come first.
@@ -62,11 +74,12 @@ fn split(words: &'static str) -> impl Iterator<Item = &'static str> {
 }
 
 impl Salad {
-    fn new(language: Language) -> Self {
+    fn new(language: Language, words: WildWords) -> Self {
         let index = language as usize;
+        let open = words == WildWords::Open;
         let mut content: Vec<&'static str> = Vec::new();
         let mut function: Vec<&'static str> = Vec::new();
-        for noun in Noun::all() {
+        for noun in Noun::all().filter(|noun| !(open && noun.is_reserved())) {
             let entry = noun.entry();
             content.extend([entry.en, entry.de, entry.es][index]);
         }
@@ -97,11 +110,14 @@ impl Salad {
             .filter(|word| !["look", "looked", "for"].contains(word) && !finite(word))
             .collect();
         match language {
-            Language::German => content.extend(datives().iter().map(String::as_str)),
+            Language::German if !open => content.extend(datives().iter().map(String::as_str)),
+            Language::German => {}
             Language::Spanish => content.extend(participles().iter().map(String::as_str)),
             Language::English => {
                 content.extend(topics::words().flat_map(split));
-                content.extend(almanac::words().flat_map(split));
+                if !open {
+                    content.extend(almanac::words().flat_map(split));
+                }
                 content.extend(dialogue::WORDS.split(' '));
             }
         }
@@ -114,26 +130,32 @@ impl Salad {
             words.sort_unstable();
             words.dedup();
         }
-        let names: Vec<&'static str> =
-            Person::all().map(|person| person.entry().name).chain(almanac::names()).collect();
+        let persons = Person::all().filter(|person| !(open && person.is_reserved()));
+        let names: Vec<&'static str> = persons
+            .map(|person| person.entry().name)
+            .chain(almanac::names().filter(|_| !open))
+            .collect();
         Self { first, content, function, names }
     }
 
-    fn of(language: Language) -> &'static Self {
-        static ALL: LazyLock<[Salad; 3]> = LazyLock::new(|| Language::ALL.map(Salad::new));
-        &ALL[language as usize]
+    fn of(language: Language, words: WildWords) -> &'static Self {
+        static ALL: LazyLock<[[Salad; 3]; 2]> = LazyLock::new(|| {
+            let of = |words| Language::ALL.map(|language| Salad::new(language, words));
+            [WildWords::All, WildWords::Open].map(of)
+        });
+        &ALL[words as usize][language as usize]
     }
 }
 
 /// Every word that wild texts of `language` draw from, except names.
 #[cfg(test)]
 pub(super) fn vocabulary(language: Language) -> impl Iterator<Item = &'static str> {
-    let salad = Salad::of(language);
+    let salad = Salad::of(language, WildWords::All);
     salad.content.iter().chain(&salad.function).copied()
 }
 
-pub(super) fn draw(language: Language, rng: &mut Stream) -> String {
-    let salad = Salad::of(language);
+pub(super) fn draw(language: Language, words: WildWords, rng: &mut Stream) -> String {
+    let salad = Salad::of(language, words);
     let n_words = 4 + rng.below(7);
     let mut text = String::with_capacity(64);
     text.push_str(rng.pick::<&str>(&salad.first));

@@ -104,29 +104,6 @@ impl Bootstrap {
         }))
     }
 
-    /// The interval of the mean score over several runs (seeds), utterances drawn within each.
-    pub fn interval_within<T>(&self, runs: &[&[T]], score: impl Fn(&T) -> f64) -> Interval
-    where
-        T: Clone + Default + std::ops::AddAssign,
-    {
-        let lengths: Vec<usize> = runs.iter().map(|counts| counts.len()).collect();
-        self.grouped(&lengths, |draws| {
-            let scores = runs.iter().zip(draws).map(|(counts, draw)| score(&sum(counts, draw)));
-            scores.sum::<f64>() / runs.len().max(1) as f64
-        })
-    }
-
-    /// The interval of `score(first) - score(second)` over different utterances, drawn apart; its
-    /// `n` is that of both together.
-    pub fn unpaired<T>(&self, first: &[T], second: &[T], score: impl Fn(&T) -> f64) -> Interval
-    where
-        T: Clone + Default + std::ops::AddAssign,
-    {
-        self.grouped(&[first.len(), second.len()], |draws| {
-            score(&sum(first, &draws[0])) - score(&sum(second, &draws[1]))
-        })
-    }
-
     /// The interval of any statistic of `n` utterances, given which of them were drawn.
     pub fn statistic(&self, n: usize, statistic: impl Fn(&[usize]) -> f64) -> Interval {
         self.grouped(&[n], |draws| statistic(&draws[0]))
@@ -229,11 +206,11 @@ mod tests {
         let (first, second) = (coin(120, 200), coin(115, 200));
         let bootstrap = Bootstrap::seeded(3);
         let paired = bootstrap.paired(&second, &first, rate).unwrap();
-        let unpaired = bootstrap.unpaired(&second, &first, rate);
-        assert_eq!(paired.value, unpaired.value);
         assert!((paired.value - 0.025).abs() < 1e-12);
         assert!(paired.lo > 0.0, "{paired:?}");
-        assert!(unpaired.lo < 0.0 && unpaired.hi - unpaired.lo > 3.0 * (paired.hi - paired.lo));
+        // Drawn apart, the difference would be half as wide as either rate's own interval and more.
+        let alone = bootstrap.interval(&first, rate);
+        assert!(alone.hi - alone.lo > 2.0 * (paired.hi - paired.lo), "{alone:?} {paired:?}");
         assert!(bootstrap.paired(&second, &first[1..], rate).is_err());
     }
 
@@ -241,7 +218,6 @@ mod tests {
     fn runs_are_averaged() {
         let (a, b, c) = (coin(10, 20), coin(20, 20), coin(5, 20));
         let bootstrap = Bootstrap::default();
-        assert_eq!(bootstrap.interval_within(&[&a, &b], rate).value, 0.25);
         // (0.5 - 0) and (0.75 - 0), averaged.
         let mean = bootstrap.paired_within(&[(&a, &b), (&c, &b)], rate).unwrap();
         assert_eq!((mean.value, mean.n), (0.625, 40));

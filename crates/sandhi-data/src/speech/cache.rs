@@ -10,13 +10,12 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Request, SAMPLE_RATE_HZ, Speech, render};
-use crate::{alignment::Alignment, audio::Waveform};
+use crate::{alignment::Alignment, audio::Waveform, replace_file};
 
 /// Changes whenever the same request gives other samples or times.
 const VERSION: u32 = 1;
@@ -26,9 +25,6 @@ const HEADER: usize = 44;
 /// The chunk's name and length.
 const CHUNK_HEADER: usize = 8;
 const CHUNK_NAME: &[u8; 4] = b"sndh";
-
-/// Distinguishes temporary files of this process.
-static N_WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -91,15 +87,7 @@ impl Cache {
         let path = self.path(key);
         let folder = self.dir.join(&key[..2]);
         fs::create_dir_all(&folder).map_err(|e| failed(&folder, "create the folder", e))?;
-        let number = N_WRITTEN.fetch_add(1, Ordering::Relaxed);
-        let temporary = folder.join(format!(".{key}.{}.{number}", std::process::id()));
-        let written =
-            fs::write(&temporary, encode(speech)).and_then(|()| fs::rename(&temporary, &path));
-        written.map_err(|error| {
-            // The error that matters is the first.
-            let _ = fs::remove_file(&temporary);
-            failed(&path, "write", error)
-        })
+        replace_file(&path, &encode(speech)).map_err(|error| failed(&path, "write", error))
     }
 }
 

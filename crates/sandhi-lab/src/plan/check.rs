@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sandhi_data::{
     features::{FeatureConfig, FeatureExtractor},
     manifest,
-    microworld::{Document, Microworld, Split, Style, Task},
+    microworld::{Document, Microworld, Split, Style, Task, WildWords},
     text,
 };
 use sandhi_nn::{encoder::EncoderConfig, transformer::TransformerConfig};
@@ -20,7 +20,7 @@ use crate::{
     },
     sources::{WORLD_SEED, resolve},
     tasks,
-    train::is_trained,
+    train::trains_encoder,
 };
 
 /// What checking found.
@@ -50,6 +50,17 @@ pub(super) struct SpeechBase {
 pub(super) struct TextBase {
     pub(super) transformer: TransformerConfig,
     pub(super) n_tokens: usize,
+}
+
+impl<T> Base<T> {
+    fn and_then<U>(self, known: impl FnOnce(T) -> Option<U>) -> Option<Base<U>> {
+        match self {
+            Self::Known(base) => known(base).map(Base::Known),
+            Self::Declared { name, n_parameters, width, rate_hz } => {
+                Some(Base::Declared { name, n_parameters, width, rate_hz })
+            }
+        }
+    }
 }
 
 impl Base<SpeechBase> {
@@ -164,17 +175,14 @@ impl Checker<'_> {
 
     /// A path of the recipe that exists.
     fn path(&mut self, place: &str, path: &str) -> Option<PathBuf> {
-        if let Some(rest) = path.strip_prefix('$') {
-            let name = rest.split('/').next().unwrap_or(rest);
-            if !self.recipe.paths.contains_key(name) {
-                self.problem(
-                    place,
-                    format_args!("${name} stands for no folder, give it with --path {name}=DIR"),
-                );
-                return None;
-            }
-        }
         let folder = path.strip_prefix('$').and_then(|rest| rest.split('/').next());
+        if let Some(name) = folder.filter(|name| !self.recipe.paths.contains_key(*name)) {
+            self.problem(
+                place,
+                format_args!("${name} stands for no folder, give it with --path {name}=DIR"),
+            );
+            return None;
+        }
         let hint =
             folder.map_or(String::new(), |name| format!("; --path {name}=DIR says where it is"));
         let path = resolve(path, self.base, &self.recipe.paths);
@@ -259,26 +267,19 @@ impl Checker<'_> {
             }
         }
         let place = "model.encoder";
-        let encoder = self.base(place, &config.encoder, "ctc").and_then(|base| match base {
-            Base::Declared { name, n_parameters, width, rate_hz } => {
-                Some(Base::Declared { name, n_parameters, width, rate_hz })
-            }
-            Base::Known(spec) => {
+        let encoder = self.base(place, &config.encoder, "ctc").and_then(|base| {
+            base.and_then(|spec| {
                 let speech = spec.speech?;
                 let n_mels = self.features(place, &speech.features)?;
-                Some(Base::Known(SpeechBase { encoder: speech.encoder, n_mels }))
-            }
+                Some(SpeechBase { encoder: speech.encoder, n_mels })
+            })
         });
         let place = "model.language_model";
-        let text = self.base(place, &config.language_model, "text").and_then(|base| match base {
-            Base::Declared { name, n_parameters, width, rate_hz } => {
-                Some(Base::Declared { name, n_parameters, width, rate_hz })
-            }
-            Base::Known(spec) => {
-                let text = spec.text?;
-                let (transformer, n_tokens) = (text.transformer, text.n_tokens);
-                Some(Base::Known(TextBase { transformer, n_tokens }))
-            }
+        let text = self.base(place, &config.language_model, "text").and_then(|base| {
+            base.and_then(|spec| {
+                let TextSpec { transformer, n_tokens } = spec.text?;
+                Some(TextBase { transformer, n_tokens })
+            })
         });
         (encoder, text)
     }
@@ -360,7 +361,7 @@ impl Checker<'_> {
             &format!("{place}.loss"),
             format_args!("{names} 0, so nothing would be learned"),
         );
-        if stage.spec_augment.is_some() && !self.hears_features(stage) {
+        if stage.spec_augment.is_some() && !self.hears_features() {
             self.warnings.push(format!(
                 "{place}.spec_augment: the encoder is frozen and hears every utterance once, so nothing is masked"
             ));
@@ -377,14 +378,11 @@ impl Checker<'_> {
     }
 
     /// Whether features, and not cached frames, reach the model.
-    fn hears_features(&self, _: &StageConfig) -> bool {
+    fn hears_features(&self) -> bool {
         match &self.recipe.model {
             ModelConfig::Ctc(_) => true,
             ModelConfig::Text(_) => false,
-            ModelConfig::Connector(_) => self.recipe.stages.iter().any(|stage| {
-                is_trained(&stage.trainable, "encoder")
-                    || stage.trainable.iter().any(|pattern| pattern.starts_with("encoder"))
-            }),
+            ModelConfig::Connector(_) => trains_encoder(self.recipe),
         }
     }
 
@@ -458,20 +456,22 @@ impl Checker<'_> {
     /// Checks a source and counts its items.
     fn source(&mut self, place: &str, source: &SourceConfig, stage: &StageConfig) -> Option<usize> {
         let model = kind(&self.recipe.model);
-        let (name, weight, fits) = match source {
-            SourceConfig::Microworld(s) => ("microworld", s.weight, model != "text"),
-            SourceConfig::Wild(s) => ("wild", s.weight, model == "ctc"),
-            SourceConfig::Documents(s) => ("documents", s.weight, model == "text"),
-            SourceConfig::Manifest(s) => ("manifest", s.weight, true),
-            SourceConfig::Text(s) => ("text", s.weight, model == "text"),
-            SourceConfig::Spelling(s) => ("spelling", s.weight, model == "text"),
+        let fits = match source {
+            SourceConfig::Microworld(_) | SourceConfig::Wild(_) => model != "text",
+            SourceConfig::Manifest(_) => true,
+            SourceConfig::Documents(_) | SourceConfig::Text(_) | SourceConfig::Spelling(_) => {
+                model == "text"
+            }
         };
         self.need(
             fits,
             place,
-            format_args!("source {name:?} gives nothing that a {model} model learns from"),
+            format_args!(
+                "source {:?} gives nothing that a {model} model learns from",
+                source.kind()
+            ),
         );
-        if let Some(weight) = weight {
+        if let Some(weight) = source.weight() {
             self.need(
                 weight.is_finite() && weight > 0.0,
                 place,
@@ -514,9 +514,14 @@ impl Checker<'_> {
             SourceConfig::Wild(source) => {
                 let n: usize = source.n.values().sum();
                 self.at_least_one(place, "n of all languages", n);
+                self.need(
+                    model != "connector" || source.words == WildWords::Open,
+                    place,
+                    "words is \"all\", expected \"open\": a connector must not hear the entities that evaluation holds back",
+                );
                 let mut longest = 0;
                 for (&language, &n) in &source.n {
-                    let texts = self.world.wild_sentences(language, n.min(LOOKED_AT));
+                    let texts = self.world.wild_sentences(language, source.words, n.min(LOOKED_AT));
                     longest =
                         texts.iter().map(|text| n_words(text)).max().unwrap_or(0).max(longest);
                 }
@@ -525,10 +530,16 @@ impl Checker<'_> {
             }
             SourceConfig::Documents(source) => {
                 self.at_least_one(place, "n", source.n);
+                self.need(
+                    (0.0..=1.0).contains(&source.hesitant),
+                    place,
+                    format_args!("hesitant is {}, expected 0 to 1", source.hesitant),
+                );
                 // A word is at least one token.
                 let longest = self
                     .world
                     .documents_of(source.kind, "train")
+                    .with_lists_of(source.max_phrases)
                     .take(source.n.min(LOOKED_AT))
                     .map(|document| match document {
                         Document::Plain(text) => n_words(&text),
@@ -572,6 +583,25 @@ impl Checker<'_> {
         );
     }
 
+    /// Reads a manifest; what is wrong with it is a problem of the field that names it.
+    fn import(
+        &mut self,
+        place: &str,
+        field: &str,
+        path: &str,
+        split: Option<&str>,
+    ) -> Option<manifest::Import> {
+        let place = format!("{place}.{field}");
+        let path = self.path(&place, path)?;
+        match manifest::import_split(&path, split) {
+            Ok(import) => Some(import),
+            Err(error) => {
+                self.problem(&place, error);
+                None
+            }
+        }
+    }
+
     fn manifest(&mut self, place: &str, source: &ManifestSource, max_length: f64) -> Option<usize> {
         for &speed in &source.speeds {
             self.need(
@@ -581,23 +611,16 @@ impl Checker<'_> {
             );
         }
         self.at_least_one(place, "repeat", source.repeat);
-        let path = self.path(&format!("{place}.path"), &source.path)?;
-        let import = match manifest::import(&path, None) {
-            Ok(import) => import,
-            Err(error) => {
-                self.problem(&format!("{place}.path"), error);
-                return None;
-            }
-        };
+        let import = self.import(place, "path", &source.path, source.split.as_deref())?;
         if let Some(first) = import.rejected.first() {
             self.warnings.push(format!(
                 "{place}: {} lines of {} are left out, the first: {first}",
                 import.rejected.len(),
-                path.display()
+                source.path
             ));
         }
         let n = import.utterances.len();
-        self.need(n > 0, place, format_args!("{} has no usable utterance", path.display()));
+        self.need(n > 0, place, format_args!("{} has no usable utterance", source.path));
         if matches!(self.recipe.model, ModelConfig::Text(_)) {
             return Some(n * source.repeat);
         }
@@ -640,7 +663,7 @@ impl Checker<'_> {
             );
         }
         if let Some(path) = &eval.manifest {
-            self.path("eval.manifest", path);
+            self.import("eval", "manifest", path, eval.manifest_split.as_deref());
         }
     }
 }

@@ -40,6 +40,24 @@ struct BlockSizes {
     qk_norm: bool,
 }
 
+impl BlockSizes {
+    /// As many heads for keys as for queries, layer norm, GELU and biases, as in encoders and connectors.
+    fn plain(d: usize, n_heads: usize, d_ff: usize) -> Self {
+        let d_head = d / n_heads.max(1);
+        Self {
+            d,
+            d_q: n_heads * d_head,
+            d_kv: n_heads * d_head,
+            d_head,
+            d_ff,
+            norm: NormKind::Layer,
+            mlp: MlpKind::Gelu,
+            attention_bias: true,
+            qk_norm: false,
+        }
+    }
+}
+
 impl Inventory {
     pub(super) fn n_values(&self) -> u64 {
         self.0.iter().map(|entry| entry.n_values).fold(0, u64::saturating_add)
@@ -141,18 +159,7 @@ pub(super) fn encoder(config: &EncoderConfig, n_mels: usize) -> Inventory {
 fn conformer(config: &ConformerConfig, n_mels: usize) -> Inventory {
     let mut list = Inventory::default();
     let d = config.d_model;
-    let d_heads = config.n_heads * (d / config.n_heads.max(1));
-    let attention = BlockSizes {
-        d,
-        d_q: d_heads,
-        d_kv: d_heads,
-        d_head: d / config.n_heads.max(1),
-        d_ff: config.d_ff,
-        norm: NormKind::Layer,
-        mlp: MlpKind::Gelu,
-        attention_bias: true,
-        qk_norm: false,
-    };
+    let attention = BlockSizes::plain(d, config.n_heads, config.d_ff);
     list.linear("conv1", 3 * n_mels, d, true);
     list.linear("conv2", 3 * d, d, true);
     list.linear("input", d, d, true);
@@ -192,18 +199,7 @@ pub(super) fn connector(config: &ConnectorConfig, widths: Widths) -> Inventory {
 fn slm(config: &SlmConfig, widths: Widths) -> Inventory {
     let mut list = Inventory::default();
     let d = config.d_hidden;
-    let d_head = d / config.n_heads.max(1);
-    let block = BlockSizes {
-        d,
-        d_q: config.n_heads * d_head,
-        d_kv: config.n_heads * d_head,
-        d_head,
-        d_ff: config.d_ff,
-        norm: NormKind::Layer,
-        mlp: MlpKind::Gelu,
-        attention_bias: true,
-        qk_norm: false,
-    };
+    let block = BlockSizes::plain(d, config.n_heads, config.d_ff);
     let d_group = match config.reduce {
         Reduction::Stack => config.reduction * widths.d_encoder,
         Reduction::Drop => widths.d_encoder,

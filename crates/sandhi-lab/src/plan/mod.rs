@@ -24,12 +24,12 @@ use serde::Serialize;
 
 use self::{
     check::{Base, Checked},
-    count::Inventory,
+    count::{Entry, Inventory},
 };
 use crate::{
-    recipe::{ModelConfig, Problems, Recipe, StageConfig},
+    recipe::{MatrixRule, ModelConfig, Problems, Recipe, StageConfig},
     sources::Workshop,
-    train::is_trained,
+    train::{is_trained, optimizer::is_hidden_matrix},
 };
 
 /// A resolved recipe.
@@ -80,7 +80,7 @@ pub struct Part {
     pub weight_bytes: u64,
     /// Bytes of gradients, f32, in the stage that has most of them.
     pub gradient_bytes: u64,
-    /// Bytes of AdamW's two moments, f32, in that stage.
+    /// Bytes of what the optimizer keeps in that stage, f32: two moments for AdamW, one velocity for Muon.
     pub moment_bytes: u64,
 }
 
@@ -91,7 +91,7 @@ pub struct Memory {
     pub weight_bytes: u64,
     /// Gradients of the stage that has most of them.
     pub gradient_bytes: u64,
-    /// Moments of that stage.
+    /// What the optimizer keeps in that stage.
     pub moment_bytes: u64,
     /// An estimate of what the backward pass keeps of the largest batch; none where a part is only
     /// declared.
@@ -140,46 +140,84 @@ const FORMULA: &str = "f32 values that backward keeps for each row of the larges
 /// A part while it is counted.
 struct Counted {
     name: &'static str,
-    /// Absent for a declared part.
-    list: Option<Inventory>,
-    declared: Option<(String, u64)>,
+    size: Size,
+}
+
+/// What is known of a part's parameters.
+enum Size {
+    Listed(Inventory),
+    /// Only what the recipe declares.
+    Declared {
+        label: String,
+        n_parameters: u64,
+    },
+}
+
+fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 impl Counted {
     fn known(name: &'static str, list: Inventory) -> Self {
-        Self { name, list: Some(list), declared: None }
+        Self { name, size: Size::Listed(list.below(name)) }
+    }
+
+    /// A base of a connector model.
+    fn base<T>(name: &'static str, base: &Base<T>, list: impl FnOnce(&T) -> Inventory) -> Self {
+        match base {
+            Base::Known(known) => Self::known(name, list(known)),
+            Base::Declared { name: label, n_parameters, .. } => {
+                let (label, n_parameters) = (label.clone(), *n_parameters);
+                Self { name, size: Size::Declared { label, n_parameters } }
+            }
+        }
     }
 
     fn n_parameters(&self) -> u64 {
-        match (&self.list, &self.declared) {
-            (Some(list), _) => list.n_values(),
-            (None, declared) => declared.as_ref().map_or(0, |(_, n)| *n),
+        match &self.size {
+            Size::Listed(list) => list.n_values(),
+            Size::Declared { n_parameters, .. } => *n_parameters,
         }
     }
 
     /// Parameters that patterns of `trainable` cover.
     fn n_trained(&self, patterns: &[String]) -> u64 {
-        match &self.list {
-            None if is_trained(patterns, self.name) => self.n_parameters(),
-            None => 0,
-            Some(list) => list
-                .0
-                .iter()
-                .filter(|entry| is_trained(patterns, &entry.name))
-                .map(|entry| entry.n_values)
-                .sum(),
+        self.weighed(patterns, 1, |_| 1)
+    }
+
+    /// Values that the optimizer of a stage keeps: two moments for AdamW, one velocity for Muon.
+    fn n_kept(&self, stage: &StageConfig) -> u64 {
+        self.weighed(&stage.trainable, 2, |entry| {
+            let muon = stage.optimizer.matrices == MatrixRule::Muon;
+            let rank = if entry.matrix { 2 } else { 1 };
+            if muon && is_hidden_matrix(&entry.name, rank) { 1 } else { 2 }
+        })
+    }
+
+    /// The sum of the covered parameters, each as often as its entry says; `declared` times where there is
+    /// no list.
+    fn weighed(&self, patterns: &[String], declared: u64, times: impl Fn(&Entry) -> u64) -> u64 {
+        match &self.size {
+            Size::Declared { n_parameters, .. } if is_trained(patterns, self.name) => {
+                n_parameters.saturating_mul(declared)
+            }
+            Size::Declared { .. } => 0,
+            Size::Listed(list) => {
+                let covered = list.0.iter().filter(|entry| is_trained(patterns, &entry.name));
+                total(covered.map(|entry| entry.n_values.saturating_mul(times(entry))))
+            }
         }
     }
 
     fn matches(&self, pattern: &String) -> bool {
         let one = std::slice::from_ref(pattern);
-        match &self.list {
+        match &self.size {
             // What a declared part consists of is not known.
-            None => {
+            Size::Declared { .. } => {
                 is_trained(one, self.name)
                     || pattern.strip_prefix(self.name).is_some_and(|rest| rest.starts_with('.'))
             }
-            Some(list) => list.0.iter().any(|entry| is_trained(one, &entry.name)),
+            Size::Listed(list) => list.0.iter().any(|entry| is_trained(one, &entry.name)),
         }
     }
 }
@@ -193,7 +231,7 @@ pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
     let Checked { mut problems, warnings, encoder, language_model, n_items } =
         check::check(recipe, base);
     // A model whose sizes are wrong has no parameters to speak of.
-    let counted = if problems.is_empty() || !check::model_is_wrong(&problems) {
+    let counted = if !check::model_is_wrong(&problems) {
         counted(recipe, base, encoder.as_ref(), language_model.as_ref(), &mut problems)
     } else {
         None
@@ -220,7 +258,8 @@ fn counted(
         ModelConfig::Text(config) => {
             let n_tokens = config.tokenizer.vocab_size;
             let list = count::language_model(&config.language_model, n_tokens);
-            Some(vec![Counted::known("language_model", list)])
+            // Here the language model is the whole model, and its names have no prefix.
+            Some(vec![Counted { name: "language_model", size: Size::Listed(list) }])
         }
         ModelConfig::Ctc(config) => {
             let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
@@ -239,36 +278,20 @@ fn counted(
             };
             let head = count::ctc_head(&config.ctc, config.encoder.d_encoder(), n_symbols);
             Some(vec![
-                Counted::known("encoder", count::encoder(&config.encoder, n_mels).below("encoder")),
-                Counted::known("head", head.below("head")),
+                Counted::known("encoder", count::encoder(&config.encoder, n_mels)),
+                Counted::known("head", head),
             ])
         }
         ModelConfig::Connector(config) => {
             let (encoder, lm) = (encoder?, language_model?);
             let widths = Widths { d_encoder: encoder.width(), d_model: lm.width() };
-            let speech = match encoder {
-                Base::Known(speech) => {
-                    let list = count::encoder(&speech.encoder, speech.n_mels);
-                    Counted::known("encoder", list.below("encoder"))
-                }
-                Base::Declared { name, n_parameters, .. } => Counted {
-                    name: "encoder",
-                    list: None,
-                    declared: Some((name.clone(), *n_parameters)),
-                },
-            };
-            let text = match lm {
-                Base::Known(text) => {
-                    let list = count::language_model(&text.transformer, text.n_tokens);
-                    Counted::known("language_model", list.below("language_model"))
-                }
-                Base::Declared { name, n_parameters, .. } => Counted {
-                    name: "language_model",
-                    list: None,
-                    declared: Some((name.clone(), *n_parameters)),
-                },
-            };
-            let connector = count::connector(&config.connector, widths).below("connector");
+            let speech = Counted::base("encoder", encoder, |speech| {
+                count::encoder(&speech.encoder, speech.n_mels)
+            });
+            let text = Counted::base("language_model", lm, |text| {
+                count::language_model(&text.transformer, text.n_tokens)
+            });
+            let connector = count::connector(&config.connector, widths);
             Some(vec![speech, Counted::known("connector", connector), text])
         }
     }
@@ -281,9 +304,9 @@ fn patterns(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
             if !parts.iter().any(|part| part.matches(pattern)) {
                 let mut names: Vec<&str> = parts
                     .iter()
-                    .flat_map(|part| match &part.list {
-                        None => vec![part.name],
-                        Some(list) => {
+                    .flat_map(|part| match &part.size {
+                        Size::Declared { .. } => vec![part.name],
+                        Size::Listed(list) => {
                             list.0.iter().filter_map(|e| e.name.split('.').next()).collect()
                         }
                     })
@@ -416,31 +439,38 @@ fn assemble(
     counted: &[Counted],
     shape: &Shape,
 ) -> Plan {
-    let n_parameters: u64 = counted.iter().map(Counted::n_parameters).fold(0, u64::saturating_add);
+    let n_parameters = total(counted.iter().map(Counted::n_parameters));
     let all: Vec<String> = recipe.stages.iter().flat_map(|s| s.trainable.clone()).collect();
     // The stage that needs most for gradients and moments.
     let heaviest = recipe.stages.iter().max_by_key(|stage| {
-        let n: u64 = counted.iter().map(|part| part.n_trained(&stage.trainable)).sum();
-        n.saturating_mul(gradient_copies(stage) + 2)
+        let learning = total(counted.iter().map(|part| part.n_trained(&stage.trainable)));
+        let kept = total(counted.iter().map(|part| part.n_kept(stage)));
+        learning.saturating_mul(gradient_copies(stage)).saturating_add(kept)
     });
-    let none = Vec::new();
-    let heavy = heaviest.map_or(&none, |stage| &stage.trainable);
-    let copies = heaviest.map_or(1, gradient_copies);
     let parts: Vec<Part> = counted
         .iter()
         .map(|part| {
             let n = part.n_parameters();
-            let learning = part.n_trained(heavy);
+            let gradients = heaviest.map_or(0, |stage| {
+                part.n_trained(&stage.trainable).saturating_mul(gradient_copies(stage))
+            });
+            let kept = heaviest.map_or(0, |stage| part.n_kept(stage));
             Part {
                 name: part.name.to_owned(),
-                declared: part.declared.as_ref().map(|(name, _)| name.clone()),
+                declared: match &part.size {
+                    Size::Declared { label, .. } => Some(label.clone()),
+                    Size::Listed(_) => None,
+                },
                 n_parameters: n,
-                n_in_matrices: part.list.as_ref().map(Inventory::n_in_matrices),
+                n_in_matrices: match &part.size {
+                    Size::Declared { .. } => None,
+                    Size::Listed(list) => Some(list.n_in_matrices()),
+                },
                 n_trained: part.n_trained(&all),
                 share: n as f64 / n_parameters.max(1) as f64,
                 weight_bytes: n.saturating_mul(F32),
-                gradient_bytes: learning.saturating_mul(F32 * copies),
-                moment_bytes: learning.saturating_mul(2 * F32),
+                gradient_bytes: gradients.saturating_mul(F32),
+                moment_bytes: kept.saturating_mul(F32),
             }
         })
         .collect();
@@ -449,11 +479,12 @@ fn assemble(
         let batch = &stage.batch;
         let per_batch =
             batch.max_length * shape.kept_per_unit? + batch.max_items as f64 * shape.kept_per_item;
-        Some((per_batch * batch.replicas.min(batch.accumulate).max(1) as f64) as u64 * F32)
+        let at_once = batch.replicas.min(batch.accumulate).max(1) as f64;
+        Some((per_batch * at_once * F32 as f64) as u64)
     });
     let activation_bytes =
         activations.collect::<Option<Vec<u64>>>().and_then(|v| v.into_iter().max());
-    let sum = |of: fn(&Part) -> u64| parts.iter().map(of).fold(0, u64::saturating_add);
+    let sum = |of: fn(&Part) -> u64| total(parts.iter().map(of));
     let (weight_bytes, gradient_bytes, moment_bytes) =
         (sum(|p| p.weight_bytes), sum(|p| p.gradient_bytes), sum(|p| p.moment_bytes));
     let memory = Memory {
@@ -462,9 +493,9 @@ fn assemble(
         moment_bytes,
         activation_bytes,
         activation_formula: FORMULA,
-        total_bytes: [weight_bytes, gradient_bytes, moment_bytes, activation_bytes.unwrap_or(0)]
-            .into_iter()
-            .fold(0, u64::saturating_add),
+        total_bytes: total(
+            [weight_bytes, gradient_bytes, moment_bytes, activation_bytes.unwrap_or(0)].into_iter(),
+        ),
     };
 
     let stages = recipe
@@ -481,7 +512,7 @@ fn assemble(
             StagePlan {
                 name: stage.name.clone(),
                 steps: stage.steps,
-                n_trained: counted.iter().map(|part| part.n_trained(&stage.trainable)).sum(),
+                n_trained: total(counted.iter().map(|part| part.n_trained(&stage.trainable))),
                 n_items,
                 batches_per_step: stage.batch.accumulate,
                 audio_s_per_step: shape.audio.then_some(units),
@@ -496,8 +527,8 @@ fn assemble(
         about: recipe.about.clone(),
         kind: check::kind(&recipe.model),
         seed: recipe.seed,
-        trainable: counted.iter().all(|part| part.declared.is_none()),
-        n_trained: parts.iter().map(|part| part.n_trained).sum(),
+        trainable: counted.iter().all(|part| matches!(part.size, Size::Listed(_))),
+        n_trained: sum(|part| part.n_trained),
         parts,
         n_parameters,
         memory,

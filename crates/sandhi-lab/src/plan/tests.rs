@@ -156,6 +156,7 @@ fn every_mistake_is_told() {
         "source = \"text\", path = \"$books/a.txt\"",
         &["$books", "--path books=DIR"],
     );
+    check_one(TEXT, "n = 20", "n = 20, hesitant = 1.5", &["data[0]", "hesitant is 1.5"]);
     check_one(CTC, "\"transcribe\"", "\"transcribe\", \"sing\"", &["stage[1].data[0]", "sing"]);
     check_one(
         TEXT,
@@ -172,6 +173,72 @@ fn every_mistake_is_told() {
         "\"singing\"",
         &["eval.tasks", "singing"],
     );
+}
+
+/// A manifest of two splits in a folder of its own.
+fn manifest_of_two_splits() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.wav"), b"").unwrap();
+    let line = |id: &str, split: &str, s: u32| {
+        format!(
+            r#"{{"id": "{id}", "audio": {{"path": "a.wav", "duration_s": {s}}}, "text": "a", "split": "{split}"}}"#
+        )
+    };
+    let lines = [line("a", "train", 2), line("b", "train", 3), line("c", "test", 500)].join("\n");
+    std::fs::write(dir.path().join("m.jsonl"), lines).unwrap();
+    dir
+}
+
+#[test]
+fn only_the_split_that_is_asked_for_counts() {
+    let dir = manifest_of_two_splits();
+    let path = dir.path().join("m.jsonl");
+    let source = format!(r#"source = "manifest", path = "{}", split = "train""#, path.display());
+    let text = CTC.replace(r#"source = "wild", n = { en = 20 }"#, &source);
+    // The test split's 500 s do not fit into a batch and need not.
+    assert_eq!(of(&text).unwrap().stages[0].n_items, Some(2));
+    check_one(
+        &text,
+        r#""train""#,
+        r#""trian""#,
+        &["stage[0].data[0].path", "m.jsonl", "\"trian\"", "test, train"],
+    );
+    let eval = format!(
+        "{text}\n[eval]\nn = 5\nmanifest = \"{}\"\nmanifest_split = \"test\"",
+        path.display()
+    );
+    assert!(of(&eval).is_ok());
+    check_one(&eval, "= \"test\"", "= \"tset\"", &["eval.manifest", "\"tset\""]);
+}
+
+#[test]
+fn connectors_hear_open_words_only() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/slm.toml");
+    let set = |words: &str| {
+        let source = format!(
+            r#"[{{ source = "wild", domain = "base", words = "{words}", n = {{ en = 9 }} }}]"#
+        );
+        let set = vec![("stage.0.data".to_owned(), source)];
+        crate::recipe::read(&path, &Overrides { set, paths: vec![] }).unwrap()
+    };
+    let base = path.parent().unwrap();
+    assert_eq!(plan(&set("open"), base).unwrap().stages[0].n_items, Some(9));
+    let Problems(found) = plan(&set("all"), base).unwrap_err();
+    assert!(found[0].contains("stage[0].data[0]") && found[0].contains("open"), "{found:?}");
+}
+
+#[test]
+fn muon_keeps_one_velocity() {
+    let plan = of(&TEXT.replace("lr = 1e-3", "lr = 1e-3, matrices = \"muon\"")).unwrap();
+    // The table and the norms keep two values each, the matrices of the block one.
+    let kept = 2 * (300 * 16 + 32 + 16) + 4 * 256 + 3 * 512;
+    assert_eq!(plan.memory.moment_bytes, 4 * kept);
+}
+
+#[test]
+fn lengths_beyond_all_machines_do_not_overflow() {
+    let plan = of(&TEXT.replace("max_length = 400", "max_length = 1e300")).unwrap();
+    assert_eq!(plan.memory.total_bytes, u64::MAX);
 }
 
 #[test]

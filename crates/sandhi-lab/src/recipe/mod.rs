@@ -12,7 +12,10 @@ mod read;
 use std::collections::BTreeMap;
 
 use sandhi_data::{
-    features::FeatureConfig, language::Language, microworld::DocumentKind, speech::Domain,
+    features::FeatureConfig,
+    language::Language,
+    microworld::{DocumentKind, WildWords},
+    speech::Domain,
 };
 use sandhi_nn::{
     connector::ConnectorConfig,
@@ -84,7 +87,7 @@ pub struct TextModelConfig {
     pub language_model: TransformerConfig,
 }
 
-/// Byte-level BPE, trained on the text of the last stage, the one that the model is for.
+/// Byte-level BPE, trained on the text of the longest stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerConfig {
@@ -215,6 +218,32 @@ pub enum SourceConfig {
     Spelling(SpellingSource),
 }
 
+impl SourceConfig {
+    /// The value of `source` in recipes.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Microworld(_) => "microworld",
+            Self::Wild(_) => "wild",
+            Self::Documents(_) => "documents",
+            Self::Manifest(_) => "manifest",
+            Self::Text(_) => "text",
+            Self::Spelling(_) => "spelling",
+        }
+    }
+
+    /// Share of the batches, where the recipe says one.
+    pub fn weight(&self) -> Option<f64> {
+        match self {
+            Self::Microworld(s) => s.weight,
+            Self::Wild(s) => s.weight,
+            Self::Documents(s) => s.weight,
+            Self::Manifest(s) => s.weight,
+            Self::Text(s) => s.weight,
+            Self::Spelling(s) => s.weight,
+        }
+    }
+}
+
 /// `source = "microworld"`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -247,7 +276,10 @@ pub struct WildSource {
     /// How it sounds; `wild` unless a control says otherwise.
     #[serde(default = "wild")]
     pub domain: Domain,
-    /// Sentences of each language.
+    /// Which words: `all`, or `open` for what connectors may hear.
+    #[serde(default)]
+    pub words: WildWords,
+    /// Texts of each language.
     pub n: BTreeMap<Language, usize>,
 }
 
@@ -265,8 +297,19 @@ pub struct DocumentsSource {
     /// Which documents: `all`, or `repetition` for word salad to be repeated.
     #[serde(default)]
     pub kind: DocumentKind,
+    /// Names that an instruction lists at most.
+    #[serde(default = "default_max_phrases")]
+    pub max_phrases: usize,
+    /// Share of the exchanges whose transcript is written as hesitant speech: pieces said again, dashes
+    /// for pauses. Models of the size that people use have read such text by the million words.
+    #[serde(default)]
+    pub hesitant: f64,
     /// Documents.
     pub n: usize,
+}
+
+fn default_max_phrases() -> usize {
+    20
 }
 
 /// `source = "manifest"`.
@@ -362,7 +405,7 @@ pub enum MatrixRule {
     Muon,
 }
 
-/// AdamW (Loshchilov and Hutter, 2019) and its schedule.
+/// AdamW (Loshchilov and Hutter, 2019), with Muon for matrices where asked, and the schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {

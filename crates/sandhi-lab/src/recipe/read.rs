@@ -93,11 +93,8 @@ pub fn read(path: &Path, overrides: &Overrides) -> Result<Recipe, Error> {
 ///
 /// As [`read`]; `path` is for messages only.
 pub fn read_str(text: &str, path: &Path, overrides: &Overrides) -> Result<Recipe, Error> {
-    let table = text.parse::<Table>().map_err(|e| Error::Syntax {
-        path: path.into(),
-        message: e.to_string().trim_end().into(),
-    })?;
-    from_table(table, overrides).map_err(|problems| Error::Invalid { path: path.into(), problems })
+    from_table(table(text, path)?, overrides)
+        .map_err(|problems| Error::Invalid { path: path.into(), problems })
 }
 
 fn invalid(path: &Path, problems: Vec<String>) -> Error {
@@ -110,6 +107,10 @@ fn parse(path: &Path) -> Result<Table, Error> {
         path: path.into(),
         message: format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to()),
     })?;
+    table(&text, path)
+}
+
+fn table(text: &str, path: &Path) -> Result<Table, Error> {
     text.parse::<Table>()
         .map_err(|e| Error::Syntax { path: path.into(), message: e.to_string().trim_end().into() })
 }

@@ -81,31 +81,9 @@ pub enum Error {
         error: String,
     },
 }
-fn kind(source: &SourceConfig) -> &'static str {
-    match source {
-        SourceConfig::Microworld(_) => "microworld",
-        SourceConfig::Wild(_) => "wild",
-        SourceConfig::Documents(_) => "documents",
-        SourceConfig::Manifest(_) => "manifest",
-        SourceConfig::Text(_) => "text",
-        SourceConfig::Spelling(_) => "spelling",
-    }
-}
-
-fn weight(source: &SourceConfig) -> Option<f64> {
-    match source {
-        SourceConfig::Microworld(s) => s.weight,
-        SourceConfig::Wild(s) => s.weight,
-        SourceConfig::Documents(s) => s.weight,
-        SourceConfig::Manifest(s) => s.weight,
-        SourceConfig::Text(s) => s.weight,
-        SourceConfig::Spelling(s) => s.weight,
-    }
-}
-
 /// Data sets of a stage with their weights, and the items that the dev half is measured on.
 pub type Prepared<D> = (Vec<(Option<f64>, D)>, Option<D>);
 
 fn unfit(stage: &StageConfig, source: &SourceConfig, model: &'static str) -> Error {
-    Error::Unfit { stage: stage.name.clone(), source_kind: kind(source), model }
+    Error::Unfit { stage: stage.name.clone(), source_kind: source.kind(), model }
 }

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 
 use sandhi_data::{
     features::FeatureExtractor,
-    language::Language,
     manifest,
-    microworld::{Item, Split, Style, Task},
+    microworld::{Item, Split, Style, Task, tasks::N_HELD_OUT_WORDINGS},
     rng::Stream,
-    speech::Domain,
     text::{Characters, Unknown},
 };
 
-use super::{Error, Prepared, Spoken, Workshop, kind, unfit, weight};
+use super::{Error, Prepared, Spoken, Workshop, unfit};
 use crate::{
     chat::Chat,
     frames::FrameCache,
@@ -56,9 +54,9 @@ impl Workshop {
     fn wild(&self, source: &WildSource) -> Vec<Spoken> {
         let mut spoken = Vec::new();
         for (&language, &n) in &source.n {
-            for (i, text) in self.world().wild_sentences(language, n).into_iter().enumerate() {
-                spoken.push(made(text, language, source.domain, i));
-            }
+            let texts = self.world().wild_sentences(language, source.words, n);
+            spoken
+                .extend(texts.into_iter().map(|text| Spoken::made(text, language, source.domain)));
         }
         spoken
     }
@@ -67,11 +65,8 @@ impl Workshop {
         &self,
         source: &ManifestSource,
     ) -> Result<Vec<manifest::Utterance>, Error> {
-        let mut utterances = manifest::import(&self.resolve(&source.path), None)?.utterances;
-        if let Some(split) = &source.split {
-            utterances.retain(|u| u.split.as_ref() == Some(split));
-        }
-        Ok(utterances)
+        let path = self.resolve(&source.path);
+        Ok(manifest::import_split(&path, source.split.as_deref())?.utterances)
     }
 
     /// Utterances with transcripts, for a speech foundation model; the second list is held out.
@@ -90,8 +85,7 @@ impl Workshop {
                 SourceConfig::Microworld(source) => self
                     .items(source, Split::Train, source.n, &stage.name)?
                     .into_iter()
-                    .enumerate()
-                    .map(|(i, item)| made(item.spoken, item.spoken_language, source.domain, i))
+                    .map(|item| Spoken::made(item.spoken, item.spoken_language, source.domain))
                     .collect(),
                 SourceConfig::Manifest(source) => {
                     let utterances = self.recorded(source)?;
@@ -108,7 +102,7 @@ impl Workshop {
                 _ => return Err(unfit(stage, source, "ctc")),
             };
             if spoken.is_empty() {
-                return Err(Error::Empty { stage: stage.name.clone(), source_kind: kind(source) });
+                return Err(Error::Empty { stage: stage.name.clone(), source_kind: source.kind() });
             }
             // Every so many an utterance is held out, but never another speed of one that is heard.
             if !matches!(source, SourceConfig::Manifest(_)) {
@@ -157,7 +151,7 @@ impl Workshop {
         };
         let mut sources = Vec::new();
         for (list, source) in lists.into_iter().zip(&stage.sources) {
-            sources.push((weight(source), dataset(list, true)?));
+            sources.push((source.weight(), dataset(list, true)?));
         }
         let dev = if dev.is_empty() { None } else { Some(dataset(dev, false)?) };
         Ok((sources, dev))
@@ -184,9 +178,8 @@ impl Workshop {
             SourceConfig::Microworld(source) => self
                 .items(source, split, n.unwrap_or(source.n), &stage.name)?
                 .into_iter()
-                .enumerate()
-                .map(|(i, item)| Lesson {
-                    spoken: made(item.spoken, item.spoken_language, source.domain, i),
+                .map(|item| Lesson {
+                    spoken: Spoken::made(item.spoken, item.spoken_language, source.domain),
                     instruction: item.instruction,
                     answer: item.answer,
                 })
@@ -205,6 +198,16 @@ impl Workshop {
                     }));
                 }
                 lessons
+            }
+            SourceConfig::Wild(source) if split == Split::Train => {
+                let wordings = Task::Transcribe.wordings();
+                let n = wordings.len() - N_HELD_OUT_WORDINGS;
+                let lesson = |(i, spoken): (usize, Spoken)| Lesson {
+                    instruction: wordings[i % n].to_owned(),
+                    answer: spoken.text().to_owned(),
+                    spoken,
+                };
+                self.wild(source).into_iter().enumerate().map(lesson).collect()
             }
             _ => return Err(unfit(stage, source, "connector")),
         })
@@ -261,13 +264,13 @@ impl Workshop {
         for source in &stage.sources {
             let lessons = self.lessons(stage, source, Split::Train, None)?;
             if lessons.is_empty() {
-                return Err(Error::Empty { stage: stage.name.clone(), source_kind: kind(source) });
+                return Err(Error::Empty { stage: stage.name.clone(), source_kind: source.kind() });
             }
             if let SourceConfig::Microworld(_) = source {
                 let n = stage.eval_items / stage.sources.len();
                 dev.extend(self.lessons(stage, source, Split::Dev, Some(n.div_ceil(4)))?);
             }
-            sources.push((weight(source), dataset(lessons)?));
+            sources.push((source.weight(), dataset(lessons)?));
         }
         // Spread over tasks and languages, not the first task alone.
         Stream::named(0, "dev").shuffle(&mut dev);
@@ -275,8 +278,4 @@ impl Workshop {
         let dev = if dev.is_empty() { None } else { Some(dataset(dev)?) };
         Ok((sources, dev))
     }
-}
-
-fn made(text: String, language: Language, domain: Domain, i: usize) -> Spoken {
-    Spoken::Made { text, language, domain, take: i as u64 }
 }

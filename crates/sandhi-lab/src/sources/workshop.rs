@@ -14,6 +14,7 @@ use sandhi_data::{
     language::Language,
     manifest,
     microworld::Microworld,
+    rng::stream,
     speech::{self, Domain, Studio},
 };
 
@@ -49,6 +50,12 @@ pub enum Spoken {
 }
 
 impl Spoken {
+    /// The one take of a text in a domain: whatever asks for it hears the same.
+    pub fn made(text: String, language: Language, domain: Domain) -> Self {
+        let take = stream(0, &text) >> 32;
+        Self::Made { text, language, domain, take }
+    }
+
     /// What is said.
     pub fn text(&self) -> &str {
         match self {

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::Path};
 use rayon::prelude::*;
 use sandhi_data::{microworld::Document, rng::Stream};
 
-use super::{Error, Prepared, Workshop, kind, unfit, weight};
+use super::{Error, Prepared, Workshop, unfit};
 use crate::{
     chat::Chat,
     recipe::{DocumentsSource, SourceConfig, SpellingSource, StageConfig, TextSource},
@@ -16,8 +16,10 @@ impl Workshop {
     /// Texts of a stage in documents; chats keep prompt and answer apart.
     fn documents(&self, stage: &StageConfig, source: &SourceConfig) -> Result<Vec<Text>, Error> {
         Ok(match source {
-            SourceConfig::Documents(DocumentsSource { kind, n, .. }) => {
-                self.world().documents_of(*kind, "train").take(*n).map(Text::from).collect()
+            SourceConfig::Documents(DocumentsSource { kind, max_phrases, n, .. }) => {
+                let documents =
+                    self.world().documents_of(*kind, "train").with_lists_of(*max_phrases);
+                documents.take(*n).map(Text::from).collect()
             }
             SourceConfig::Text(source) => {
                 repeated(text_files(source, &self.resolve(&source.path))?, &source.instructions)
@@ -70,18 +72,22 @@ impl Workshop {
         let (mut sources, mut dev) = (Vec::new(), Vec::new());
         for source in &stage.sources {
             let documents = self.documents(stage, source)?;
+            let hesitant = match source {
+                SourceConfig::Documents(source) => source.hesitant,
+                _ => 0.0,
+            };
             let mut items: Vec<TextItem> = documents
                 .par_iter()
                 .enumerate()
-                .map(|(i, document)| text_item(chat, document, i as u64))
+                .map(|(i, document)| text_item(chat, document, hesitant, i as u64))
                 .collect::<Result<_, _>>()?;
             items.retain(|item| item.ids.len() >= 2);
             let n = (stage.eval_items / stage.sources.len()).min(items.len() / 10);
             dev.extend(items.split_off(items.len() - n));
             if items.is_empty() {
-                return Err(Error::Empty { stage: stage.name.clone(), source_kind: kind(source) });
+                return Err(Error::Empty { stage: stage.name.clone(), source_kind: source.kind() });
             }
-            sources.push((weight(source), TextDataset { items }));
+            sources.push((source.weight(), TextDataset { items }));
         }
         let dev = (!dev.is_empty()).then_some(TextDataset { items: dev });
         Ok((sources, dev))
@@ -130,7 +136,27 @@ fn document(text: String, instructions: &[String], i: usize) -> Text {
 /// text model that is to read transcripts has seen some.
 const PLAIN_TRANSCRIPTS: f64 = 0.2;
 
-fn text_item(chat: &Chat, document: &Text, index: u64) -> Result<TextItem, Error> {
+/// A transcript as hesitant speech: every piece once or several times in a row, dashes for pauses. How
+/// hesitant differs from text to text.
+fn hesitated(pieces: &[u32], pause: &[u32], stream: &mut Stream) -> Vec<u32> {
+    let (again, silence) = (0.6 * stream.uniform(), 0.4 * stream.uniform());
+    let mut ids = Vec::with_capacity(2 * pieces.len());
+    for &piece in pieces {
+        while stream.chance(silence) {
+            ids.extend(pause);
+        }
+        ids.push(piece);
+        while stream.chance(again) {
+            ids.push(piece);
+        }
+    }
+    while stream.chance(silence) {
+        ids.extend(pause);
+    }
+    ids
+}
+
+fn text_item(chat: &Chat, document: &Text, hesitant: f64, index: u64) -> Result<TextItem, Error> {
     Ok(match document {
         Text::Plain(text) => TextItem { ids: chat.document(text)?, n_prompt: 0 },
         Text::Chat { instruction, spoken, answer } => {
@@ -142,7 +168,14 @@ fn text_item(chat: &Chat, document: &Text, index: u64) -> Result<TextItem, Error
                 spoken.clone()
             };
             let mut ids = frame.before;
-            ids.extend(chat.tokenizer().encode(&transcript)?);
+            let pieces = chat.tokenizer().encode(&transcript)?;
+            // A stream of its own, so that the share changes nothing else.
+            let mut stream = Stream::named(index, "hesitation");
+            if stream.chance(hesitant) {
+                ids.extend(hesitated(&pieces, &chat.tokenizer().encode("-")?, &mut stream));
+            } else {
+                ids.extend(pieces);
+            }
             ids.extend(frame.after);
             let n_prompt = ids.len();
             ids.extend(chat.answer(answer)?);
@@ -248,13 +281,56 @@ fn spelled(n: usize) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use sandhi_data::text::Tokenizer;
+
     use super::*;
+    use crate::chat::MARKERS;
 
     #[test]
     fn long_paragraphs_are_cut_at_sentences() {
         assert_eq!(cut("One two. Three four. Five.", 14), ["One two.", "Three four.", "Five."]);
         assert_eq!(cut("One two. Three.", 100), ["One two. Three."]);
         assert_eq!(cut("  ", 10), Vec::<String>::new());
+    }
+
+    #[test]
+    fn hesitation_keeps_the_pieces_in_their_order() {
+        let (pieces, pause) = ((1..40).collect::<Vec<u32>>(), [99, 98]);
+        let mut stream = Stream::named(1, "test");
+        let mut lengths = Vec::new();
+        for _ in 0..200 {
+            let ids = hesitated(&pieces, &pause, &mut stream);
+            let pauses = ids.iter().filter(|&&id| id == 99).count();
+            assert_eq!(pauses, ids.iter().filter(|&&id| id == 98).count());
+            let mut said: Vec<u32> = ids.into_iter().filter(|&id| id < 90).collect();
+            lengths.push((said.len() - pieces.len(), pauses));
+            said.dedup();
+            assert_eq!(said, pieces);
+        }
+        // Some texts flow and some do not.
+        assert!(lengths.iter().any(|&(again, pauses)| again + pauses < 10), "{lengths:?}");
+        assert!(lengths.iter().any(|&(again, _)| again > 30), "{lengths:?}");
+        assert!(lengths.iter().any(|&(_, pauses)| pauses > 15), "{lengths:?}");
+    }
+
+    #[test]
+    fn only_transcripts_of_exchanges_hesitate() {
+        let text = "Anna took the red ball to the kitchen.";
+        let tokenizer = Tokenizer::train_bpe(vec![text.to_owned()], 300, &MARKERS).unwrap();
+        let chat = Chat::new(tokenizer).unwrap();
+        let document = document(text.to_owned(), &["Write it down.".to_owned()], 0);
+        let item = |share, i| text_item(&chat, &document, share, i).unwrap();
+        let answer = |item: &TextItem| item.ids[item.n_prompt..].to_vec();
+        let mut longer = 0;
+        for i in 0..50 {
+            let (fluent, hesitant) = (item(0.0, i), item(1.0, i));
+            assert_eq!(answer(&fluent), answer(&hesitant));
+            longer += usize::from(hesitant.n_prompt > fluent.n_prompt);
+        }
+        assert!(longer > 40, "{longer} of 50");
+        let plain = Text::Plain(text.to_owned());
+        let ids = |share| text_item(&chat, &plain, share, 1).unwrap().ids;
+        assert_eq!(ids(0.0), ids(1.0));
     }
 
     #[test]

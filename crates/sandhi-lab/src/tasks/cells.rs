@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use sandhi_data::{
     language::Language::{self, English, German, Spanish},
     microworld::{Item, Level, Microworld, Split, Style, Task, Wordings},
-    rng::stream,
     speech::Domain,
 };
 
@@ -97,12 +96,7 @@ pub(super) struct Cell {
 impl Cell {
     /// What is heard: equal texts of a domain are one utterance, whatever the task.
     pub(super) fn spoken(&self, item: &Item) -> Spoken {
-        Spoken::Made {
-            text: item.spoken.clone(),
-            language: item.spoken_language,
-            domain: self.acoustic,
-            take: stream(0, &item.spoken) >> 32,
-        }
+        Spoken::made(item.spoken.clone(), item.spoken_language, self.acoustic)
     }
 
     /// What is chosen from.

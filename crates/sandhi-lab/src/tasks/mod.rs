@@ -167,8 +167,8 @@ pub fn evaluate_text(
     Ok(predictions)
 }
 
-/// How long the right endings of stories take in the base voices: the same yardstick for every model,
-/// whatever its tokens or frames.
+/// How long the right endings of stories take in the base voices: the same yardstick for every model that
+/// hears, whatever its tokens or frames.
 fn right_seconds(workshop: &Workshop, cell: &Cell) -> Result<HashMap<String, f64>, Error> {
     if cell.kind != Kind::Story {
         return Ok(HashMap::new());
@@ -316,14 +316,8 @@ fn answers_of(chat: &Chat, cell: &Cell, chunk: Chunk) -> Result<Outcomes, Error>
     let prompts: Vec<Vec<Segment>> = items
         .iter()
         .zip(inputs)
-        .map(|(item, input)| {
-            let frame = chat.frame(&item.instruction)?;
-            let mut prompt = vec![Segment::Tokens(frame.before)];
-            prompt.extend(input);
-            prompt.push(Segment::Tokens(frame.after));
-            Ok(prompt)
-        })
-        .collect::<Result<_, Error>>()?;
+        .map(|(item, input)| chat.prompt(&item.instruction, input))
+        .collect::<Result<_, _>>()?;
     let mut found: Outcomes = if cell.kind.generates() {
         let decoding =
             Decoding { max_tokens: cell.max_tokens, batch: AT_ONCE, ..Decoding::default() };

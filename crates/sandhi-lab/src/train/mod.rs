@@ -41,7 +41,7 @@ use self::{
 use crate::{
     checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
     log::{self, MetricsLog, tensorboard::EventWriter},
-    recipe::StageConfig,
+    recipe::{Recipe, StageConfig},
 };
 
 /// What can go wrong while training.
@@ -222,6 +222,15 @@ pub fn is_trained(patterns: &[String], name: &str) -> bool {
             || name
                 .strip_prefix(pattern.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
+}
+
+/// Whether some stage of a connector recipe trains a part of the encoder, which is else heard once and
+/// cached.
+pub fn trains_encoder(recipe: &Recipe) -> bool {
+    recipe.stages.iter().any(|stage| {
+        is_trained(&stage.trainable, "encoder")
+            || stage.trainable.iter().any(|pattern| pattern.starts_with("encoder."))
     })
 }
 

@@ -40,7 +40,7 @@ fn decays(name: &str, rank: usize) -> bool {
 
 /// Whether Muon may update a parameter: matrices between hidden states, neither tables, output layers nor
 /// channel-wise filters.
-fn is_hidden_matrix(name: &str, rank: usize) -> bool {
+pub(crate) fn is_hidden_matrix(name: &str, rank: usize) -> bool {
     let outer = ["embed_tokens", "head", "depthwise"];
     rank == 2 && !outer.iter().any(|part| name.contains(part))
 }
@@ -249,6 +249,32 @@ mod tests {
             let size = moved.0 * moved.1 / (0.1 * 0.2 * 3.0_f64.sqrt());
             assert!((0.6..1.3).contains(&size), "{size}");
         }
+    }
+
+    #[test]
+    fn a_resumed_state_goes_on_to_the_bit() {
+        let device = Device::flex().autodiff();
+        let config = OptimizerConfig { weight_decay: 0.1, ..config() };
+        let update = |optimizer: &mut Optimizer, layer: Linear| {
+            let loss = (layer.weight.val() * layer.weight.val()).sum()
+                + layer.bias.as_ref().unwrap().val().exp().sum();
+            let grads = GradientsParams::from_grads(loss.backward(), &layer);
+            optimizer.step(layer, grads, &config, 0.1, 1.0)
+        };
+        let layer = Linear::new(&Init::new(1, &device).child("layer"), 4, 3, true);
+        let mut optimizer = Optimizer::default();
+        let layer = update(&mut optimizer, layer);
+        let state = optimizer.state();
+        let names: Vec<&str> = state.keys().map(String::as_str).collect();
+        assert_eq!(names, ["m.bias", "v.bias", "velocity.weight"]);
+        let mut resumed = Optimizer::resume(state, 1, &Device::flex()).unwrap();
+        let (a, b) = (update(&mut optimizer, layer.clone()), update(&mut resumed, layer.clone()));
+        let values = |layer: &Linear| weights::host(layer.weight.val().inner());
+        assert_eq!(values(&a), values(&b));
+        assert_eq!(optimizer.state(), resumed.state());
+        // A velocity that was forgotten would show.
+        let fresh = update(&mut Optimizer::default(), layer);
+        assert_ne!(values(&a), values(&fresh));
     }
 
     #[test]

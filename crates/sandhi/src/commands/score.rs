@@ -39,6 +39,8 @@ enum Metric {
     Bleu,
     /// Corpus chrF2, as sacreBLEU computes it.
     Chrf,
+    /// The share of lines that are equal, white space aside.
+    Exact,
 }
 
 /// The lines of a text file; the last line end opens no line.
@@ -106,6 +108,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Metric::Chrf => {
             let chrf = score::chrf(&references, &hypotheses)?;
             ("chrf".to_owned(), chrf.interval(&bootstrap), chrf.signature, Value::Null)
+        }
+        Metric::Exact => {
+            let exact = score::exact_match(&references, &hypotheses)?;
+            let signature = format!("version:sandhi-{}", env!("CARGO_PKG_VERSION"));
+            ("exact".to_owned(), exact.interval(&bootstrap), signature, Value::Null)
         }
     };
     let signature = format!("norm:{}|{signature}", args.normalizer);

@@ -38,6 +38,8 @@ fn translations_are_scored() {
         assert!((result["value"].as_f64().unwrap() - 100.0).abs() < 1e-9, "{result}");
         assert!(result["signature"].as_str().unwrap().contains("version:sandhi"), "{result}");
     }
+    let exact = score(b"in the hall\nTwo\n", b" in  the hall\ntwo\n", &["exact", "--json"]).json();
+    assert_eq!((&exact["value"], &exact["n"]), (&0.5.into(), &2.into()));
     let text = score(b"abc\n", b"abd\n", &["cer"]).works();
     assert!(text.starts_with("cer 0.3333"), "{text}");
 }

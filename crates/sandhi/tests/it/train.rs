@@ -96,8 +96,12 @@ fn a_run_killed_at_random_moments_has_the_same_losses() {
     };
     assert!(weights("killed") == weights("whole"), "other weights after {n_kills} kills");
     // Nothing half-written stays behind.
-    let left = |entry: fs::DirEntry| entry.path().extension().is_some_and(|e| e == "partial");
-    assert!(!fs::read_dir(dir.path().join("killed")).unwrap().any(|e| left(e.unwrap())));
+    for folder in ["killed", "killed/checkpoints", "killed/model"] {
+        for entry in fs::read_dir(dir.path().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            assert!(path.extension().is_none_or(|e| e != "partial"), "{}", path.display());
+        }
+    }
 }
 
 #[cfg(unix)]

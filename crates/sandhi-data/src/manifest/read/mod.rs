@@ -6,7 +6,7 @@ mod lhotse;
 mod librispeech;
 mod sphinx;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use super::{
     Error, Format, Import,
@@ -44,6 +44,25 @@ pub fn import(path: &Path, format: Option<Format>) -> Result<Import, Error> {
         _ => jsonl(path, &mut Lines::open(path)?, format, &mut collector)?,
     }
     collector.finish(path)
+}
+
+/// As [`import`], keeping the utterances of `split` only, all of them when it is `None`.
+///
+/// # Errors
+///
+/// As [`import`], and [`Error::NoSplit`] when nothing is left.
+pub fn import_split(path: &Path, split: Option<&str>) -> Result<Import, Error> {
+    let mut import = import(path, None)?;
+    let Some(split) = split else { return Ok(import) };
+    let splits: BTreeSet<String> =
+        import.utterances.iter().filter_map(|u| u.split.clone()).collect();
+    import.utterances.retain(|u| u.split.as_deref() == Some(split));
+    if import.utterances.is_empty() {
+        let found = splits.into_iter().collect::<Vec<_>>().join(", ");
+        let found = if found.is_empty() { "none".to_owned() } else { found };
+        return Err(Error::NoSplit { path: path.to_owned(), split: split.to_owned(), found });
+    }
+    Ok(import)
 }
 
 /// Reads a manifest of one file from memory; sound files need not exist.

@@ -107,6 +107,19 @@ impl Task {
         .to_owned()
     }
 
+    /// Names what is spoken; tasks with the same name draw the same speech from the same stream.
+    pub(super) fn spoken_side(self) -> String {
+        match self {
+            Self::Transcribe | Self::Translate { .. } => "passage".to_owned(),
+            Self::FirstWord
+            | Self::LastWord
+            | Self::NamePerson
+            | Self::NamePlace
+            | Self::UpperCase => "sentence".to_owned(),
+            _ => self.name(),
+        }
+    }
+
     /// Whether the task exists for speech in `language`: recognition and the tasks about words in all
     /// three, translation into another language, everything else in English.
     pub fn speaks(self, language: Language) -> bool {
@@ -236,9 +249,34 @@ pub(super) fn draw(
                 .filter(|_| style == Style::Seen);
         }
     };
+    Some(item(task, language, split, style, wordings, spoken, rng))
+}
+
+/// Recognition, or the first or last word, of words that belong to no derivation; training only.
+pub(super) fn of_words(task: Task, language: Language, text: String, rng: &mut Stream) -> Item {
+    let mut words = text.trim_end_matches('.').split(' ');
+    let answer = match task {
+        Task::FirstWord => words.next().unwrap_or_default().to_owned(),
+        Task::LastWord => words.next_back().unwrap_or_default().to_owned(),
+        _ => text.clone(),
+    };
+    let spoken = Spoken { key: text.clone(), text, answer, ..Spoken::default() };
+    item(task, language, Split::Train, Style::Seen, Wordings::All, spoken, rng)
+}
+
+/// What is spoken with an instruction to it.
+fn item(
+    task: Task,
+    language: Language,
+    split: Split,
+    style: Style,
+    wordings: Wordings,
+    spoken: Spoken,
+    rng: &mut Stream,
+) -> Item {
     let answer_language = if let Task::Translate { to } = task { to } else { language };
     let (wording, instruction) = wordings.draw(task, rng);
-    Some(Item {
+    Item {
         id: id(&task.name(), &spoken.key),
         task,
         split,
@@ -256,36 +294,6 @@ pub(super) fn draw(
         entities: Vec::new(),
         level: spoken.level,
         story: spoken.story,
-    })
-}
-
-/// Recognition, or the first or last word, of words that belong to no derivation; training only.
-pub(super) fn of_words(task: Task, language: Language, text: String, rng: &mut Stream) -> Item {
-    let mut words = text.trim_end_matches('.').split(' ');
-    let answer = match task {
-        Task::FirstWord => words.next().unwrap_or_default().to_owned(),
-        Task::LastWord => words.next_back().unwrap_or_default().to_owned(),
-        _ => text.clone(),
-    };
-    let (wording, instruction) = Wordings::All.draw(task, rng);
-    Item {
-        id: id(&task.name(), &text),
-        task,
-        split: Split::Train,
-        style: Style::Seen,
-        instruction,
-        wording,
-        held_out_wording: wording + N_HELD_OUT_WORDINGS >= task.wordings().len(),
-        spoken: text,
-        spoken_language: language,
-        answer,
-        answer_language: language,
-        choices: Vec::new(),
-        right: 0,
-        phrases: Vec::new(),
-        entities: Vec::new(),
-        level: None,
-        story: None,
     }
 }
 

@@ -6,7 +6,9 @@ use anyhow::bail;
 use clap::ValueEnum;
 use sandhi_data::{
     language::Language,
-    microworld::{Level, Microworld, Split, Style, Task, Wordings, biasing, write_jsonl},
+    microworld::{
+        Level, Microworld, Split, Style, Task, WildWords, Wordings, biasing, write_jsonl,
+    },
     speech::Domain,
 };
 use serde::Serialize;
@@ -197,7 +199,7 @@ fn make(args: &Args) -> anyhow::Result<Made> {
         }
         What::Wild => {
             let records: Vec<_> = world
-                .wild_sentences(language, n)
+                .wild_sentences(language, WildWords::All, n)
                 .into_iter()
                 .enumerate()
                 .map(|(i, text)| json!({"id": format!("wild-{language}-{i}"), "text": text}))
