@@ -34,6 +34,9 @@ pub enum DocumentKind {
     /// All kinds.
     #[default]
     All,
+    /// All kinds, but what one task speaks another may ask about, so that the instruction alone says what
+    /// is to be done, and what is spoken does not.
+    Mixed,
     /// Word salad to be repeated. Sentences can be guessed from their beginnings, and a young model that
     /// guesses does not find out how to look a word up; here nothing else helps.
     Repetition,
@@ -67,6 +70,11 @@ const CHATS: [(Task, usize); 14] = [
 
 /// The share of recognition and of questions for the first and last word that is asked of word salad.
 const SALAD: f64 = 0.5;
+
+/// The share of what is left of the tasks about words that is asked of what another task speaks, in
+/// mixed documents, and the tasks that lend it.
+const BORROWED: f64 = 0.6;
+const LENDERS: [Task; 4] = [Task::AnswerQuestion, Task::Dialogue, Task::Continue, Task::FactChoice];
 
 impl Documents {
     pub(super) fn new(kind: DocumentKind, rng: Stream) -> Self {
@@ -180,13 +188,32 @@ impl Documents {
         if about_words && self.rng.chance(SALAD) {
             return Some(self.salad(task, language));
         }
+        if self.kind == DocumentKind::Mixed
+            && language == Language::English
+            && tasks::ABOUT_WORDS.contains(&task)
+            && self.rng.chance(BORROWED)
+        {
+            let other = *self.rng.pick(&LENDERS);
+            let lent = self.draw(other, language)?;
+            return Some(tasks::of_words(
+                task,
+                language,
+                lent.spoken,
+                Wordings::All,
+                &mut self.rng,
+            ));
+        }
+        self.draw(task, language)
+    }
+
+    fn draw(&mut self, task: Task, language: Language) -> Option<Item> {
         tasks::draw(task, language, Split::Train, Style::Seen, Wordings::All, None, &mut self.rng)
     }
 
     /// A task about words, of words that belong to no sentence.
     fn salad(&mut self, task: Task, language: Language) -> Item {
         let text = wild::draw(language, WildWords::All, &mut self.rng);
-        tasks::of_words(task, language, text, &mut self.rng)
+        tasks::of_words(task, language, text, Wordings::All, &mut self.rng)
     }
 
     /// Every other text has the name misspelt, as if misheard; the list sets it right.

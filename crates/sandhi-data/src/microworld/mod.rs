@@ -177,6 +177,13 @@ impl Microworld {
         distinct(n, &mut rng, draw, |item| item.id.clone())
     }
 
+    /// A training item that asks one of [`tasks::ABOUT_WORDS`] of a text of this corpus, in a training
+    /// wording.
+    pub fn item_of(&self, task: Task, language: Language, text: &str) -> Item {
+        let mut rng = self.stream(&["asked", &task.name(), text]);
+        tasks::of_words(task, language, text.to_owned(), Wordings::Training, &mut rng)
+    }
+
     /// `n` different items whose instruction lists `n_phrases` names, one of which is spoken (with 0
     /// there is no list). The spoken side does not depend on `n_phrases`.
     pub fn biasing_items(&self, n_phrases: usize, split: Split, n: usize) -> Vec<Item> {

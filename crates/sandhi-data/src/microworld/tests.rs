@@ -322,6 +322,35 @@ fn tasks_that_can_be_about_the_same_speech_are() {
 }
 
 #[test]
+fn in_mixed_documents_what_is_spoken_does_not_tell_the_task() {
+    let replies = |kind| -> (HashSet<Task>, usize) {
+        let documents = world().documents_of(kind, "test").take(8_000);
+        let said = documents.filter_map(|document| match document {
+            Document::Chat(item) if item.spoken.starts_with("Hello, I am ") => Some(item.task),
+            _ => None,
+        });
+        let said: Vec<Task> = said.collect();
+        (said.iter().copied().collect(), said.len())
+    };
+    assert_eq!(replies(DocumentKind::All).0, HashSet::from([Task::Dialogue]));
+    let (tasks, n) = replies(DocumentKind::Mixed);
+    assert!(n > 20);
+    let expected = [Task::Dialogue].into_iter().chain(tasks::ABOUT_WORDS);
+    assert_eq!(tasks, expected.collect());
+}
+
+#[test]
+fn words_can_be_asked_about_whatever_they_say() {
+    let text = "Who has the ball? Anna.";
+    let answer = |task| world().item_of(task, Language::English, text).answer;
+    let answers = tasks::ABOUT_WORDS.map(answer);
+    assert_eq!(answers, [text, "Who", "Anna", "WHO HAS THE BALL? ANNA."]);
+    let item = world().item_of(Task::FirstWord, Language::English, text);
+    assert!(!item.held_out_wording && item.spoken == text);
+    assert_eq!(item, world().item_of(Task::FirstWord, Language::English, text));
+}
+
+#[test]
 fn instructions_list_no_more_names_than_asked() {
     let longest = |max_phrases| {
         let documents = world().documents("test").with_lists_of(max_phrases).take(20_000);

@@ -56,13 +56,15 @@ pub fn latest(root: &Path) -> Result<Option<PathBuf>> {
 
 /// Removes all but the last `keep_last` checkpoints; returns the steps that were removed.
 ///
-/// Each is renamed to `.partial` first, so that an interruption leaves no half checkpoint.
+/// Each is renamed to `.partial` first, so that an interruption leaves no half checkpoint. What an
+/// interruption left of steps before the last one is removed too.
 ///
 /// # Errors
 ///
 /// [`Error::ReadOnly`] or [`Error::Io`].
 pub fn prune(root: &Path, keep_last: usize) -> Result<Vec<u64>> {
     let steps = steps(root)?;
+    remove_leftovers(root, steps.last().copied())?;
     let n_removed = steps.len().saturating_sub(keep_last);
     let removed: Vec<u64> = steps.into_iter().take(n_removed).collect();
     for &step in &removed {
@@ -79,6 +81,19 @@ pub fn prune(root: &Path, keep_last: usize) -> Result<Vec<u64>> {
         }
     }
     Ok(removed)
+}
+
+/// Removes `.partial` directories of steps up to the last complete one: nobody writes those any more.
+fn remove_leftovers(root: &Path, last: Option<u64>) -> Result<()> {
+    let Some(last) = last else { return Ok(()) };
+    for entry in fs::read_dir(root).map_err(|e| Error::io("list", root, e))? {
+        let path = entry.map_err(|e| Error::io("list", root, e))?.path();
+        let partial = path.extension().is_some_and(|e| e == "partial");
+        if partial && step_of(&path.with_extension("")).is_some_and(|step| step <= last) {
+            fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -137,6 +152,8 @@ mod tests {
         }
         fs::create_dir(dir.path().join("best")).unwrap();
         fs::create_dir(dir.path().join("step-000040.partial")).unwrap();
+        // The rest of a removal that was killed.
+        fs::create_dir(dir.path().join("step-000020.partial")).unwrap();
         assert_eq!(prune(dir.path(), 2).unwrap(), [10]);
         assert_eq!(prune(dir.path(), 2).unwrap(), Vec::<u64>::new());
         let mut left: Vec<_> =

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sandhi_data::{
     features::{FeatureConfig, FeatureExtractor},
     manifest,
-    microworld::{Document, Microworld, Split, Style, Task, WildWords},
+    microworld::{Document, Microworld, Split, Style, Task, WildWords, tasks::ABOUT_WORDS},
     text,
 };
 use sandhi_nn::{encoder::EncoderConfig, transformer::TransformerConfig};
@@ -493,6 +493,14 @@ impl Checker<'_> {
                             continue;
                         }
                     };
+                    self.need(
+                        model != "connector" || task != Task::FactChoice,
+                        place,
+                        "task fact_choice speaks the almanac, which is never voiced for training",
+                    );
+                    if model == "connector" && source.ask.is_empty() {
+                        self.trained_on_speech(place, task);
+                    }
                     let spoken: Vec<_> =
                         source.languages.iter().filter(|&&l| task.speaks(l)).copied().collect();
                     self.need(
@@ -508,8 +516,9 @@ impl Checker<'_> {
                         }
                     }
                 }
+                self.ask(place, &source.ask);
                 self.audio_fits(place, longest, max_length);
-                Some(n_items)
+                Some(n_items * source.ask.len().max(1))
             }
             SourceConfig::Wild(source) => {
                 let n: usize = source.n.values().sum();
@@ -525,8 +534,9 @@ impl Checker<'_> {
                     longest =
                         texts.iter().map(|text| n_words(text)).max().unwrap_or(0).max(longest);
                 }
+                self.ask(place, &source.ask);
                 self.audio_fits(place, longest, max_length);
-                Some(n)
+                Some(if model == "connector" { n * source.ask.len() } else { n })
             }
             SourceConfig::Documents(source) => {
                 self.at_least_one(place, "n", source.n);
@@ -569,6 +579,32 @@ impl Checker<'_> {
                 None
             }
             SourceConfig::Manifest(source) => self.manifest(place, source, max_length),
+        }
+    }
+
+    /// Questions that can be asked of any text.
+    fn ask(&mut self, place: &str, ask: &[String]) {
+        for name in ask {
+            match name.parse::<Task>() {
+                Err(error) => self.problem(place, error),
+                Ok(task) if !ABOUT_WORDS.contains(&task) => {
+                    let possible = ABOUT_WORDS.map(Task::name).join(", ");
+                    self.problem(
+                        place,
+                        format_args!("ask has {name}, which needs more than the words; it may have {possible}"),
+                    );
+                }
+                Ok(task) => self.trained_on_speech(place, task),
+            }
+        }
+    }
+
+    /// What the evaluation says of a task must stay true.
+    fn trained_on_speech(&mut self, place: &str, task: Task) {
+        if !task.is_speech_trained() {
+            self.warnings.push(format!(
+                "{place}: the tables of the evaluation say that task {task} was never trained on speech; this recipe makes them wrong"
+            ));
         }
     }
 

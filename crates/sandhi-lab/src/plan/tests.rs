@@ -211,20 +211,43 @@ fn only_the_split_that_is_asked_for_counts() {
     check_one(&eval, "= \"test\"", "= \"tset\"", &["eval.manifest", "\"tset\""]);
 }
 
+/// The plan of the SLM recipe with other data.
+fn slm_with(data: &str) -> Result<Plan, Problems> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/slm.toml");
+    let set = vec![("stage.0.data".to_owned(), format!("[{{ domain = \"base\", {data} }}]"))];
+    let recipe = crate::recipe::read(&path, &Overrides { set, paths: vec![] }).unwrap();
+    plan(&recipe, path.parent().unwrap())
+}
+
+#[track_caller]
+fn check_slm_problem(data: &str, part: &str) {
+    let Problems(found) = slm_with(data).unwrap_err();
+    assert!(found[0].contains("stage[0].data[0]") && found[0].contains(part), "{found:?}");
+}
+
 #[test]
 fn connectors_hear_open_words_only() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/slm.toml");
-    let set = |words: &str| {
-        let source = format!(
-            r#"[{{ source = "wild", domain = "base", words = "{words}", n = {{ en = 9 }} }}]"#
-        );
-        let set = vec![("stage.0.data".to_owned(), source)];
-        crate::recipe::read(&path, &Overrides { set, paths: vec![] }).unwrap()
+    let open = slm_with(
+        r#"source = "wild", words = "open", ask = ["transcribe", "first_word"], n = { en = 9 }"#,
+    );
+    assert_eq!(open.unwrap().stages[0].n_items, Some(18));
+    check_slm_problem(r#"source = "wild", words = "all", n = { en = 9 }"#, "open");
+    check_slm_problem(r#"source = "microworld", tasks = ["fact_choice"], n = 9"#, "almanac");
+}
+
+#[test]
+fn what_is_asked_must_be_answerable() {
+    let of = |ask: &str| {
+        format!(r#"source = "microworld", tasks = ["dialogue"], ask = ["{ask}"], n = 9"#)
     };
-    let base = path.parent().unwrap();
-    assert_eq!(plan(&set("open"), base).unwrap().stages[0].n_items, Some(9));
-    let Problems(found) = plan(&set("all"), base).unwrap_err();
-    assert!(found[0].contains("stage[0].data[0]") && found[0].contains("open"), "{found:?}");
+    let plan = slm_with(&of("transcribe")).unwrap();
+    assert!(plan.warnings.is_empty() && plan.stages[0].n_items == Some(9));
+    check_slm_problem(&of("sqa"), "sqa");
+    check_slm_problem(&of("translate_de"), "needs more than the words");
+    // These tasks' rows say that they were never trained on speech.
+    assert!(slm_with(&of("last_word")).unwrap().warnings[0].contains("last_word"));
+    let own = slm_with(r#"source = "microworld", tasks = ["dialogue"], n = 9"#).unwrap();
+    assert!(own.warnings[0].contains("dialogue"), "{:?}", own.warnings);
 }
 
 #[test]

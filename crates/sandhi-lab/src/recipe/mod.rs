@@ -258,6 +258,9 @@ pub struct MicroworldSource {
     pub languages: Vec<Language>,
     /// How it sounds.
     pub domain: Domain,
+    /// What is asked of the speech instead of the tasks' own questions, e.g. `transcribe`, `first_word`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ask: Vec<String>,
     /// Items of each task and language.
     pub n: usize,
 }
@@ -279,8 +282,15 @@ pub struct WildSource {
     /// Which words: `all`, or `open` for what connectors may hear.
     #[serde(default)]
     pub words: WildWords,
+    /// What connectors are asked: `transcribe`, `first_word`.
+    #[serde(default = "transcribe", skip_serializing_if = "Vec::is_empty")]
+    pub ask: Vec<String>,
     /// Texts of each language.
     pub n: BTreeMap<Language, usize>,
+}
+
+fn transcribe() -> Vec<String> {
+    vec!["transcribe".to_owned()]
 }
 
 fn wild() -> Domain {

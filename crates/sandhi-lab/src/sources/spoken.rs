@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use sandhi_data::{
     features::FeatureExtractor,
+    language::Language,
     manifest,
-    microworld::{Item, Split, Style, Task, tasks::N_HELD_OUT_WORDINGS},
+    microworld::{Item, Split, Style, Task},
     rng::Stream,
+    speech::Domain,
     text::{Characters, Unknown},
 };
 
@@ -31,6 +33,19 @@ pub struct Lesson {
     /// What is to be answered.
     pub answer: String,
 }
+
+fn lesson(item: Item, domain: Domain) -> Lesson {
+    Lesson {
+        spoken: Spoken::made(item.spoken, item.spoken_language, domain),
+        instruction: item.instruction,
+        answer: item.answer,
+    }
+}
+
+fn task_named(name: &str, stage: &str) -> Result<Task, Error> {
+    name.parse().map_err(|e| Error::Task { stage: stage.to_owned(), error: format!("{e}") })
+}
+
 impl Workshop {
     fn items(
         &self,
@@ -41,9 +56,7 @@ impl Workshop {
     ) -> Result<Vec<Item>, Error> {
         let mut items = Vec::new();
         for name in &source.tasks {
-            let task: Task = name
-                .parse()
-                .map_err(|e| Error::Task { stage: stage.to_owned(), error: format!("{e}") })?;
+            let task = task_named(name, stage)?;
             for &language in source.languages.iter().filter(|&&language| task.speaks(language)) {
                 items.extend(self.world().items(task, language, split, Style::Seen, n));
             }
@@ -51,14 +64,28 @@ impl Workshop {
         Ok(items)
     }
 
-    fn wild(&self, source: &WildSource) -> Vec<Spoken> {
-        let mut spoken = Vec::new();
-        for (&language, &n) in &source.n {
+    fn wild_texts(&self, source: &WildSource) -> Vec<(Language, String)> {
+        let of = |(&language, &n): (&Language, &usize)| {
             let texts = self.world().wild_sentences(language, source.words, n);
-            spoken
-                .extend(texts.into_iter().map(|text| Spoken::made(text, language, source.domain)));
+            texts.into_iter().map(move |text| (language, text))
+        };
+        source.n.iter().flat_map(of).collect()
+    }
+
+    /// Every question of every text.
+    fn asked(
+        &self,
+        ask: &[String],
+        texts: impl IntoIterator<Item = (Language, String)>,
+        stage: &str,
+    ) -> Result<Vec<Item>, Error> {
+        let tasks: Vec<Task> =
+            ask.iter().map(|name| task_named(name, stage)).collect::<Result<_, _>>()?;
+        let mut items = Vec::new();
+        for (language, text) in texts {
+            items.extend(tasks.iter().map(|&task| self.world().item_of(task, language, &text)));
         }
-        spoken
+        Ok(items)
     }
 
     pub(super) fn recorded(
@@ -81,7 +108,12 @@ impl Workshop {
         let (mut lists, mut dev) = (Vec::new(), Vec::new());
         for source in &stage.sources {
             let mut spoken = match source {
-                SourceConfig::Wild(source) => self.wild(source),
+                SourceConfig::Wild(source) => {
+                    let texts = self.wild_texts(source).into_iter();
+                    texts
+                        .map(|(language, text)| Spoken::made(text, language, source.domain))
+                        .collect()
+                }
                 SourceConfig::Microworld(source) => self
                     .items(source, Split::Train, source.n, &stage.name)?
                     .into_iter()
@@ -175,15 +207,15 @@ impl Workshop {
         n: Option<usize>,
     ) -> Result<Vec<Lesson>, Error> {
         Ok(match source {
-            SourceConfig::Microworld(source) => self
-                .items(source, split, n.unwrap_or(source.n), &stage.name)?
-                .into_iter()
-                .map(|item| Lesson {
-                    spoken: Spoken::made(item.spoken, item.spoken_language, source.domain),
-                    instruction: item.instruction,
-                    answer: item.answer,
-                })
-                .collect(),
+            SourceConfig::Microworld(source) => {
+                let n = n.unwrap_or(source.n);
+                let mut items = self.items(source, split, n, &stage.name)?;
+                if !source.ask.is_empty() {
+                    let texts = items.into_iter().map(|item| (item.spoken_language, item.spoken));
+                    items = self.asked(&source.ask, texts, &stage.name)?;
+                }
+                items.into_iter().map(|item| lesson(item, source.domain)).collect()
+            }
             SourceConfig::Manifest(source) => {
                 let default = [Task::Transcribe.wordings()[0].to_owned()];
                 let list: &[String] =
@@ -200,14 +232,8 @@ impl Workshop {
                 lessons
             }
             SourceConfig::Wild(source) if split == Split::Train => {
-                let wordings = Task::Transcribe.wordings();
-                let n = wordings.len() - N_HELD_OUT_WORDINGS;
-                let lesson = |(i, spoken): (usize, Spoken)| Lesson {
-                    instruction: wordings[i % n].to_owned(),
-                    answer: spoken.text().to_owned(),
-                    spoken,
-                };
-                self.wild(source).into_iter().enumerate().map(lesson).collect()
+                let items = self.asked(&source.ask, self.wild_texts(source), &stage.name)?;
+                items.into_iter().map(|item| lesson(item, source.domain)).collect()
             }
             _ => return Err(unfit(stage, source, "connector")),
         })

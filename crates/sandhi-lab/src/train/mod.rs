@@ -234,6 +234,9 @@ pub fn trains_encoder(recipe: &Recipe) -> bool {
     })
 }
 
+/// Checkpoints that a run keeps.
+const N_KEPT: usize = 2;
+
 /// The place of the checkpoints of a run.
 pub fn checkpoints(run_dir: &Path) -> PathBuf {
     run_dir.join("checkpoints")
@@ -245,7 +248,10 @@ pub fn checkpoints(run_dir: &Path) -> PathBuf {
 ///
 /// When it is not whole.
 pub fn latest(run_dir: &Path) -> Result<Option<(RunState, Checkpoint)>, Error> {
-    let Some(dir) = checkpoint::latest(&checkpoints(run_dir))? else { return Ok(None) };
+    let root = checkpoints(run_dir);
+    let Some(dir) = checkpoint::latest(&root)? else { return Ok(None) };
+    // A kill may have left some of an older one.
+    checkpoint::prune(&root, N_KEPT)?;
     let checkpoint = Checkpoint::open(&dir)?;
     Ok(Some((checkpoint.json("state.json")?, checkpoint)))
 }
@@ -304,7 +310,7 @@ impl Run<'_> {
         writer.tensors("optimizer.safetensors", &moments, Dtype::F32, &none)?;
         writer.json("state.json", state)?;
         writer.finish()?;
-        checkpoint::prune(&root, 2)?;
+        checkpoint::prune(&root, N_KEPT)?;
         Ok(())
     }
 

@@ -252,16 +252,31 @@ pub(super) fn draw(
     Some(item(task, language, split, style, wordings, spoken, rng))
 }
 
-/// Recognition, or the first or last word, of words that belong to no derivation; training only.
-pub(super) fn of_words(task: Task, language: Language, text: String, rng: &mut Stream) -> Item {
-    let mut words = text.trim_end_matches('.').split(' ');
+/// The tasks whose answer needs nothing but the words that are spoken.
+pub const ABOUT_WORDS: [Task; 4] =
+    [Task::Transcribe, Task::FirstWord, Task::LastWord, Task::UpperCase];
+
+/// One of [`ABOUT_WORDS`] asked of a text, whatever it says; training only.
+pub(super) fn of_words(
+    task: Task,
+    language: Language,
+    text: String,
+    wordings: Wordings,
+    rng: &mut Stream,
+) -> Item {
     let answer = match task {
-        Task::FirstWord => words.next().unwrap_or_default().to_owned(),
-        Task::LastWord => words.next_back().unwrap_or_default().to_owned(),
+        Task::FirstWord => words(&text).next().unwrap_or_default().to_owned(),
+        Task::LastWord => words(&text).next_back().unwrap_or_default().to_owned(),
+        Task::UpperCase => text.to_uppercase(),
         _ => text.clone(),
     };
     let spoken = Spoken { key: text.clone(), text, answer, ..Spoken::default() };
-    item(task, language, Split::Train, Style::Seen, Wordings::All, spoken, rng)
+    item(task, language, Split::Train, Style::Seen, wordings, spoken, rng)
+}
+
+/// The words of a text, without punctuation.
+fn words(text: &str) -> impl DoubleEndedIterator<Item = &str> {
+    text.split(' ').map(|word| word.trim_matches(['.', '?', ',', '¿']))
 }
 
 /// What is spoken with an instruction to it.
@@ -346,10 +361,9 @@ fn about_words(
     for _ in 0..50 {
         let (derivation, key) = draw_in(style, split, rng)?;
         let text = derivation.text(language);
-        let mut words = text.split(' ').map(|word| word.trim_matches(['.', '?', ',', '¿']));
         let answer = match task {
-            Task::FirstWord => words.next().map(str::to_owned),
-            Task::LastWord => words.next_back().map(str::to_owned),
+            Task::FirstWord => words(&text).next().map(str::to_owned),
+            Task::LastWord => words(&text).next_back().map(str::to_owned),
             Task::NamePerson => match persons(&derivation)[..] {
                 [person] => Some(person.entry().name.to_owned()),
                 _ => None,
