@@ -108,14 +108,14 @@ pub fn transcribe(
     for some in ranges.chunks(16) {
         let pieces: Vec<&[f32]> = some.iter().map(|range| &wave.samples[range.clone()]).collect();
         let frames = frames(speech, &pieces)?;
+        let log_probs = speech.ctc_log_probs(&frames);
         let texts = match model {
             AnyModel::Connector(model) => {
                 let asked = vec![instruction; pieces.len()];
                 answer_frames(model, &frames, &asked, &Decoding::default())?
             }
-            _ => speech.transcribe(&frames),
+            _ => speech.greedy(&log_probs),
         };
-        let log_probs = speech.ctc_log_probs(&frames);
         for ((range, text), rows) in some.iter().zip(texts).zip(log_probs.sequences()) {
             let start_s = range.start as f64 / 16_000.0;
             let words = times.of(rows, &text).unwrap_or_default();

@@ -6,13 +6,14 @@
 //! ```
 //!
 //! Names are made of syllables that the three languages can say. Training, dev and test have 1,500
-//! names each, none in two of them, and any two of all differ in at least two letters.
+//! names each, none in two of them and none a word of the corpus, and any two of all differ in at least two
+//! letters.
 
 use super::grammar::{Clause, Derivation, Np};
 use super::lexicon::Person;
 use super::sentences::{Frames, draw as draw_derivation, id, split_of, words_of};
 use super::tasks::{Item, N_HELD_OUT_WORDINGS, Task, Wordings, persons};
-use super::{Split, Style, almanac};
+use super::{Split, Style, almanac, wild};
 use crate::language::Language;
 use crate::rng::Stream;
 use std::collections::HashSet;
@@ -85,18 +86,27 @@ static NAMES: LazyLock<[Vec<String>; 3]> = LazyLock::new(|| {
     for name in known {
         taken.extend(neighborhood(name));
     }
-    std::array::from_fn(|_| {
-        let mut names = Vec::with_capacity(N_NAMES);
-        while names.len() < N_NAMES {
+    let mut next = || {
+        loop {
             let name = invent(&mut rng);
             let forms = neighborhood(&name);
             if (5..=9).contains(&name.len()) && forms.iter().all(|form| !taken.contains(form)) {
                 taken.extend(forms);
-                names.push(name);
+                return name;
             }
         }
-        names
-    })
+    };
+    let mut names: [Vec<String>; 3] =
+        std::array::from_fn(|_| (0..N_NAMES).map(|_| next()).collect());
+    // What turned out to be a word of the corpus is replaced, in its place.
+    let words: HashSet<String> =
+        Language::ALL.into_iter().flat_map(wild::vocabulary).map(str::to_lowercase).collect();
+    for name in names.iter_mut().flatten() {
+        while words.contains(&name.to_lowercase()) {
+            *name = next();
+        }
+    }
+    names
 });
 
 /// The rare names of a split; they do not depend on the seed.

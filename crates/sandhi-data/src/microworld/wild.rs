@@ -148,7 +148,6 @@ impl Salad {
 }
 
 /// Every word that wild texts of `language` draw from, except names.
-#[cfg(test)]
 pub(super) fn vocabulary(language: Language) -> impl Iterator<Item = &'static str> {
     let salad = Salad::of(language, WildWords::All);
     salad.content.iter().chain(&salad.function).copied()

@@ -165,12 +165,15 @@ impl SpeechModel {
 
     /// Greedy CTC transcripts.
     pub fn transcribe(&self, frames: &HostRagged) -> Vec<String> {
-        let log_probs = self.ctc_log_probs(frames);
-        let width = log_probs.width;
+        self.greedy(&self.ctc_log_probs(frames))
+    }
+
+    /// Greedy CTC transcripts of what [`Self::ctc_log_probs`] gives.
+    pub fn greedy(&self, log_probs: &HostRagged) -> Vec<String> {
         log_probs
             .sequences()
             .map(|rows| {
-                let ids = sandhi_align::ctc::greedy(rows, width, 0)
+                let ids = sandhi_align::ctc::greedy(rows, log_probs.width, Characters::BLANK)
                     .expect("rows of the head's width, blank among its symbols");
                 self.symbols.decode(&ids).expect("symbols of the head are symbols of the model")
             })
