@@ -99,6 +99,11 @@ impl Cell {
         Spoken::made(item.spoken.clone(), item.spoken_language, self.acoustic)
     }
 
+    /// What is said, in writing.
+    pub(super) fn transcripts(&self) -> Vec<String> {
+        self.items.iter().map(|item| item.spoken.clone()).collect()
+    }
+
     /// What is chosen from.
     pub(super) fn options(&self, item: &Item) -> Vec<String> {
         match (self.kind, &item.story) {

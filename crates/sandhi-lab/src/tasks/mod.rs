@@ -11,7 +11,7 @@
 mod cells;
 mod score;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 use sandhi_data::{
@@ -76,29 +76,48 @@ pub fn evaluate(
     results: &mut Results,
     progress: &dyn Fn(&str, usize, usize),
 ) -> Result<Vec<Vec<Prediction>>, Error> {
-    let all = cells(workshop.world(), config.half.split(), config);
-    let mut texts = TextAnswers::default();
-    let mut predictions = Vec::with_capacity(all.len());
-    for (i, cell) in all.iter().enumerate() {
-        progress(&format!("{} {}", cell.task, cell.domain), i, all.len());
-        if cell.items.is_empty() {
-            continue;
+    let mut all = cells(workshop.world(), config.half.split(), config);
+    all.retain(|cell| !cell.items.is_empty());
+    for cell in &mut all {
+        cell.right_s = right_seconds(workshop, cell)?;
+    }
+    // What several cells hear is spoken and encoded once.
+    for domain in DOMAINS {
+        let mut spoken: BTreeMap<(Language, &str), Spoken> = BTreeMap::new();
+        for cell in all.iter().filter(|cell| cell.domain == domain) {
+            for item in &cell.items {
+                let said = (item.spoken_language, item.spoken.as_str());
+                spoken.entry(said).or_insert_with(|| cell.spoken(item));
+            }
         }
-        let heard = Heard::new(&model.speech, workshop, cell, cache)?;
-        let cell =
-            &Cell { right_s: right_seconds(workshop, cell)?, ..heard.shortlisted(model, cell)? };
-        let speech = answers(&model.text, cell, &mut |range| {
-            let vectors = heard.vectors(model, range.clone());
-            let inputs = (0..range.len()).map(|k| vec![Segment::Speech(k)]).collect();
-            Ok((inputs, Some(vectors)))
+        let spoken: Vec<Spoken> = spoken.into_values().collect();
+        workshop.frames(&spoken, &model.speech, cache, &|done, total| {
+            progress(&format!("hearing {domain}"), done, total);
         })?;
-        let cascade = read(&model.text, cell, &heard.transcripts)?;
-        let text = texts.of(&model.text, cell)?;
-        score::add(results, cell, &speech, &text, &cascade);
-        let ways = [("", &speech), (TEXT, &text), (CASCADE, &cascade)];
-        predictions.push(score::predictions(cell, &ways));
-        if cell.trained && !results.meta.trained_tasks.contains(&cell.task) {
-            results.meta.trained_tasks.push(cell.task.clone());
+    }
+    let mut texts = TextAnswers::default();
+    for (i, cell) in all.iter().enumerate().filter(|(_, cell)| cell.shortlist.is_none()) {
+        progress(&format!("reading {}", cell.task), i, all.len());
+        texts.read(&model.text, cell)?;
+    }
+    let mut predictions = Vec::with_capacity(all.len());
+    // Several cells at once, so that no thread waits for the end of one.
+    for (i, some) in all.chunks(2 * rayon::current_num_threads()).enumerate() {
+        let begin = i * 2 * rayon::current_num_threads();
+        progress(&format!("{} {}", some[0].task, some[0].domain), begin, all.len());
+        let jobs: Vec<(&Cell, ConnectorModel)> =
+            some.iter().map(|cell| (cell, model.clone())).collect();
+        let answered: Vec<Answered> = jobs
+            .into_par_iter()
+            .map(|(cell, model)| Answered::of(&model, workshop, cell, cache, &texts))
+            .collect::<Result<_, Error>>()?;
+        for Answered { cell, speech, text, cascade } in answered {
+            score::add(results, &cell, &speech, &text, &cascade);
+            let ways = [("", &speech), (TEXT, &text), (CASCADE, &cascade)];
+            predictions.push(score::predictions(&cell, &ways));
+            if cell.trained && !results.meta.trained_tasks.contains(&cell.task) {
+                results.meta.trained_tasks.push(cell.task.clone());
+            }
         }
     }
     results.meta.scorer.extend(scorers());
@@ -157,8 +176,7 @@ pub fn evaluate_text(
     let mut predictions = Vec::with_capacity(all.len());
     for (i, cell) in all.iter().enumerate() {
         progress(&format!("{} {}", cell.task, cell.domain), i, all.len());
-        let transcripts: Vec<String> = cell.items.iter().map(|item| item.spoken.clone()).collect();
-        let outcomes = read(model, cell, &transcripts)?;
+        let outcomes = read(model, cell, &cell.transcripts())?;
         score::add_one(results, cell, TEXT, &outcomes);
         predictions.push(score::predictions(cell, &[(TEXT, &outcomes)]));
     }
@@ -248,22 +266,60 @@ impl Heard {
     }
 }
 
+/// A cell with its answers from speech, from the transcript and through the cascade.
+struct Answered {
+    cell: Cell,
+    speech: Outcomes,
+    text: Outcomes,
+    cascade: Outcomes,
+}
+
+impl Answered {
+    fn of(
+        model: &ConnectorModel,
+        workshop: &Workshop,
+        cell: &Cell,
+        cache: &FrameCache,
+        texts: &TextAnswers,
+    ) -> Result<Self, Error> {
+        let heard = Heard::new(&model.speech, workshop, cell, cache)?;
+        let cell = heard.shortlisted(model, cell)?;
+        let speech = answers(&model.text, &cell, &mut |range| {
+            let vectors = heard.vectors(model, range.clone());
+            let inputs = (0..range.len()).map(|k| vec![Segment::Speech(k)]).collect();
+            Ok((inputs, Some(vectors)))
+        })?;
+        let cascade = read(&model.text, &cell, &heard.transcripts)?;
+        let text = match texts.of(&cell) {
+            Some(outcomes) => outcomes,
+            // A list that follows from the sound.
+            None => read(&model.text, &cell, &cell.transcripts())?,
+        };
+        Ok(Self { cell, speech, text, cascade })
+    }
+}
+
 /// Answers from transcripts, which do not depend on how the speech sounds.
 #[derive(Default)]
 struct TextAnswers(HashMap<(String, String), Outcome>);
 
 impl TextAnswers {
-    fn of(&mut self, model: &TextModel, cell: &Cell) -> Result<Outcomes, Error> {
-        let key = |item: &Item| (item.instruction.clone(), item.spoken.clone());
-        let missing: Vec<Item> =
-            cell.items.iter().filter(|item| !self.0.contains_key(&key(item))).cloned().collect();
-        if !missing.is_empty() {
-            let transcripts: Vec<String> = missing.iter().map(|item| item.spoken.clone()).collect();
-            let part = Cell { items: missing, ..cell.clone() };
-            let found = read(model, &part, &transcripts)?;
-            self.0.extend(part.items.iter().map(key).zip(found));
-        }
-        Ok(cell.items.iter().map(|item| self.0[&key(item)].clone()).collect())
+    fn key(item: &Item) -> (String, String) {
+        (item.instruction.clone(), item.spoken.clone())
+    }
+
+    /// Answers what no earlier cell asked.
+    fn read(&mut self, model: &TextModel, cell: &Cell) -> Result<(), Error> {
+        let mut part = cell.clone();
+        part.items.retain(|item| !self.0.contains_key(&Self::key(item)));
+        let found = read(model, &part, &part.transcripts())?;
+        self.0.extend(part.items.iter().map(Self::key).zip(found));
+        Ok(())
+    }
+
+    /// The answers of a cell, where all of it was read.
+    fn of(&self, cell: &Cell) -> Option<Outcomes> {
+        cell.items.iter().map(|item| self.0.get(&Self::key(item)).cloned()).collect()
     }
 }
 
@@ -294,10 +350,13 @@ fn answers(
     inputs: &mut dyn FnMut(std::ops::Range<usize>) -> Result<Inputs, Error>,
 ) -> Result<Outcomes, Error> {
     let n = cell.items.len();
+    // As many chunks as threads can share evenly, of one size.
+    let n_chunks = n.div_ceil(AT_ONCE).max(1).next_multiple_of(rayon::current_num_threads());
+    let size = n.div_ceil(n_chunks).max(1);
     let chunks: Vec<Chunk> = (0..n)
-        .step_by(AT_ONCE)
+        .step_by(size)
         .map(|start| {
-            let range = start..(start + AT_ONCE).min(n);
+            let range = start..(start + size).min(n);
             Ok(Chunk { inputs: inputs(range.clone())?, lm: model.lm.clone(), range })
         })
         .collect::<Result<_, Error>>()?;

@@ -230,6 +230,7 @@ pub(super) fn add(
     for ((speech, text), cascade) in
         numbers(speech).iter().zip(&numbers(text)).zip(&numbers(cascade))
     {
+        assert!(speech.name == text.name && speech.name == cascade.name, "ways of one cell");
         let mut set = |suffix: &str, metric| {
             results.set(&cell.task, &cell.domain, &format!("{}{suffix}", speech.name), metric);
         };
