@@ -50,8 +50,10 @@ pub struct Documents {
     rng: Stream,
 }
 
+/// The longest list of names in an instruction.
+pub const MAX_PHRASES: usize = 100;
 /// How many names an instruction may list.
-const N_PHRASES: [usize; 11] = [0, 2, 3, 5, 8, 10, 15, 20, 30, 60, 100];
+const N_PHRASES: [usize; 11] = [0, 2, 3, 5, 8, 10, 15, 20, 30, 60, MAX_PHRASES];
 
 /// The weights of what a document is, of 100.
 const STORY: usize = 12;

@@ -25,7 +25,8 @@ pub enum WildWords {
     /// All words of the corpus.
     #[default]
     All,
-    /// Without the entities that the evaluation of unseen texts holds back, and without the almanac.
+    /// Without the entities (persons, things, animals, places) that the evaluation of unseen texts holds
+    /// back, and without the almanac. Verbs, adverbials and function words are all there.
     Open,
 }
 

@@ -208,7 +208,7 @@ mod tests {
         let paired = bootstrap.paired(&second, &first, rate).unwrap();
         assert!((paired.value - 0.025).abs() < 1e-12);
         assert!(paired.lo > 0.0, "{paired:?}");
-        // Drawn apart, the difference would be half as wide as either rate's own interval and more.
+        // Drawn apart, the difference would vary more than either rate alone.
         let alone = bootstrap.interval(&first, rate);
         assert!(alone.hi - alone.lo > 2.0 * (paired.hi - paired.lo), "{alone:?} {paired:?}");
         assert!(bootstrap.paired(&second, &first[1..], rate).is_err());

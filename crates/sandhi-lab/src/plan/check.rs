@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use sandhi_data::{
     features::{FeatureConfig, FeatureExtractor},
     manifest,
-    microworld::{Document, Microworld, Split, Style, Task, WildWords, tasks::ABOUT_WORDS},
+    microworld::{
+        Document, Microworld, Split, Style, Task, WildWords, documents::MAX_PHRASES,
+        tasks::ABOUT_WORDS,
+    },
     text,
 };
 use sandhi_nn::{encoder::EncoderConfig, transformer::TransformerConfig};
@@ -518,7 +521,7 @@ impl Checker<'_> {
                 }
                 self.ask(place, &source.ask);
                 self.audio_fits(place, longest, max_length);
-                Some(n_items * source.ask.len().max(1))
+                Some(n_items.saturating_mul(source.ask.len().max(1)))
             }
             SourceConfig::Wild(source) => {
                 let n: usize = source.n.values().sum();
@@ -536,7 +539,7 @@ impl Checker<'_> {
                 }
                 self.ask(place, &source.ask);
                 self.audio_fits(place, longest, max_length);
-                Some(if model == "connector" { n * source.ask.len() } else { n })
+                Some(n.saturating_mul(source.ask.len().max(1)))
             }
             SourceConfig::Documents(source) => {
                 self.at_least_one(place, "n", source.n);
@@ -544,6 +547,14 @@ impl Checker<'_> {
                     (0.0..=1.0).contains(&source.hesitant),
                     place,
                     format_args!("hesitant is {}, expected 0 to 1", source.hesitant),
+                );
+                self.need(
+                    source.max_phrases <= MAX_PHRASES,
+                    place,
+                    format_args!(
+                        "max_phrases is {}, expected at most {MAX_PHRASES}",
+                        source.max_phrases
+                    ),
                 );
                 // A word is at least one token.
                 let longest = self
@@ -584,6 +595,12 @@ impl Checker<'_> {
 
     /// Questions that can be asked of any text.
     fn ask(&mut self, place: &str, ask: &[String]) {
+        let model = kind(&self.recipe.model);
+        self.need(
+            ask.is_empty() || model == "connector",
+            place,
+            format_args!("ask is for connectors, a {model} model is asked nothing"),
+        );
         for name in ask {
             match name.parse::<Task>() {
                 Err(error) => self.problem(place, error),

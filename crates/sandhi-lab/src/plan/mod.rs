@@ -185,7 +185,8 @@ impl Counted {
         self.weighed(patterns, 1, |_| 1)
     }
 
-    /// Values that the optimizer of a stage keeps: two moments for AdamW, one velocity for Muon.
+    /// Values that the optimizer of a stage keeps: two moments for AdamW, one velocity for Muon. What is
+    /// only declared counts as AdamW's.
     fn n_kept(&self, stage: &StageConfig) -> u64 {
         self.weighed(&stage.trainable, 2, |entry| {
             let muon = stage.optimizer.matrices == MatrixRule::Muon;

@@ -156,6 +156,8 @@ fn every_mistake_is_told() {
         "source = \"text\", path = \"$books/a.txt\"",
         &["$books", "--path books=DIR"],
     );
+    check_one(TEXT, "n = 20", "n = 20, max_phrases = 101", &["data[0]", "max_phrases is 101"]);
+    check_one(CTC, "\"wild\", n", "\"wild\", ask = [\"transcribe\"], n", &["ask", "ctc model"]);
     check_one(TEXT, "n = 20", "n = 20, hesitant = 1.5", &["data[0]", "hesitant is 1.5"]);
     check_one(CTC, "\"transcribe\"", "\"transcribe\", \"sing\"", &["stage[1].data[0]", "sing"]);
     check_one(
@@ -231,6 +233,8 @@ fn connectors_hear_open_words_only() {
         r#"source = "wild", words = "open", ask = ["transcribe", "first_word"], n = { en = 9 }"#,
     );
     assert_eq!(open.unwrap().stages[0].n_items, Some(18));
+    let plain = slm_with(r#"source = "wild", words = "open", n = { en = 9 }"#);
+    assert_eq!(plain.unwrap().stages[0].n_items, Some(9));
     check_slm_problem(r#"source = "wild", words = "all", n = { en = 9 }"#, "open");
     check_slm_problem(r#"source = "microworld", tasks = ["fact_choice"], n = 9"#, "almanac");
 }

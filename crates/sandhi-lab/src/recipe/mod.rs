@@ -258,7 +258,7 @@ pub struct MicroworldSource {
     pub languages: Vec<Language>,
     /// How it sounds.
     pub domain: Domain,
-    /// What is asked of the speech instead of the tasks' own questions, e.g. `transcribe`, `first_word`.
+    /// What connectors are asked instead of the tasks' own questions, e.g. `transcribe`, `first_word`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ask: Vec<String>,
     /// Items of each task and language.
@@ -282,15 +282,11 @@ pub struct WildSource {
     /// Which words: `all`, or `open` for what connectors may hear.
     #[serde(default)]
     pub words: WildWords,
-    /// What connectors are asked: `transcribe`, `first_word`.
-    #[serde(default = "transcribe", skip_serializing_if = "Vec::is_empty")]
+    /// What connectors are asked, e.g. `transcribe`, `first_word`; to transcribe when nothing is said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ask: Vec<String>,
     /// Texts of each language.
     pub n: BTreeMap<Language, usize>,
-}
-
-fn transcribe() -> Vec<String> {
-    vec!["transcribe".to_owned()]
 }
 
 fn wild() -> Domain {
@@ -307,7 +303,7 @@ pub struct DocumentsSource {
     /// Which documents: `all`, or `repetition` for word salad to be repeated.
     #[serde(default)]
     pub kind: DocumentKind,
-    /// Names that an instruction lists at most.
+    /// Names that an instruction lists at most; up to 100.
     #[serde(default = "default_max_phrases")]
     pub max_phrases: usize,
     /// Share of the exchanges whose transcript is written as hesitant speech: pieces said again, dashes

@@ -23,6 +23,7 @@ use crate::{
         learner::SpokenItem,
     },
 };
+
 /// A spoken item of a connector's training.
 #[derive(Debug, Clone)]
 pub struct Lesson {
@@ -72,15 +73,18 @@ impl Workshop {
         source.n.iter().flat_map(of).collect()
     }
 
-    /// Every question of every text.
+    /// Every question of every text; to transcribe it where none is given.
     fn asked(
         &self,
         ask: &[String],
         texts: impl IntoIterator<Item = (Language, String)>,
         stage: &str,
     ) -> Result<Vec<Item>, Error> {
-        let tasks: Vec<Task> =
+        let mut tasks: Vec<Task> =
             ask.iter().map(|name| task_named(name, stage)).collect::<Result<_, _>>()?;
+        if tasks.is_empty() {
+            tasks.push(Task::Transcribe);
+        }
         let mut items = Vec::new();
         for (language, text) in texts {
             items.extend(tasks.iter().map(|&task| self.world().item_of(task, language, &text)));

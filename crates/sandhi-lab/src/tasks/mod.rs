@@ -102,9 +102,9 @@ pub fn evaluate(
     }
     let mut predictions = Vec::with_capacity(all.len());
     // Several cells at once, so that no thread waits for the end of one.
-    for (i, some) in all.chunks(2 * rayon::current_num_threads()).enumerate() {
-        let begin = i * 2 * rayon::current_num_threads();
-        progress(&format!("{} {}", some[0].task, some[0].domain), begin, all.len());
+    let at_once = 2 * rayon::current_num_threads();
+    for (i, some) in all.chunks(at_once).enumerate() {
+        progress(&format!("{} {}", some[0].task, some[0].domain), i * at_once, all.len());
         let jobs: Vec<(&Cell, ConnectorModel)> =
             some.iter().map(|cell| (cell, model.clone())).collect();
         let answered: Vec<Answered> = jobs

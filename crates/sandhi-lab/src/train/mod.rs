@@ -242,7 +242,7 @@ pub fn checkpoints(run_dir: &Path) -> PathBuf {
     run_dir.join("checkpoints")
 }
 
-/// Opens the newest checkpoint of a run.
+/// Opens the newest checkpoint of a run, and removes what a kill left of older ones.
 ///
 /// # Errors
 ///
@@ -250,7 +250,6 @@ pub fn checkpoints(run_dir: &Path) -> PathBuf {
 pub fn latest(run_dir: &Path) -> Result<Option<(RunState, Checkpoint)>, Error> {
     let root = checkpoints(run_dir);
     let Some(dir) = checkpoint::latest(&root)? else { return Ok(None) };
-    // A kill may have left some of an older one.
     checkpoint::prune(&root, N_KEPT)?;
     let checkpoint = Checkpoint::open(&dir)?;
     Ok(Some((checkpoint.json("state.json")?, checkpoint)))

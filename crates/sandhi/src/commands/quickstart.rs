@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
     out: PathBuf,
     /// Train the two foundation models too instead of taking those that the program carries; about two
-    /// hours.
+    /// and a half hours.
     #[arg(long)]
     from_scratch: bool,
     /// Begin anew even where the output directory has a run.
