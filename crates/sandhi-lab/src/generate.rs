@@ -1,24 +1,24 @@
 //! Answers from prompts: decoding and scoring, in ragged batches.
 //!
 //! ```text
-//! prompts ─ prefill ─┬─> logits ─ pick ─┐
-//!                    └── cache <─ embed ┘   until the end marker or the longest answer
+//! prompts ─ read ─┬─> logits ─ pick ─┐
+//!                 └── cache <─ embed ┘   until the end marker or the longest answer
 //! ```
 //!
 //! A sequence that has ended leaves the batch. Every row is computed as it would be alone, so the
 //! answers do not depend on the batch.
 
 use burn::prelude::*;
+use indexmap::IndexSet;
 use sandhi_data::rng::{Stream, stream};
 use sandhi_nn::{
-    ops,
     ragged::{Offsets, Ragged},
-    transformer::{CausalLm, Dropout},
+    transformer::{Cache, CausalLm},
     weights::host,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::model::pack::{Segment, pack};
+use crate::model::pack::{Segment, length, pack};
 
 /// How to decode.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,6 +79,48 @@ pub fn generate(
     answers
 }
 
+/// Prompts that have been read.
+struct Read {
+    cache: Cache,
+    /// What follows the last row of each, `[n_prompts, d_model]`.
+    last: Tensor<2>,
+}
+
+/// Reads prompts, each with room for `room` more tokens. What stands before the speech is read apart, and
+/// once where several prompts of the call begin with it; a prompt is cut in the same place whether it
+/// shares or not, so that its rows do not depend on its neighbours.
+fn read(lm: &CausalLm, prompts: &[&[Segment]], vectors: Option<&Ragged>, room: usize) -> Read {
+    let n_rows = |segments: &[Segment]| segments.iter().map(|s| length(s, vectors)).sum::<usize>();
+    let mut heads: IndexSet<&[Segment]> = IndexSet::new();
+    let mut tails: Vec<&[Segment]> = Vec::with_capacity(prompts.len());
+    let mut parents = Vec::with_capacity(prompts.len());
+    for prompt in prompts {
+        let is_cut = prompt.len() > 1 && n_rows(&prompt[..1]) > 0 && n_rows(&prompt[1..]) > 0;
+        let (head, tail) = prompt.split_at(usize::from(is_cut));
+        parents.push(heads.insert_full(head).0);
+        tails.push(tail);
+    }
+    let lengths: Vec<usize> = heads.iter().map(|head| n_rows(head)).collect();
+    let input = pack(lm, &tails, vectors);
+    let capacities: Vec<usize> = parents
+        .iter()
+        .zip(input.offsets.lengths())
+        .map(|(&head, tail)| lengths[head] + tail + room)
+        .collect();
+    let filled: Vec<usize> = (0..heads.len()).filter(|&i| lengths[i] > 0).collect();
+    let mut cache = if filled.is_empty() {
+        lm.cache(&capacities)
+    } else {
+        let mut cache = lm.cache(&lengths);
+        let heads: Vec<&[Segment]> = filled.iter().map(|&i| heads[i]).collect();
+        lm.extend_to_last(&pack(lm, &heads, vectors), &filled, &mut cache);
+        cache.fork(&parents, &capacities)
+    };
+    let all: Vec<usize> = (0..prompts.len()).collect();
+    let last = lm.extend_to_last(&input, &all, &mut cache);
+    Read { cache, last }
+}
+
 fn generate_batch(
     lm: &CausalLm,
     prompts: &[Vec<Segment>],
@@ -87,10 +129,6 @@ fn generate_batch(
     decoding: &Decoding,
     first: usize,
 ) -> Vec<Answer> {
-    let input = pack(lm, prompts, vectors).input;
-    let capacities: Vec<usize> =
-        input.offsets.lengths().iter().map(|n| n + decoding.max_tokens).collect();
-    let mut cache = lm.cache(&capacities);
     let mut active: Vec<usize> = (0..prompts.len()).collect();
     let mut streams: Vec<Stream> = (0..prompts.len())
         .map(|i| Stream::new(stream(decoding.seed, &format!("sequence {}", first + i))))
@@ -100,9 +138,8 @@ fn generate_batch(
         .map(|_| Answer { ids: Vec::new(), stop: Stop::Length, log_prob: 0.0 })
         .collect();
 
-    let hidden = lm.extend(&input, &active, &mut cache);
-    let last: Vec<u32> = input.offsets.iter().map(|span| span.end as u32 - 1).collect();
-    let mut hidden = ops::embedding(hidden, &last);
+    let prompts: Vec<&[Segment]> = prompts.iter().map(Vec::as_slice).collect();
+    let Read { mut cache, last: mut hidden } = read(lm, &prompts, vectors, decoding.max_tokens);
     for n_tokens in 1..=decoding.max_tokens {
         let logits = host(lm.logits(hidden));
         let mut still = Vec::with_capacity(active.len());
@@ -170,47 +207,67 @@ fn pick(logits: &[f32], decoding: &Decoding, stream: &mut Stream) -> (u32, f64) 
     (id as u32, log_prob(id))
 }
 
-/// Log-probabilities of each continuation's tokens after its prompt.
-///
-/// `contexts[i]` and `continuations[i]` belong together; the tokens of the continuation are scored,
-/// those of the context are not.
+/// Log-probabilities of the tokens of each option after its prompt: `options[i]` are the continuations of
+/// `prompts[i]`, which is read once for all of them. Prompts are not scored.
 pub fn score(
     lm: &CausalLm,
-    contexts: &[Vec<Segment>],
-    continuations: &[Vec<u32>],
+    prompts: &[Vec<Segment>],
+    options: &[Vec<Vec<u32>>],
     vectors: Option<&Ragged>,
     batch: usize,
-) -> Vec<Vec<f64>> {
-    assert_eq!(contexts.len(), continuations.len());
-    let mut scores = Vec::with_capacity(contexts.len());
-    for (contexts, continuations) in contexts.chunks(batch).zip(continuations.chunks(batch)) {
-        let sequences: Vec<Vec<Segment>> = contexts
-            .iter()
-            .zip(continuations)
-            .map(|(context, continuation)| {
-                let mut segments = context.clone();
-                segments.push(Segment::Tokens(continuation.clone()));
-                segments
-            })
-            .collect();
-        let input = pack(lm, &sequences, vectors).input;
-        // The row before a token predicts it.
-        let rows: Vec<u32> = input
-            .offsets
-            .iter()
-            .zip(continuations)
-            .flat_map(|(span, ids)| (span.end - ids.len() - 1..span.end - 1).map(|row| row as u32))
-            .collect();
-        let hidden = lm.forward(&input, &[], Dropout::OFF).last;
-        let logits = host(lm.logits(ops::embedding(hidden, &rows)));
-        let mut logits = logits.chunks(lm.n_tokens());
-        for ids in continuations {
-            scores.push(
-                ids.iter().map(|&id| log_prob(logits.next().expect("a row a token"), id)).collect(),
-            );
-        }
-    }
-    scores
+) -> Vec<Vec<Vec<f64>>> {
+    assert_eq!(prompts.len(), options.len());
+    let batches = prompts.chunks(batch.max(1)).zip(options.chunks(batch.max(1)));
+    batches.flat_map(|(prompts, options)| score_batch(lm, prompts, options, vectors)).collect()
+}
+
+fn score_batch(
+    lm: &CausalLm,
+    prompts: &[Vec<Segment>],
+    options: &[Vec<Vec<u32>>],
+    vectors: Option<&Ragged>,
+) -> Vec<Vec<Vec<f64>>> {
+    let prompts: Vec<&[Segment]> = prompts.iter().map(Vec::as_slice).collect();
+    let Read { cache, last } = read(lm, &prompts, vectors, 0);
+    // What follows a prompt is the first token of each of its options, and so on; the last one is
+    // followed by nothing that counts.
+    let first = host(lm.logits(last));
+    let first: Vec<&[f32]> = first.chunks(lm.n_tokens()).collect();
+    let longer: Vec<(usize, &[u32])> = options
+        .iter()
+        .enumerate()
+        .flat_map(|(i, options)| options.iter().map(move |ids| (i, ids.as_slice())))
+        .filter(|(_, ids)| ids.len() > 1)
+        .collect();
+    let rest = if longer.is_empty() {
+        Vec::new()
+    } else {
+        let read: Vec<u32> =
+            longer.iter().flat_map(|(_, ids)| &ids[..ids.len() - 1]).copied().collect();
+        let counts: Vec<usize> = longer.iter().map(|(_, ids)| ids.len() - 1).collect();
+        let parents: Vec<usize> = longer.iter().map(|(i, _)| *i).collect();
+        let capacities: Vec<usize> =
+            parents.iter().zip(&counts).map(|(&i, n)| cache.length(i) + n).collect();
+        let mut cache = cache.fork(&parents, &capacities);
+        let input = Ragged { values: lm.embed(&read), offsets: Offsets::from_lengths(&counts) };
+        let all: Vec<usize> = (0..parents.len()).collect();
+        host(lm.logits(lm.extend(&input, &all, &mut cache)))
+    };
+    let mut rest = rest.chunks(lm.n_tokens());
+    options
+        .iter()
+        .zip(first)
+        .map(|(options, first)| {
+            options
+                .iter()
+                .map(|ids| {
+                    let rows = std::iter::once(first)
+                        .chain(rest.by_ref().take(ids.len().saturating_sub(1)));
+                    ids.iter().zip(rows).map(|(&id, row)| log_prob(row, id)).collect()
+                })
+                .collect()
+        })
+        .collect()
 }
 
 fn log_prob(logits: &[f32], id: u32) -> f64 {
@@ -226,7 +283,10 @@ pub fn inference(lm: &CausalLm) -> CausalLm {
 
 #[cfg(test)]
 mod tests {
-    use sandhi_nn::{init::Init, transformer::TransformerConfig};
+    use sandhi_nn::{
+        init::Init,
+        transformer::{Dropout, TransformerConfig},
+    };
 
     use super::*;
 
@@ -284,19 +344,65 @@ mod tests {
         let (prompts, vectors) = prompts();
         let decoding = Decoding { max_tokens: 6, ..Decoding::default() };
         let answers = generate(&lm, &prompts, Some(&vectors), 49, &decoding);
-        let continuations: Vec<Vec<u32>> = answers
+        let options: Vec<Vec<Vec<u32>>> = answers
             .iter()
             .map(|a| {
                 let mut ids = a.ids.clone();
                 ids.extend((a.stop == Stop::End).then_some(49));
-                ids
+                vec![ids]
             })
             .collect();
-        let scores = score(&lm, &prompts, &continuations, Some(&vectors), 3);
+        let scores = score(&lm, &prompts, &options, Some(&vectors), 3);
         for (answer, score) in answers.iter().zip(scores) {
-            let sum: f64 = score.iter().sum();
+            let sum: f64 = score[0].iter().sum();
             assert!((answer.log_prob - sum).abs() < 1e-3, "{} and {sum}", answer.log_prob);
         }
+    }
+
+    #[test]
+    fn options_are_scored_as_whole_sequences_would_be() {
+        let lm = model(None);
+        let (prompts, vectors) = prompts();
+        // One token, several, and none.
+        let options: Vec<Vec<Vec<u32>>> = (0..prompts.len() as u32)
+            .map(|i| vec![vec![i], vec![3, i, 7, 9], vec![], vec![i + 1, 2]])
+            .collect();
+        let found = score(&lm, &prompts, &options, Some(&vectors), 3);
+        for ((prompt, options), found) in prompts.iter().zip(&options).zip(&found) {
+            assert_eq!(found.len(), options.len());
+            for (ids, found) in options.iter().zip(found) {
+                assert_eq!(found.len(), ids.len());
+                let mut whole = prompt.clone();
+                whole.push(Segment::Tokens(ids.clone()));
+                let input = pack(&lm, &[whole], Some(&vectors));
+                let n_rows = input.offsets.n_rows();
+                let hidden = lm.forward(&input, &[], Dropout::OFF).last;
+                let logits = host(lm.logits(hidden));
+                let rows: Vec<&[f32]> = logits.chunks(lm.n_tokens()).collect();
+                for (k, (&id, found)) in ids.iter().zip(found).enumerate() {
+                    let expected = log_prob(rows[n_rows - ids.len() + k - 1], id);
+                    assert!((expected - found).abs() < 1e-4, "{expected} and {found}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn prompts_that_begin_alike_are_answered_as_alone() {
+        let lm = model(None);
+        let (_, vectors) = prompts();
+        let head = Segment::Tokens(vec![4, 8, 15, 16]);
+        let prompts: Vec<Vec<Segment>> = (0..3)
+            .flat_map(|i| {
+                let heard = vec![head.clone(), Segment::Speech(i), Segment::Tokens(vec![23])];
+                let read = vec![head.clone(), Segment::Tokens(vec![i as u32, 42])];
+                [heard, read]
+            })
+            .collect();
+        let decoding = |batch| Decoding { max_tokens: 8, batch, ..Decoding::default() };
+        let shared = generate(&lm, &prompts, Some(&vectors), 49, &decoding(6));
+        let alone = generate(&lm, &prompts, Some(&vectors), 49, &decoding(1));
+        assert_eq!(shared, alone);
     }
 
     #[test]

@@ -86,6 +86,15 @@ pub struct Placement {
     mask: Mask,
     /// Rows of the cache that the new keys go to; empty without a cache.
     written: Arc<[usize]>,
+    /// The rows that ask, where not all do; the others are keys and values only.
+    asking: Option<Asking>,
+}
+
+/// Rows that ask, and where they stand.
+#[derive(Debug, Clone)]
+struct Asking {
+    rows: Arc<[u32]>,
+    positions: Arc<[usize]>,
 }
 
 impl Placement {
@@ -94,7 +103,41 @@ impl Placement {
         let spans: Arc<[Range<usize>]> =
             (0..offsets.n_sequences()).map(|i| offsets.range(i)).collect();
         let positions = spans.iter().flat_map(|span| 0..span.len()).collect();
-        Self { queries: spans.clone(), keys: spans, positions, mask, written: Arc::from([]) }
+        let written = Arc::from([]);
+        Self { queries: spans.clone(), keys: spans, positions, mask, written, asking: None }
+    }
+
+    /// The same, but that only the last `tails[i]` rows of sequence `i` ask.
+    ///
+    /// # Panics
+    ///
+    /// When a sequence has fewer rows, or there are more or fewer sequences than tails.
+    pub fn of_tails(&self, tails: &[usize]) -> Self {
+        assert_eq!(self.queries.len(), tails.len(), "one tail a sequence");
+        let offsets = Offsets::from_lengths(tails);
+        let rows: Vec<u32> = self
+            .queries
+            .iter()
+            .zip(tails)
+            .flat_map(|(span, &tail)| {
+                assert!(tail <= span.len(), "a tail is longer than its sequence");
+                (span.end - tail..span.end).map(|row| row as u32)
+            })
+            .collect();
+        let positions = rows.iter().map(|&row| self.positions[row as usize]).collect();
+        Self {
+            queries: offsets.iter().collect(),
+            asking: Some(Asking { rows: rows.into(), positions }),
+            ..self.clone()
+        }
+    }
+
+    /// The rows of `x` that ask.
+    fn ask(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.asking {
+            None => x,
+            Some(asking) => ops::embedding(x, &asking.rows),
+        }
     }
 }
 
@@ -115,6 +158,33 @@ impl Cache {
     /// How many rows the sequence `i` has filled.
     pub fn length(&self, i: usize) -> usize {
         self.lengths[i]
+    }
+
+    /// A cache whose sequence `i` begins with the rows of sequence `parents[i]` of this one and has room
+    /// for `capacities[i]` rows: what several continuations share is read once.
+    ///
+    /// # Panics
+    ///
+    /// When a capacity is smaller than what its parent has filled.
+    pub fn fork(&self, parents: &[usize], capacities: &[usize]) -> Self {
+        assert_eq!(parents.len(), capacities.len());
+        let (mut slots, mut order) = (Vec::with_capacity(parents.len()), Vec::new());
+        for (&parent, &capacity) in parents.iter().zip(capacities) {
+            let (first, length) = (self.slots[parent].start, self.lengths[parent]);
+            assert!(length <= capacity, "a sequence is longer than its slot of the cache");
+            let start = order.len();
+            order.extend((first..first + length).map(|row| row as u32));
+            // Rows to come: written before they are read.
+            order.resize(start + capacity, 0);
+            slots.push(start..order.len());
+        }
+        let gather = |rows: &Tensor<2>| ops::embedding(rows.clone(), &order);
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| layer.as_ref().map(|(keys, values)| (gather(keys), gather(values))))
+            .collect();
+        Self { layers, slots, lengths: parents.iter().map(|&i| self.lengths[i]).collect() }
     }
 
     /// Claims room for `counts[k]` new rows of sequence `sequences[k]`.
@@ -138,6 +208,7 @@ impl Cache {
             positions: positions.into(),
             mask,
             written: written.into(),
+            asking: None,
         }
     }
 }
@@ -170,7 +241,7 @@ impl Attention {
 
     /// # Shapes
     ///
-    /// - `x`, output: `[n_rows, d_model]`
+    /// - `x`: `[n_rows, d_model]`; output: `[n_asking, d_model]`
     /// - `cache`: keys and values of this layer, `[n_slots, n_kv_heads * d_head]` each
     pub fn forward(
         &self,
@@ -185,11 +256,12 @@ impl Attention {
                 norm.forward(x.reshape([n_rows * n, self.d_head])).reshape([n_rows, width])
             }
         };
-        let rotate = |x, n| ops::rotary(x, &placement.positions, n, self.rope_theta);
-        let q =
-            rotate(heads(self.q_proj.forward(x.clone()), &self.q_norm, self.n_heads), self.n_heads);
+        let rotate = |x, positions: &[usize], n| ops::rotary(x, positions, n, self.rope_theta);
+        let asking = placement.asking.as_ref().map_or(&placement.positions, |a| &a.positions);
+        let q = self.q_proj.forward(placement.ask(x.clone()));
+        let q = rotate(heads(q, &self.q_norm, self.n_heads), asking, self.n_heads);
         let k = heads(self.k_proj.forward(x.clone()), &self.k_norm, self.n_kv_heads);
-        let k = rotate(k, self.n_kv_heads);
+        let k = rotate(k, &placement.positions, self.n_kv_heads);
         let v = self.v_proj.forward(x);
 
         let (k, v) = match cache {
@@ -295,7 +367,7 @@ impl Block {
 
     /// # Shapes
     ///
-    /// - `x`, output: `[n_rows, d_model]`
+    /// - `x`: `[n_rows, d_model]`; output: `[n_asking, d_model]`
     pub fn forward(
         &self,
         x: Tensor<2>,
@@ -305,7 +377,7 @@ impl Block {
     ) -> Tensor<2> {
         let attended =
             self.self_attn.forward(self.input_layernorm.forward(x.clone()), placement, cache);
-        let x = x + dropout.branch("attn").apply(attended);
+        let x = placement.ask(x) + dropout.branch("attn").apply(attended);
         let bent = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         x + dropout.branch("mlp").apply(bent)
     }
@@ -540,17 +612,32 @@ impl CausalLm {
     /// - `input.values`: `[n_rows, d_model]`
     pub fn forward(&self, input: &Ragged, depths: &[usize], dropout: Dropout) -> Hidden {
         let placement = Placement::packed(&input.offsets, self.mask());
-        self.run(input.values.clone(), &placement, None, depths, dropout)
+        self.run(input.values.clone(), &placement, None, None, depths, dropout)
+    }
+
+    /// Runs whole sequences for the hidden states of their last `tails[i]` rows: the last block does not
+    /// work on the others.
+    ///
+    /// # Shapes
+    ///
+    /// - `input.values`: `[n_rows, d_model]`
+    /// - output: `[sum of tails, d_model]`
+    pub fn forward_tails(&self, input: &Ragged, tails: &[usize], dropout: Dropout) -> Tensor<2> {
+        let placement = Placement::packed(&input.offsets, self.mask());
+        self.run(input.values.clone(), &placement, Some(tails), None, &[], dropout).last
     }
 
     fn run(
         &self,
         mut x: Tensor<2>,
         placement: &Placement,
+        tails: Option<&[usize]>,
         mut cache: Option<&mut Cache>,
         depths: &[usize],
         dropout: Dropout,
     ) -> Hidden {
+        let last = tails.map(|tails| placement.of_tails(tails));
+        let n_layers = self.model.layers.len();
         let mut kept: Vec<Option<Tensor<2>>> = vec![None; depths.len()];
         let mut keep = |depth: usize, x: &Tensor<2>| {
             for (slot, _) in kept.iter_mut().zip(depths).filter(|(_, d)| **d == depth) {
@@ -560,6 +647,7 @@ impl CausalLm {
         keep(0, &x);
         for (i, layer) in self.model.layers.iter().enumerate() {
             let entry = cache.as_deref_mut().map(|cache| &mut cache.layers[i]);
+            let placement = last.as_ref().filter(|_| i + 1 == n_layers).unwrap_or(placement);
             x = layer.forward(x, placement, entry, dropout.branch(&i.to_string()));
             keep(i + 1, &x);
         }
@@ -617,9 +705,34 @@ impl CausalLm {
     /// - `input.values`: `[n_rows, d_model]`, one span per entry of `sequences`
     /// - output: `[n_rows, d_model]`
     pub fn extend(&self, input: &Ragged, sequences: &[usize], cache: &mut Cache) -> Tensor<2> {
+        self.append(input, sequences, None, cache)
+    }
+
+    /// As [`CausalLm::extend`], for the hidden state of the last new row of every sequence.
+    ///
+    /// # Shapes
+    ///
+    /// - `input.values`: `[n_rows, d_model]`, one span per entry of `sequences`
+    /// - output: `[n_sequences, d_model]`
+    pub fn extend_to_last(
+        &self,
+        input: &Ragged,
+        sequences: &[usize],
+        cache: &mut Cache,
+    ) -> Tensor<2> {
+        self.append(input, sequences, Some(&vec![1; sequences.len()]), cache)
+    }
+
+    fn append(
+        &self,
+        input: &Ragged,
+        sequences: &[usize],
+        tails: Option<&[usize]>,
+        cache: &mut Cache,
+    ) -> Tensor<2> {
         assert_eq!(input.offsets.n_sequences(), sequences.len());
         let counts = input.offsets.lengths();
         let placement = cache.place(sequences, &counts, self.mask());
-        self.run(input.values.clone(), &placement, Some(cache), &[], Dropout::OFF).last
+        self.run(input.values.clone(), &placement, tails, Some(cache), &[], Dropout::OFF).last
     }
 }

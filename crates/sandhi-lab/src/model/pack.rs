@@ -14,7 +14,7 @@ use sandhi_nn::{
 use burn::prelude::*;
 
 /// A piece of a sequence.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Segment {
     /// Tokens, embedded by the language model's table.
     Tokens(Vec<u32>),
@@ -22,22 +22,20 @@ pub enum Segment {
     Speech(usize),
 }
 
-/// Where each sequence's rows come from.
-#[derive(Debug)]
-pub struct Packed {
-    /// Embeddings, `[n_rows, d_model]`.
-    pub input: Ragged,
-}
-
-/// Packs sequences; `vectors` holds the utterances that the segments name.
+/// Embeddings of packed sequences, `[n_rows, d_model]`; `vectors` holds the utterances that the segments
+/// name.
 ///
 /// # Panics
 ///
 /// When a segment names an utterance that `vectors` does not have.
-pub fn pack(lm: &CausalLm, sequences: &[Vec<Segment>], vectors: Option<&Ragged>) -> Packed {
+pub fn pack<S: AsRef<[Segment]>>(
+    lm: &CausalLm,
+    sequences: &[S],
+    vectors: Option<&Ragged>,
+) -> Ragged {
     let ids: Vec<u32> = sequences
         .iter()
-        .flatten()
+        .flat_map(AsRef::as_ref)
         .filter_map(|segment| match segment {
             Segment::Tokens(ids) => Some(ids.as_slice()),
             Segment::Speech(_) => None,
@@ -47,17 +45,17 @@ pub fn pack(lm: &CausalLm, sequences: &[Vec<Segment>], vectors: Option<&Ragged>)
         .collect();
     let lengths: Vec<usize> = sequences
         .iter()
-        .map(|segments| segments.iter().map(|s| length(s, vectors)).sum())
+        .map(|segments| segments.as_ref().iter().map(|s| length(s, vectors)).sum())
         .collect();
     let offsets = Offsets::from_lengths(&lengths);
     let embedded = lm.embed(&ids);
     let Some(vectors) = vectors else {
-        return Packed { input: Ragged { values: embedded, offsets } };
+        return Ragged { values: embedded, offsets };
     };
     let n_ids = ids.len();
     let mut order = Vec::with_capacity(offsets.n_rows());
     let mut next_id = 0;
-    for segment in sequences.iter().flatten() {
+    for segment in sequences.iter().flat_map(AsRef::as_ref) {
         match segment {
             Segment::Tokens(ids) => {
                 order.extend((next_id..next_id + ids.len()).map(|row| row as u32));
@@ -69,7 +67,7 @@ pub fn pack(lm: &CausalLm, sequences: &[Vec<Segment>], vectors: Option<&Ragged>)
         }
     }
     let pool = Tensor::cat(vec![embedded, vectors.values.clone()], 0);
-    Packed { input: Ragged { values: ops::embedding(pool, &order), offsets } }
+    Ragged { values: ops::embedding(pool, &order), offsets }
 }
 
 /// Rows of a segment.

@@ -228,55 +228,61 @@ impl Workshop {
     ) -> Result<Vec<Utterance>, Error> {
         let mut out = Vec::with_capacity(spoken.len());
         for chunk in spoken.chunks(CHUNK) {
-            let samples: Vec<Waveform> =
-                self.sounds(chunk)?.into_iter().map(|sound| sound.wave).collect();
-            let mut known: Vec<(String, Option<Vec<f32>>)> = samples
-                .par_iter()
-                .map(|wave| {
-                    let key = cache.key(&wave.samples, "none");
-                    let frames = cache.get(&key);
-                    (key, frames)
-                })
-                .collect();
-            let missing: Vec<usize> = (0..chunk.len()).filter(|&i| known[i].1.is_none()).collect();
-            let features: Vec<Features> = missing
-                .par_iter()
-                .map(|&i| {
-                    speech
-                        .extract(&samples[i].samples)
-                        .map_err(|error| Error::Features { id: chunk[i].key(), error })
-                })
-                .collect::<Result<_, _>>()?;
-            // A batch has too little work for several threads, several batches have not.
-            let batches: Vec<(SpeechModel, &[Features])> =
-                features.chunks(ENCODED_AT_ONCE).map(|batch| (speech.clone(), batch)).collect();
-            let encoded: Vec<HostRagged> = batches
+            // One thread speaks while another encodes: espeak-ng has one voice at a time, and a batch has
+            // too little work for several threads.
+            let batches: Vec<(SpeechModel, &[Spoken])> =
+                chunk.chunks(ENCODED_AT_ONCE).map(|batch| (speech.clone(), batch)).collect();
+            let heard: Vec<Vec<Utterance>> = batches
                 .into_par_iter()
-                .map(|(speech, batch)| {
-                    let rows = batch.iter().map(|f| f.values.as_slice());
-                    speech.encode(&HostRagged::gather(batch[0].n_mels, rows))
-                })
-                .collect();
-            let encoded = encoded.iter().flat_map(HostRagged::sequences);
-            for (&i, frames) in missing.iter().zip(encoded) {
-                cache.put(&known[i].0, frames)?;
-                known[i].1 = Some(frames.to_vec());
-            }
-            out.extend(known.into_iter().zip(&samples).map(|((_, frames), wave)| Utterance {
-                rows: frames.expect("encoded above").into(),
-                duration_s: wave.duration_s(),
-                words: Vec::new(),
-            }));
+                .with_max_len(1)
+                .map(|(speech, batch)| self.batch_of_frames(batch, &speech, cache))
+                .collect::<Result<_, _>>()?;
+            out.extend(heard.into_iter().flatten());
             progress(out.len(), spoken.len());
         }
         Ok(out)
+    }
+
+    fn batch_of_frames(
+        &self,
+        spoken: &[Spoken],
+        speech: &SpeechModel,
+        cache: &FrameCache,
+    ) -> Result<Vec<Utterance>, Error> {
+        let waves: Vec<Waveform> =
+            self.sounds(spoken)?.into_iter().map(|sound| sound.wave).collect();
+        let keys: Vec<String> = waves.iter().map(|wave| cache.key(&wave.samples, "none")).collect();
+        let mut frames: Vec<Option<Vec<f32>>> = keys.iter().map(|key| cache.get(key)).collect();
+        let missing: Vec<usize> = (0..frames.len()).filter(|&i| frames[i].is_none()).collect();
+        let features: Vec<Features> = missing
+            .iter()
+            .map(|&i| {
+                speech
+                    .extract(&waves[i].samples)
+                    .map_err(|error| Error::Features { id: spoken[i].key(), error })
+            })
+            .collect::<Result<_, _>>()?;
+        if let Some(first) = features.first() {
+            let rows = features.iter().map(|f| f.values.as_slice());
+            let encoded = speech.encode(&HostRagged::gather(first.n_mels, rows));
+            for (&i, rows) in missing.iter().zip(encoded.sequences()) {
+                cache.put(&keys[i], rows)?;
+                frames[i] = Some(rows.to_vec());
+            }
+        }
+        let utterances = frames.into_iter().zip(&waves).map(|(rows, wave)| Utterance {
+            rows: rows.expect("found or encoded").into(),
+            duration_s: wave.duration_s(),
+            words: Vec::new(),
+        });
+        Ok(utterances.collect())
     }
 }
 
 /// Utterances spoken or read at once.
 const CHUNK: usize = 512;
 /// Utterances encoded at once.
-const ENCODED_AT_ONCE: usize = 32;
+const ENCODED_AT_ONCE: usize = 16;
 
 /// A path of a recipe: `$name/rest` below a given folder, else below the recipe's.
 pub fn resolve(path: &str, base: &Path, paths: &BTreeMap<String, String>) -> PathBuf {

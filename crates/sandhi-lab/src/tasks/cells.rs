@@ -75,6 +75,10 @@ impl Kind {
     pub(super) fn generates(self) -> bool {
         self != Self::Choice
     }
+
+    pub(super) fn chooses(self) -> bool {
+        matches!(self, Self::Story | Self::Choice)
+    }
 }
 
 /// A task in a domain.

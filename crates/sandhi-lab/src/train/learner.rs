@@ -170,7 +170,7 @@ impl Learner for CausalLm {
             .iter()
             .map(|item| vec![Segment::Tokens(item.ids[..item.ids.len() - 1].to_vec())])
             .collect();
-        let input = pack(self, &sequences, None).input;
+        let input = pack(self, &sequences, None);
         let hidden = self.forward(&input, &[], dropout).last;
         let (mut rows, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         for (span, item) in input.offsets.iter().zip(&batch.items) {
@@ -286,15 +286,12 @@ impl Learner for ConnectorNet {
                 ]
             })
             .collect();
-        let input = pack(&self.language_model, &sequences, Some(&output.vectors)).input;
-        let lm_dropout = Dropout::OFF;
-        let hidden = self.language_model.forward(&input, &[], lm_dropout).last;
-        let (mut rows, mut targets) = (Vec::new(), Vec::new());
-        for (span, item) in input.offsets.iter().zip(&batch.items) {
-            rows.extend((span.end - item.answer.len()..span.end).map(|row| row as u32));
-            targets.extend(&item.answer);
-        }
-        let logits = self.language_model.logits(ops::embedding(hidden, &rows));
+        let input = pack(&self.language_model, &sequences, Some(&output.vectors));
+        let tails: Vec<usize> = batch.items.iter().map(|item| item.answer.len()).collect();
+        let targets: Vec<u32> =
+            batch.items.iter().flat_map(|item| item.answer.iter().copied()).collect();
+        let hidden = self.language_model.forward_tails(&input, &tails, Dropout::OFF);
+        let logits = self.language_model.logits(hidden);
         let sum = ops::cross_entropy(logits, &targets, &vec![1.0; targets.len()]);
         vec![Term { name: "ce", weight: loss.cross_entropy, sum }]
     }

@@ -15,6 +15,7 @@ use burn::{
     },
     prelude::*,
 };
+use rayon::prelude::*;
 use sandhi_nn::{
     ops::{self, AdamStep},
     weights::{self, NamedTensor, ParameterMap, Weights},
@@ -56,8 +57,18 @@ impl Optimizer {
         scale: f64,
     ) -> M {
         self.n_updates += 1;
-        let mut update = Update { optimizer: self, grads, config, lr, scale };
-        weights::map_parameters(module, &mut update)
+        let mut update =
+            Update { optimizer: self, grads, config, lr, scale, directions: Vec::new() };
+        let module = weights::map_parameters(module, &mut update);
+        // The matrices are too small to share one among threads.
+        let moved: BTreeMap<String, Tensor<2>> = std::mem::take(&mut update.directions)
+            .into_par_iter()
+            .map(|(name, value, direction)| (name, muon(value, direction, config, lr)))
+            .collect();
+        if moved.is_empty() {
+            return module;
+        }
+        weights::map_parameters(module, &mut Move(moved))
     }
 
     /// The state as tensors called `m.<name>` and `v.<name>` (AdamW) or `velocity.<name>` (Muon).
@@ -120,28 +131,35 @@ struct Update<'a> {
     config: &'a OptimizerConfig,
     lr: f64,
     scale: f64,
+    /// Matrices that Muon will move: name, value, direction.
+    directions: Vec<(String, Tensor<2>, Tensor<2>)>,
 }
 
 impl ParameterMap for Update<'_> {
     fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(grad) = self.grads.remove::<D>(param.id) else { return param };
-        let (id, value, mapper) = param.consume();
-        let shape = value.dims();
+        let shape = param.val().dims();
         let n: usize = shape.iter().product();
-        let value: Tensor<1> = value.inner().reshape([n]);
         let mut grad: Tensor<1> = grad.reshape([n]);
         if self.scale != 1.0 {
             grad = grad * self.scale;
         }
-        let device = value.device();
         if self.config.matrices == MatrixRule::Muon && is_hidden_matrix(name, D) {
-            let [rows, columns] = [shape[0], shape[1]];
-            let velocity = self.optimizer.velocities.remove(name);
-            let (value, velocity) = self.muon([rows, columns], value, grad, velocity);
+            let shape = [shape[0], shape[1]];
+            // Nesterov's momentum.
+            let velocity = match self.optimizer.velocities.remove(name) {
+                Some(velocity) => velocity * MUON_MOMENTUM + grad.clone(),
+                None => grad.clone(),
+            };
+            let direction = velocity.clone() * MUON_MOMENTUM + grad;
             self.optimizer.velocities.insert(name.to_owned(), velocity);
-            let value = value.reshape(shape).autodiff().require_grad();
-            return Param::from_mapped_value(id, value, mapper);
+            let value = param.val().inner().reshape(shape);
+            self.directions.push((name.to_owned(), value, direction.reshape(shape)));
+            return param;
         }
+        let (id, value, mapper) = param.consume();
+        let value: Tensor<1> = value.inner().reshape([n]);
+        let device = value.device();
         let (m, v) = self
             .optimizer
             .moments
@@ -162,32 +180,28 @@ impl ParameterMap for Update<'_> {
     }
 }
 
-impl Update<'_> {
-    /// Muon (Jordan et al., 2024): Nesterov momentum whose direction is made orthogonal, scaled to the
-    /// size of AdamW's updates (Liu et al., 2025, arXiv 2502.16982), so that one learning rate serves both.
-    fn muon(
-        &self,
-        shape: [usize; 2],
-        value: Tensor<1>,
-        grad: Tensor<1>,
-        velocity: Option<Tensor<1>>,
-    ) -> (Tensor<1>, Tensor<1>) {
-        let velocity = match velocity {
-            Some(velocity) => velocity * MUON_MOMENTUM + grad.clone(),
-            None => grad.clone(),
-        };
-        let direction = velocity.clone() * MUON_MOMENTUM + grad;
-        // The velocity is kept here, where checkpoints find it, so the library's rule has none of its own.
-        let rule = MuonConfig::new()
-            .with_momentum(MomentumConfig { momentum: 0.0, dampening: 0.0, nesterov: false })
-            .with_adjust_lr_fn(AdjustLrFn::MatchRmsAdamW)
-            .with_weight_decay(Some(WeightDecayConfig::new(self.config.weight_decay as f32)))
-            .build();
-        let n = shape[0] * shape[1];
-        let (value, _) =
-            rule.step::<2>(self.lr, value.reshape(shape), direction.reshape(shape), None);
-        (value.reshape([n]), velocity)
+/// New values of the matrices that Muon moved.
+struct Move(BTreeMap<String, Tensor<2>>);
+
+impl ParameterMap for Move {
+    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(moved) = self.0.remove(name) else { return param };
+        let (id, value, mapper) = param.consume();
+        let value = moved.reshape(value.dims()).autodiff().require_grad();
+        Param::from_mapped_value(id, value, mapper)
     }
+}
+
+/// Muon (Jordan et al., 2024): a matrix moved in a direction that is made orthogonal, scaled to the size of
+/// AdamW's updates (Liu et al., 2025, arXiv 2502.16982), so that one learning rate serves both.
+fn muon(value: Tensor<2>, direction: Tensor<2>, config: &OptimizerConfig, lr: f64) -> Tensor<2> {
+    // The velocity is kept here, where checkpoints find it, so the library's rule has none of its own.
+    let rule = MuonConfig::new()
+        .with_momentum(MomentumConfig { momentum: 0.0, dampening: 0.0, nesterov: false })
+        .with_adjust_lr_fn(AdjustLrFn::MatchRmsAdamW)
+        .with_weight_decay(Some(WeightDecayConfig::new(config.weight_decay as f32)))
+        .build();
+    rule.step::<2>(lr, value, direction, None).0
 }
 
 /// The norm of all gradients together, in a fixed order.
