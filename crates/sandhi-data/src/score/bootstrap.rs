@@ -122,6 +122,8 @@ impl Bootstrap {
                 statistic(&draws)
             })
             .collect();
+        // A draw of nothing that counts says nothing.
+        values.retain(|value| !value.is_nan());
         values.sort_by(f64::total_cmp);
         let tail = (1.0 - self.coverage) / 2.0;
         Interval {
@@ -177,6 +179,17 @@ mod tests {
         assert_eq!((interval.value, interval.n), (0.25, 400));
         assert!((interval.lo - 0.2076).abs() < 0.008, "{interval:?}");
         assert!((interval.hi - 0.2924).abs() < 0.008, "{interval:?}");
+    }
+
+    #[test]
+    fn draws_of_nothing_that_counts_are_left_out() {
+        // One utterance in three counts, and it is right: there is no interval but that of being right.
+        let share = |indices: &[usize]| {
+            let n = indices.iter().filter(|&&i| i == 0).count() as f64;
+            if n > 0.0 { n / n } else { f64::NAN }
+        };
+        let interval = Bootstrap::seeded(1).statistic(3, share);
+        assert_eq!((interval.value, interval.lo, interval.hi), (1.0, 1.0, 1.0));
     }
 
     #[test]

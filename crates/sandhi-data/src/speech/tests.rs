@@ -1,15 +1,8 @@
 use super::*;
 use crate::augment::power;
 
-/// A studio without a cache, or `None` with a message where espeak-ng is not installed.
-fn studio(cache_dir: Option<&Path>) -> Option<Studio> {
-    match Studio::open(cache_dir) {
-        Ok(studio) => Some(studio),
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
+fn studio(cache_dir: Option<&Path>) -> Studio {
+    Studio::open(cache_dir).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn request(domain: Domain, seed: u64) -> Request {
@@ -23,7 +16,7 @@ fn requests(domain: Domain, n: u64) -> Vec<Request> {
 
 #[test]
 fn every_domain_speaks_every_word_in_order() {
-    let Some(studio) = studio(None) else { return };
+    let studio = studio(None);
     for domain in Domain::ALL {
         for speech in studio.speak_many(&requests(domain, 6)).unwrap() {
             let labels: Vec<&str> = speech.words.iter().map(|w| w.label.as_str()).collect();
@@ -49,7 +42,7 @@ fn every_domain_speaks_every_word_in_order() {
 
 #[test]
 fn inserted_pauses_are_silent_and_between_words() {
-    let Some(studio) = studio(None) else { return };
+    let studio = studio(None);
     let mut n_pauses = 0;
     for speech in studio.speak_many(&requests(Domain::Tempo, 12)).unwrap() {
         for pair in speech.words.windows(2) {
@@ -74,7 +67,7 @@ fn inserted_pauses_are_silent_and_between_words() {
 
 #[test]
 fn words_are_louder_than_the_margins() {
-    let Some(studio) = studio(None) else { return };
+    let studio = studio(None);
     for speech in studio.speak_many(&requests(Domain::Base, 8)).unwrap() {
         let samples = &speech.waveform.samples;
         let first = (16_000.0 * speech.words[0].start_s) as usize;
@@ -89,7 +82,7 @@ fn words_are_louder_than_the_margins() {
 
 #[test]
 fn speech_depends_on_the_request_alone() {
-    let Some(studio) = studio(None) else { return };
+    let studio = studio(None);
     for domain in Domain::ALL {
         let many = studio.speak_many(&requests(domain, 4)).unwrap();
         for (seed, speech) in (0..4).rev().zip(many.iter().rev()) {
@@ -102,7 +95,7 @@ fn speech_depends_on_the_request_alone() {
 #[test]
 fn the_cache_gives_back_the_same_and_repairs_itself() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(studio) = studio(Some(dir.path())) else { return };
+    let studio = studio(Some(dir.path()));
     let request = request(Domain::Channel, 3);
     let fresh = studio.speak(&request).unwrap();
     assert_eq!(studio.speak(&request).unwrap(), fresh);
@@ -120,7 +113,7 @@ fn the_cache_gives_back_the_same_and_repairs_itself() {
 
 #[test]
 fn a_text_without_words_is_an_error() {
-    let Some(studio) = studio(None) else { return };
+    let studio = studio(None);
     let request = Request { text: " … ".to_owned(), ..request(Domain::Base, 1) };
     let error = studio.speak(&request).unwrap_err().to_string();
     assert!(error.starts_with("found nothing to speak"), "{error}");

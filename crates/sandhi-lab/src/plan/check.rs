@@ -18,8 +18,8 @@ use crate::{
     chat::MARKERS,
     checkpoint::Checkpoint,
     recipe::{
-        BaseConfig, ConnectorModelConfig, EvalConfig, ManifestSource, ModelConfig, OptimizerConfig,
-        Recipe, Schedule, SourceConfig, StageConfig,
+        AS_SPOKEN, BaseConfig, ConnectorModelConfig, EvalConfig, ManifestSource, ModelConfig,
+        OptimizerConfig, Recipe, Schedule, SourceConfig, StageConfig,
     },
     sources::{WORLD_SEED, resolve},
     tasks,
@@ -520,6 +520,7 @@ impl Checker<'_> {
                     }
                 }
                 self.ask(place, &source.ask);
+                self.speed(place, source.speed);
                 self.audio_fits(place, longest, max_length);
                 Some(n_items.saturating_mul(source.ask.len().max(1)))
             }
@@ -538,6 +539,7 @@ impl Checker<'_> {
                         texts.iter().map(|text| n_words(text)).max().unwrap_or(0).max(longest);
                 }
                 self.ask(place, &source.ask);
+                self.speed(place, source.speed);
                 self.audio_fits(place, longest, max_length);
                 Some(n.saturating_mul(source.ask.len().max(1)))
             }
@@ -614,6 +616,22 @@ impl Checker<'_> {
                 Ok(task) => self.trained_on_speech(place, task),
             }
         }
+    }
+
+    fn speed(&mut self, place: &str, [slowest, fastest]: [f64; 2]) {
+        self.need(
+            0.5 <= slowest && slowest <= fastest && fastest <= 2.0,
+            place,
+            format_args!(
+                "speed is [{slowest}, {fastest}], expected slowest and fastest within 0.5 and 2"
+            ),
+        );
+        let model = kind(&self.recipe.model);
+        self.need(
+            model != "text" || [slowest, fastest] == AS_SPOKEN,
+            place,
+            "speed is for models that hear",
+        );
     }
 
     /// What the evaluation says of a task must stay true.

@@ -159,6 +159,12 @@ fn every_mistake_is_told() {
     check_one(TEXT, "n = 20", "n = 20, max_phrases = 101", &["data[0]", "max_phrases is 101"]);
     check_one(CTC, "\"wild\", n", "\"wild\", ask = [\"transcribe\"], n", &["ask", "ctc model"]);
     check_one(TEXT, "n = 20", "n = 20, hesitant = 1.5", &["data[0]", "hesitant is 1.5"]);
+    check_one(
+        CTC,
+        "\"wild\", n",
+        "\"wild\", speed = [1.2, 0.8], n",
+        &["data[0]", "speed is [1.2, 0.8]"],
+    );
     check_one(CTC, "\"transcribe\"", "\"transcribe\", \"sing\"", &["stage[1].data[0]", "sing"]);
     check_one(
         TEXT,

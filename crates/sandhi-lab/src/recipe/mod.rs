@@ -261,8 +261,22 @@ pub struct MicroworldSource {
     /// What connectors are asked instead of the tasks' own questions, e.g. `transcribe`, `first_word`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ask: Vec<String>,
+    /// Slowest and fastest playing of an utterance; each is heard at one speed between them.
+    #[serde(default = "as_spoken", skip_serializing_if = "is_as_spoken")]
+    pub speed: [f64; 2],
     /// Items of each task and language.
     pub n: usize,
+}
+
+/// A range of speeds that changes nothing.
+pub(crate) const AS_SPOKEN: [f64; 2] = [1.0, 1.0];
+
+fn as_spoken() -> [f64; 2] {
+    AS_SPOKEN
+}
+
+fn is_as_spoken(speed: &[f64; 2]) -> bool {
+    *speed == AS_SPOKEN
 }
 
 fn english() -> Vec<Language> {
@@ -285,6 +299,9 @@ pub struct WildSource {
     /// What connectors are asked, e.g. `transcribe`, `first_word`; to transcribe when nothing is said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ask: Vec<String>,
+    /// Slowest and fastest playing of an utterance; each is heard at one speed between them.
+    #[serde(default = "as_spoken", skip_serializing_if = "is_as_spoken")]
+    pub speed: [f64; 2],
     /// Texts of each language.
     pub n: BTreeMap<Language, usize>,
 }

@@ -17,7 +17,7 @@ use crate::{
     chat::Chat,
     frames::FrameCache,
     model::SpeechModel,
-    recipe::{ManifestSource, MicroworldSource, SourceConfig, StageConfig, WildSource},
+    recipe::{AS_SPOKEN, ManifestSource, MicroworldSource, SourceConfig, StageConfig, WildSource},
     train::{
         dataset::{CtcDataset, SpeechDataset},
         learner::SpokenItem,
@@ -35,9 +35,9 @@ pub struct Lesson {
     pub answer: String,
 }
 
-fn lesson(item: Item, domain: Domain) -> Lesson {
+fn lesson(item: Item, domain: Domain, speed: [f64; 2]) -> Lesson {
     Lesson {
-        spoken: Spoken::made(item.spoken, item.spoken_language, domain),
+        spoken: Spoken::made(item.spoken, item.spoken_language, domain).perturbed(speed),
         instruction: item.instruction,
         answer: item.answer,
     }
@@ -115,13 +115,18 @@ impl Workshop {
                 SourceConfig::Wild(source) => {
                     let texts = self.wild_texts(source).into_iter();
                     texts
-                        .map(|(language, text)| Spoken::made(text, language, source.domain))
+                        .map(|(language, text)| {
+                            Spoken::made(text, language, source.domain).perturbed(source.speed)
+                        })
                         .collect()
                 }
                 SourceConfig::Microworld(source) => self
                     .items(source, Split::Train, source.n, &stage.name)?
                     .into_iter()
-                    .map(|item| Spoken::made(item.spoken, item.spoken_language, source.domain))
+                    .map(|item| {
+                        Spoken::made(item.spoken, item.spoken_language, source.domain)
+                            .perturbed(source.speed)
+                    })
                     .collect(),
                 SourceConfig::Manifest(source) => {
                     let utterances = self.recorded(source)?;
@@ -218,7 +223,9 @@ impl Workshop {
                     let texts = items.into_iter().map(|item| (item.spoken_language, item.spoken));
                     items = self.asked(&source.ask, texts, &stage.name)?;
                 }
-                items.into_iter().map(|item| lesson(item, source.domain)).collect()
+                // What is held out is heard as it was spoken.
+                let speed = if split == Split::Train { source.speed } else { AS_SPOKEN };
+                items.into_iter().map(|item| lesson(item, source.domain, speed)).collect()
             }
             SourceConfig::Manifest(source) => {
                 let default = [Task::Transcribe.wordings()[0].to_owned()];
@@ -237,7 +244,7 @@ impl Workshop {
             }
             SourceConfig::Wild(source) if split == Split::Train => {
                 let items = self.asked(&source.ask, self.wild_texts(source), &stage.name)?;
-                items.into_iter().map(|item| lesson(item, source.domain)).collect()
+                items.into_iter().map(|item| lesson(item, source.domain, source.speed)).collect()
             }
             _ => return Err(unfit(stage, source, "connector")),
         })

@@ -14,7 +14,7 @@ use sandhi_data::{
     language::Language,
     manifest,
     microworld::Microworld,
-    rng::stream,
+    rng::{Stream, stream},
     speech::{self, Domain, Studio},
 };
 
@@ -39,6 +39,8 @@ pub enum Spoken {
         domain: Domain,
         /// Tells takes of the same text apart.
         take: u64,
+        /// 1 as it was spoken, 1.1 a tenth faster.
+        speed: f64,
     },
     /// A recording.
     Recorded {
@@ -53,7 +55,21 @@ impl Spoken {
     /// The one take of a text in a domain: whatever asks for it hears the same.
     pub fn made(text: String, language: Language, domain: Domain) -> Self {
         let take = stream(0, &text) >> 32;
-        Self::Made { text, language, domain, take }
+        Self::Made { text, language, domain, take, speed: 1.0 }
+    }
+
+    /// Played at one speed from this range, which follows from the text: speed perturbation (Ko et al.,
+    /// 2015), with one copy of each utterance. Recordings stay as they are.
+    pub fn perturbed(self, [slowest, fastest]: [f64; 2]) -> Self {
+        match self {
+            Self::Made { text, language, domain, take, .. } => {
+                let place = Stream::new(stream(1, &text)).uniform();
+                // Thousandths, which is what the resampler works in.
+                let speed = (1e3 * (slowest + place * (fastest - slowest))).round() / 1e3;
+                Self::Made { text, language, domain, take, speed }
+            }
+            recorded => recorded,
+        }
     }
 
     /// What is said.
@@ -67,8 +83,9 @@ impl Spoken {
     /// A key under which equal sounds are equal.
     pub(super) fn key(&self) -> String {
         match self {
-            Self::Made { text, language, domain, take } => {
-                format!("{}\u{0}{}\u{0}{take}\u{0}{text}", language.code(), domain.name())
+            Self::Made { text, language, domain, take, speed } => {
+                let (language, domain) = (language.code(), domain.name());
+                format!("{language}\u{0}{domain}\u{0}{take}\u{0}{speed}\u{0}{text}")
             }
             Self::Recorded { utterance, speed } => format!("{}\u{0}{speed}", utterance.id),
         }
@@ -82,6 +99,20 @@ pub struct Sound {
     pub wave: Waveform,
     /// Words with their times, where they are known.
     pub words: Vec<Alignment>,
+}
+
+impl Sound {
+    fn at_speed(self, speed: f64) -> Self {
+        if speed == 1.0 {
+            return self;
+        }
+        let samples = sandhi_data::augment::speed_perturb(&self.wave.samples, speed);
+        let mut words = self.words;
+        for word in &mut words {
+            (word.start_s, word.end_s) = (word.start_s / speed, word.end_s / speed);
+        }
+        Self { wave: Waveform { samples, sample_rate_hz: self.wave.sample_rate_hz }, words }
+    }
 }
 
 /// Where data come from: the studio, its cache, and the folder that relative paths start at.
@@ -143,7 +174,7 @@ impl Workshop {
         let made: Vec<speech::Request> = spoken
             .iter()
             .filter_map(|s| match s {
-                Spoken::Made { text, language, domain, take } => Some(speech::Request {
+                Spoken::Made { text, language, domain, take, .. } => Some(speech::Request {
                     text: text.clone(),
                     language: *language,
                     domain: *domain,
@@ -155,26 +186,25 @@ impl Workshop {
         let mut made =
             if made.is_empty() { Vec::new() } else { self.studio()?.speak_many(&made)? }
                 .into_iter();
-        let recorded: Vec<Option<Result<Sound, Error>>> = spoken
-            .par_iter()
+        let made: Vec<Option<Sound>> = spoken
+            .iter()
             .map(|s| match s {
-                Spoken::Made { .. } => None,
-                Spoken::Recorded { utterance, speed } => {
-                    Some(recording(utterance, *speed).map(|wave| {
-                        let words =
-                            if *speed == 1.0 { utterance.words.clone() } else { Vec::new() };
-                        Sound { wave, words }
-                    }))
+                Spoken::Made { .. } => {
+                    let speech = made.next().expect("one speech a request");
+                    Some(Sound { wave: speech.waveform, words: speech.words })
                 }
+                Spoken::Recorded { .. } => None,
             })
             .collect();
-        recorded
-            .into_iter()
-            .map(|r| match r {
-                Some(recording) => recording,
-                None => {
-                    let speech = made.next().expect("one speech a request");
-                    Ok(Sound { wave: speech.waveform, words: speech.words })
+        spoken
+            .par_iter()
+            .zip(made)
+            .map(|(s, made)| match (s, made) {
+                (Spoken::Made { speed, .. }, Some(sound)) => Ok(sound.at_speed(*speed)),
+                (Spoken::Made { .. }, None) => unreachable!("spoken above"),
+                (Spoken::Recorded { utterance, speed }, _) => {
+                    let wave = recording(utterance)?;
+                    Ok(Sound { wave, words: utterance.words.clone() }.at_speed(*speed))
                 }
             })
             .collect()
@@ -305,26 +335,50 @@ pub fn recordings(spoken: &[Spoken]) -> Result<Vec<Waveform>, Error> {
     spoken
         .par_iter()
         .filter_map(|s| match s {
-            Spoken::Recorded { utterance, speed } => Some(recording(utterance, *speed)),
+            Spoken::Recorded { utterance, speed } => {
+                let sound = recording(utterance).map(|wave| Sound { wave, words: Vec::new() });
+                Some(sound.map(|sound| sound.at_speed(*speed).wave))
+            }
             Spoken::Made { .. } => None,
         })
         .collect()
 }
 
-fn recording(utterance: &manifest::Utterance, speed: f64) -> Result<Waveform, Error> {
+fn recording(utterance: &manifest::Utterance) -> Result<Waveform, Error> {
     let audio = &utterance.audio;
-    let wave =
-        Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)?.resampled(16_000)?;
-    if speed == 1.0 {
-        return Ok(wave);
-    }
-    let samples = sandhi_data::augment::speed_perturb(&wave.samples, speed);
-    Ok(Waveform { samples, sample_rate_hz: 16_000 })
+    Ok(Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)?.resampled(16_000)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_speed_a_text_and_times_follow_it() {
+        let made = |text: &str| Spoken::made(text.into(), Language::English, Domain::Base);
+        let speed = |spoken: &Spoken| match spoken {
+            Spoken::Made { speed, .. } => *speed,
+            Spoken::Recorded { .. } => unreachable!(),
+        };
+        let speeds: Vec<f64> =
+            (0..200).map(|i| speed(&made(&format!("text {i}")).perturbed([0.8, 1.25]))).collect();
+        assert!(speeds.iter().all(|s| (0.8..=1.25).contains(s)));
+        assert!(speeds.iter().any(|s| *s < 0.85) && speeds.iter().any(|s| *s > 1.2));
+        assert_eq!(made("a").perturbed([0.8, 1.25]), made("a").perturbed([0.8, 1.25]));
+        assert_ne!(made("a").perturbed([0.8, 0.8]).key(), made("a").key());
+
+        let word = Alignment {
+            label: "a".into(),
+            start_s: 0.25,
+            end_s: 0.5,
+            confidence: None,
+            source: sandhi_data::alignment::Source::Exact,
+        };
+        let wave = Waveform { samples: vec![0.0; 16_000], sample_rate_hz: 16_000 };
+        let twice = Sound { wave, words: vec![word] }.at_speed(2.0);
+        assert!(twice.wave.samples.len().abs_diff(8_000) < 100, "{}", twice.wave.samples.len());
+        assert_eq!((twice.words[0].start_s, twice.words[0].end_s), (0.125, 0.25));
+    }
 
     #[test]
     fn paths_start_at_the_recipe_or_at_a_named_folder() {

@@ -173,7 +173,7 @@ pub fn table(dirs: &[PathBuf], config: &TableConfig) -> Result<Table, Error> {
     let baseline = groups.first().filter(|group| Some(&group.recipe) == config.baseline.as_ref());
     let mut cells: Vec<Vec<Cell>> = groups.iter().map(Group::cells).collect();
     if let Some(baseline) = baseline {
-        let baseline_cells = baseline.cells();
+        let baseline_cells = cells[0].clone();
         for (task, domain) in places(&cells) {
             let there = Predicted::read(baseline, &task, &domain)?;
             for (group, cells) in groups.iter().zip(&mut cells).skip(1) {
@@ -204,11 +204,14 @@ pub fn table(dirs: &[PathBuf], config: &TableConfig) -> Result<Table, Error> {
 /// hardly does the task, above it has no room.
 const TELLING: std::ops::RangeInclusive<f64> = 0.60..=0.95;
 
+/// Whether a number is of the answers from speech, not of another way of reading.
+fn is_from_speech(metric: &str) -> bool {
+    ![TEXT, CASCADE, RECOVERED].iter().any(|suffix| metric.ends_with(suffix))
+}
+
 /// Why the difference of a level would say nothing; `None` where it does.
 fn not_telling(baseline: &[Cell], cell: &Cell) -> Option<String> {
-    if !cell.metric.starts_with("accuracy_")
-        || [TEXT, CASCADE, RECOVERED].iter().any(|suffix| cell.metric.ends_with(suffix))
-    {
+    if !cell.metric.starts_with("accuracy_") || !is_from_speech(&cell.metric) {
         return None;
     }
     let same = |other: &&Cell| {
@@ -277,7 +280,7 @@ fn difference(
     config: &TableConfig,
     warnings: &mut Vec<String>,
 ) -> Option<Difference> {
-    if [TEXT, CASCADE, RECOVERED].iter().any(|suffix| cell.metric.ends_with(suffix)) {
+    if !is_from_speech(&cell.metric) {
         return None;
     }
     let mut pairs: Vec<(Statistics, Statistics)> = Vec::new();

@@ -49,8 +49,9 @@ impl std::ops::AddAssign for Ratio {
 }
 
 impl Ratio {
+    /// Not a number where nothing is counted.
     fn value(&self) -> f64 {
-        if self.under == 0.0 { 0.0 } else { self.over / self.under }
+        if self.under == 0.0 { f64::NAN } else { self.over / self.under }
     }
 }
 

@@ -39,9 +39,9 @@ pub(super) enum Way {
 /// A language model, and what it hears with.
 #[derive(Clone)]
 pub(super) enum Reader {
-    Connector(ConnectorModel),
+    Connector(Box<ConnectorModel>),
     /// Takes in writing only.
-    Text(TextModel),
+    Text(Box<TextModel>),
 }
 
 impl Reader {

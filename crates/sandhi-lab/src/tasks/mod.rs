@@ -109,7 +109,8 @@ pub fn evaluate(
         for Heard { utterances, transcripts } in heard {
             ways.extend([Way::Heard(utterances), Way::Read(transcripts)]);
         }
-        let mut answered = answers(&Reader::Connector(model.clone()), asked, &ways)?.into_iter();
+        let mut answered =
+            answers(&Reader::Connector(Box::new(model.clone())), asked, &ways)?.into_iter();
         let text = answered.next().expect("an answer a way");
         for cell in cells {
             let cell = shortlisted.as_ref().unwrap_or(cell);
@@ -180,7 +181,7 @@ pub fn evaluate_text(
     for (i, cell) in all.iter().enumerate() {
         progress(&format!("{} {}", cell.task, cell.domain), i, all.len());
         let ways = [Way::Read(cell.transcripts())];
-        let outcomes = answers(&Reader::Text(model.clone()), cell, &ways)?.remove(0);
+        let outcomes = answers(&Reader::Text(Box::new(model.clone())), cell, &ways)?.remove(0);
         score::add_one(results, cell, TEXT, &outcomes);
         predictions.push(score::predictions(cell, &[(TEXT, &outcomes)]));
     }
@@ -204,6 +205,7 @@ fn right_seconds(workshop: &Workshop, cell: &Cell) -> Result<HashMap<String, f64
             language: Language::English,
             domain: Domain::Base,
             take: 0,
+            speed: 1.0,
         })
         .collect();
     let sounds = workshop.sounds(&spoken)?;
@@ -278,4 +280,44 @@ fn panels(cells: &[Cell]) -> Vec<Vec<&Cell>> {
 /// The cache that a model's encoder frames are kept in.
 pub fn frame_cache(model: &ConnectorModel, dir: &std::path::Path) -> FrameCache {
     FrameCache::new(dir, &fingerprint(&model.speech.net.encoder))
+}
+
+#[cfg(test)]
+mod tests {
+    use sandhi_data::microworld::Microworld;
+
+    use super::*;
+    use crate::recipe::Half;
+
+    #[test]
+    fn a_panel_asks_the_same_of_every_domain() {
+        let config = EvalConfig {
+            tasks: vec!["sqa".into(), "biasing_1000".into()],
+            domains: Vec::new(),
+            n: 5,
+            half: Half::Dev,
+            max_tokens: 8,
+            manifest: None,
+            manifest_split: None,
+        };
+        let all = cells(&Microworld::new(1), config.half.split(), &config);
+        let panels = panels(&all);
+        let domains: Vec<Vec<&str>> = panels
+            .iter()
+            .map(|cells| cells.iter().map(|cell| cell.domain.as_str()).collect())
+            .collect();
+        let acoustic = ["base", "voices", "tempo", "channel"];
+        assert!(domains.contains(&acoustic.to_vec()), "{domains:?}");
+        // What is asked follows from the sound, or the texts are others.
+        assert_eq!(domains.iter().filter(|domains| domains.len() == 1).count(), 5, "{domains:?}");
+        let asked = |cell: &Cell| -> Vec<(String, String)> {
+            let said = |item: &sandhi_data::microworld::Item| {
+                (item.instruction.clone(), item.spoken.clone())
+            };
+            cell.items.iter().map(said).collect()
+        };
+        for panel in panels {
+            assert!(panel.iter().all(|cell| asked(cell) == asked(panel[0])));
+        }
+    }
 }

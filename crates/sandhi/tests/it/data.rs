@@ -101,9 +101,6 @@ fn microworld_prints_json_lines() {
 
 #[test]
 fn microworld_is_spoken_with_word_times() {
-    if let Err(error) = sandhi_data::espeak::Espeak::open() {
-        return eprintln!("skipped: {error}");
-    }
     let dir = tempfile::tempdir().unwrap();
     let args =
         ["sentences", "-n", "2", "--out", "x.jsonl", "--speak", "base", "--audio-dir", "wav"];

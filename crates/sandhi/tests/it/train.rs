@@ -138,9 +138,6 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
 /// The three smoke recipes one after the other, and the models they make in use.
 #[test]
 fn encoder_language_model_and_adapter_work_from_end_to_end() {
-    if let Err(error) = sandhi_data::espeak::Espeak::open() {
-        return eprintln!("skipped: {error}");
-    }
     let dir = tempfile::tempdir().unwrap();
     let at = |file: &str| dir.path().join(file);
     for (name, out) in
