@@ -51,10 +51,13 @@ fn main() {
         d_head: None,
         d_ff: 1024,
         rope_theta: 10_000.0,
+        rope_scaling: None,
+        unrotated: Vec::new(),
         norm_eps: 1e-5,
         tie_embeddings: false,
         qk_norm: false,
         attention_bias: false,
+        output_bias: false,
         window: None,
     };
     let device = Device::flex().autodiff();

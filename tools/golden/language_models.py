@@ -100,13 +100,12 @@ def make(name, config, dtype, shard, how):
                 parameter.add_(torch.randn_like(parameter) * 0.2)
             else:
                 parameter.copy_(torch.randn_like(parameter) * 0.2)
-    # What the file can hold is what the reference computes with.
-    model = model.to(dtype).float()
-
     folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
     model.to(dtype).save_pretrained(folder, max_shard_size=shard or "1GB")
-    model = model.float()
+    # Loaded anew: what the file can hold is what the reference computes with, and casting a model would have cast the
+    # rotary frequencies too.
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     (folder / "generation_config.json").unlink(missing_ok=True)
     path = folder / "config.json"
     written = json.loads(path.read_text())

@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod experiment;
 pub mod frames;
 pub mod generate;
+pub mod hf;
 pub mod log;
 pub mod model;
 pub mod pipeline;

@@ -19,9 +19,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     init::Init,
     layers::{Embedding, Linear, Norm, NormKind},
-    ops::{self, AttentionLayout, Mask},
+    ops::{self, AttentionLayout, Mask, Rope},
     ragged::{Offsets, Ragged},
 };
+
+pub use crate::ops::RopeScaling;
 
 /// How a feed-forward layer bends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -52,13 +54,31 @@ pub struct BlockConfig {
     /// Which feed-forward layer.
     pub mlp: MlpKind,
     /// Biases on the attention's projections.
-    pub attention_bias: bool,
+    pub bias: AttentionBias,
     /// RMSNorm over each head of queries and keys (Qwen3).
     pub qk_norm: bool,
     /// Added to variances.
     pub norm_eps: f64,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f64,
+    /// Rotary positions; none where absent.
+    pub rope: Option<Rope>,
+}
+
+/// Which projections of an attention have a bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AttentionBias {
+    /// Of queries.
+    pub q: bool,
+    /// Of keys.
+    pub k: bool,
+    /// Of values.
+    pub v: bool,
+    /// Of what comes out.
+    pub o: bool,
+}
+
+impl AttentionBias {
+    /// All but the output, as in Qwen2.
+    pub const QKV: Self = Self { q: true, k: true, v: true, o: false };
 }
 
 /// Multi-head attention with grouped keys and rotary positions.
@@ -73,7 +93,8 @@ pub struct Attention {
     n_heads: usize,
     n_kv_heads: usize,
     d_head: usize,
-    rope_theta: f64,
+    #[module(skip)]
+    rope: Option<Rope>,
 }
 
 /// Which rows attend to which, and where they stand.
@@ -226,16 +247,16 @@ impl Attention {
             })
         };
         Self {
-            q_proj: linear("q_proj", config.d_model, d_q, config.attention_bias),
-            k_proj: linear("k_proj", config.d_model, d_kv, config.attention_bias),
-            v_proj: linear("v_proj", config.d_model, d_kv, config.attention_bias),
-            o_proj: linear("o_proj", d_q, config.d_model, false),
+            q_proj: linear("q_proj", config.d_model, d_q, config.bias.q),
+            k_proj: linear("k_proj", config.d_model, d_kv, config.bias.k),
+            v_proj: linear("v_proj", config.d_model, d_kv, config.bias.v),
+            o_proj: linear("o_proj", d_q, config.d_model, config.bias.o),
             q_norm: head_norm("q_norm"),
             k_norm: head_norm("k_norm"),
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
             d_head: config.d_head,
-            rope_theta: config.rope_theta,
+            rope: config.rope,
         }
     }
 
@@ -256,7 +277,10 @@ impl Attention {
                 norm.forward(x.reshape([n_rows * n, self.d_head])).reshape([n_rows, width])
             }
         };
-        let rotate = |x, positions: &[usize], n| ops::rotary(x, positions, n, self.rope_theta);
+        let rotate = |x, positions: &[usize], n| match self.rope {
+            Some(rope) => ops::rotary(x, positions, n, rope),
+            None => x,
+        };
         let asking = placement.asking.as_ref().map_or(&placement.positions, |a| &a.positions);
         let q = self.q_proj.forward(placement.ask(x.clone()));
         let q = rotate(heads(q, &self.q_norm, self.n_heads), asking, self.n_heads);
@@ -434,6 +458,12 @@ pub struct TransformerConfig {
     /// Base of the rotary frequencies.
     #[serde(default = "default_theta")]
     pub rope_theta: f64,
+    /// What makes the rotary frequencies slower.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
+    /// Blocks without rotary positions, counted from 0 (SmolLM3).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrotated: Vec<usize>,
     /// Added to the mean square in norms.
     #[serde(default = "default_eps")]
     pub norm_eps: f64,
@@ -446,9 +476,16 @@ pub struct TransformerConfig {
     /// Biases on query, key and value projections (Qwen2).
     #[serde(default)]
     pub attention_bias: bool,
+    /// Bias on the attention's output projection (some Llamas).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub output_bias: bool,
     /// Each position sees at most this many last positions, itself included; all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn default_theta() -> f64 {
@@ -502,13 +539,24 @@ impl TransformerConfig {
                 self.kv_heads()
             ));
         }
+        if let Some(i) = self.unrotated.iter().find(|&&i| i >= self.n_layers) {
+            problems.push(format!("unrotated has block {i}, there are {} from 0", self.n_layers));
+        }
         if self.window == Some(0) {
             problems.push("window is 0, expected at least 1".into());
         }
         problems
     }
 
-    fn block(&self) -> BlockConfig {
+    /// Which projections have a bias.
+    pub fn bias(&self) -> AttentionBias {
+        let qkv = self.attention_bias;
+        AttentionBias { q: qkv, k: qkv, v: qkv, o: self.output_bias }
+    }
+
+    /// The shape of block `i`.
+    fn block(&self, i: usize) -> BlockConfig {
+        let rope = Rope { theta: self.rope_theta, scaling: self.rope_scaling };
         BlockConfig {
             d_model: self.d_model,
             n_heads: self.n_heads,
@@ -517,17 +565,16 @@ impl TransformerConfig {
             d_ff: self.d_ff,
             norm: NormKind::Rms,
             mlp: MlpKind::SwiGlu,
-            attention_bias: self.attention_bias,
+            bias: self.bias(),
             qk_norm: self.qk_norm,
             norm_eps: self.norm_eps,
-            rope_theta: self.rope_theta,
+            rope: (!self.unrotated.contains(&i)).then_some(rope),
         }
     }
 
     /// Builds the model with random weights for a vocabulary of `n_tokens`.
     pub fn init(&self, n_tokens: usize, init: &Init) -> CausalLm {
         let inner = init.child("model");
-        let block = self.block();
         CausalLm {
             model: Transformer {
                 embed_tokens: Embedding::new(
@@ -537,7 +584,7 @@ impl TransformerConfig {
                     1.0 / (self.d_model as f64).sqrt(),
                 ),
                 layers: (0..self.n_layers)
-                    .map(|i| Block::new(&inner.child("layers").child(i), &block))
+                    .map(|i| Block::new(&inner.child("layers").child(i), &self.block(i)))
                     .collect(),
                 norm: Norm::new(&inner.child("norm"), NormKind::Rms, self.d_model, self.norm_eps),
             },

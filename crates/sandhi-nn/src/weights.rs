@@ -284,11 +284,14 @@ mod tests {
             n_kv_heads: Some(1),
             d_head: None,
             d_ff: 12,
-            rope_theta: 10_000.0,
+            rope_theta: 1e4,
+            rope_scaling: None,
+            unrotated: Vec::new(),
             norm_eps: 1e-5,
             tie_embeddings: true,
             qk_norm: true,
             attention_bias: false,
+            output_bias: false,
             window: None,
         };
         config.init(11, &Init::new(seed, &Device::flex()))

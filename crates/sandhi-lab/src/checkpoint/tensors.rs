@@ -147,7 +147,7 @@ fn to_bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
 }
 
 /// Reads the bytes of a safetensors file; `path` is for messages.
-pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<IndexMap<String, HostTensor>> {
+pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<IndexMap<String, HostTensor>> {
     let format = |reason: String| Error::Format { path: path.to_owned(), reason };
     let file = safetensors::SafeTensors::deserialize(bytes)
         .map_err(|e| format(format!("not a safetensors file: {e}")))?;

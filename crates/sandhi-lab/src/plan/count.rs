@@ -11,7 +11,7 @@ use sandhi_nn::{
     connector::{ConnectorConfig, Reduction, SlmConfig, Widths},
     encoder::{ConformerConfig, CtcHeadConfig, EncoderConfig},
     layers::NormKind,
-    transformer::{MlpKind, TransformerConfig},
+    transformer::{AttentionBias, MlpKind, TransformerConfig},
 };
 
 /// One tensor.
@@ -36,7 +36,7 @@ struct BlockSizes {
     d_ff: usize,
     norm: NormKind,
     mlp: MlpKind,
-    attention_bias: bool,
+    bias: AttentionBias,
     qk_norm: bool,
 }
 
@@ -52,7 +52,7 @@ impl BlockSizes {
             d_ff,
             norm: NormKind::Layer,
             mlp: MlpKind::Gelu,
-            attention_bias: true,
+            bias: AttentionBias::QKV,
             qk_norm: false,
         }
     }
@@ -96,10 +96,10 @@ impl Inventory {
     }
 
     fn attention(&mut self, name: &str, b: &BlockSizes) {
-        self.linear(&format!("{name}.q_proj"), b.d, b.d_q, b.attention_bias);
-        self.linear(&format!("{name}.k_proj"), b.d, b.d_kv, b.attention_bias);
-        self.linear(&format!("{name}.v_proj"), b.d, b.d_kv, b.attention_bias);
-        self.linear(&format!("{name}.o_proj"), b.d_q, b.d, false);
+        self.linear(&format!("{name}.q_proj"), b.d, b.d_q, b.bias.q);
+        self.linear(&format!("{name}.k_proj"), b.d, b.d_kv, b.bias.k);
+        self.linear(&format!("{name}.v_proj"), b.d, b.d_kv, b.bias.v);
+        self.linear(&format!("{name}.o_proj"), b.d_q, b.d, b.bias.o);
         if b.qk_norm {
             self.norm(&format!("{name}.q_norm"), NormKind::Rms, b.d_head);
             self.norm(&format!("{name}.k_norm"), NormKind::Rms, b.d_head);
@@ -135,7 +135,7 @@ pub(super) fn language_model(config: &TransformerConfig, n_tokens: usize) -> Inv
         d_ff: config.d_ff,
         norm: NormKind::Rms,
         mlp: MlpKind::SwiGlu,
-        attention_bias: config.attention_bias,
+        bias: config.bias(),
         qk_norm: config.qk_norm,
     };
     list.tensor("model.embed_tokens.weight".into(), &[n_tokens, config.d_model]);
@@ -246,10 +246,13 @@ mod tests {
         d_head: None,
         d_ff: 20,
         rope_theta: 1e4,
+        rope_scaling: None,
+        unrotated: Vec::new(),
         norm_eps: 1e-5,
         tie_embeddings: true,
         qk_norm: true,
         attention_bias: false,
+        output_bias: false,
         window: None,
     };
 
@@ -269,6 +272,7 @@ mod tests {
             tie_embeddings: false,
             qk_norm: false,
             attention_bias: true,
+            output_bias: true,
             ..TEXT
         };
         for config in [TEXT, wide] {

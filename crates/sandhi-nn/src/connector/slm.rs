@@ -21,9 +21,9 @@ use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
     length::Length,
-    ops::{self, Mask},
+    ops::{self, Mask, Rope},
     ragged::{Offsets, Ragged},
-    transformer::{Block, BlockConfig, Dropout, MlpKind, Placement},
+    transformer::{AttentionBias, Block, BlockConfig, Dropout, MlpKind, Placement},
 };
 
 /// How neighbouring frames become one.
@@ -98,10 +98,10 @@ impl SlmConfig {
             d_ff: self.d_ff,
             norm: NormKind::Layer,
             mlp: MlpKind::Gelu,
-            attention_bias: true,
+            bias: AttentionBias::QKV,
             qk_norm: false,
             norm_eps: EPS,
-            rope_theta: 10_000.0,
+            rope: Some(Rope::new(10_000.0)),
         };
         let d_group = match self.reduce {
             Reduction::Stack => self.reduction * widths.d_encoder,

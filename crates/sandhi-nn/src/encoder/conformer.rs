@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
-    ops::{self, Mask},
+    ops::{self, Mask, Rope},
     ragged::{Offsets, Ragged},
-    transformer::{Attention, BlockConfig, Dropout, MlpKind, Placement},
+    transformer::{Attention, AttentionBias, BlockConfig, Dropout, MlpKind, Placement},
 };
 
 /// `kind = "conformer"` in a recipe's `[encoder]` table.
@@ -125,10 +125,10 @@ impl ConformerConfig {
             d_ff: self.d_ff,
             norm: NormKind::Layer,
             mlp: MlpKind::Gelu,
-            attention_bias: true,
+            bias: AttentionBias::QKV,
             qk_norm: false,
             norm_eps: EPS,
-            rope_theta: 10_000.0,
+            rope: Some(Rope::new(10_000.0)),
         }
     }
 

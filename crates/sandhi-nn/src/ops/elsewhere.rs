@@ -55,7 +55,7 @@ fn examples() -> Vec<Example> {
         example("attention, full", &heads, attention(Mask::Full)),
         example("attention, causal", &heads, attention(Mask::Causal)),
         example("attention, window", &heads, attention(Mask::Window(3))),
-        example("rotary", &[[3, 24]], |t| rotary(t[0].clone(), &[0, 4, 1], 4, 1e4)),
+        example("rotary", &[[3, 24]], |t| rotary(t[0].clone(), &[0, 4, 1], 4, Rope::new(1e4))),
         example("dropout", &[[12, 10]], |t| dropout(t[0].clone(), 0.3, 5)),
         example("depthwise_conv", &[[12, 10], [3, 10]], move |t| {
             depthwise_conv(t[0].clone(), t[1].clone(), &of_conv)

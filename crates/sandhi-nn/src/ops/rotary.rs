@@ -1,10 +1,14 @@
 //! Rotary position embedding (arXiv 2104.09864) in the layout of Hugging Face's Llama, where
 //! component `i` of a head turns together with component `i + d_head / 2`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    f64::consts::TAU,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
+use serde::{Deserialize, Serialize};
 
 use super::{
     blocks::{for_each_block, rows_per_block},
@@ -12,8 +16,77 @@ use super::{
     simd::{mul_add, vectorized},
 };
 
-/// Turns each pair of components of each head by an angle that grows with the row's position:
-/// `position * theta^(-2 i / d_head)` for pair `i`.
+/// How fast pairs of components turn.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rope {
+    /// Base of the frequencies: pair `i` of a head turns by `theta^(-2 i / d_head)` a position.
+    pub theta: f64,
+    /// What makes them slower, for contexts longer than those of the first training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<RopeScaling>,
+}
+
+/// Slower frequencies.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RopeScaling {
+    /// All by one factor (Chen et al., 2023, <https://arxiv.org/abs/2306.15595>).
+    Linear {
+        /// Positions count one part in this many.
+        factor: f64,
+    },
+    /// Llama 3.1: long waves by the factor, short ones not, those between by degrees.
+    Llama3 {
+        /// How much slower long waves are.
+        factor: f64,
+        /// Waves that fit fewer times into the original context are long.
+        low_freq_factor: f64,
+        /// Waves that fit more often are short.
+        high_freq_factor: f64,
+        /// Positions of the first training.
+        original_positions: usize,
+    },
+}
+
+impl Rope {
+    /// Frequencies of this base, as they are.
+    pub fn new(theta: f64) -> Self {
+        Self { theta, scaling: None }
+    }
+
+    /// Radians that pair `i` of `half` turns by a position.
+    fn frequency(&self, i: usize, half: usize) -> f64 {
+        let frequency = self.theta.powf(-(i as f64) / half as f64);
+        match self.scaling {
+            None => frequency,
+            Some(RopeScaling::Linear { factor }) => frequency / factor,
+            Some(RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_positions,
+            }) => {
+                let n_waves = original_positions as f64 * frequency / TAU;
+                if n_waves > high_freq_factor {
+                    return frequency;
+                }
+                if n_waves < low_freq_factor {
+                    return frequency / factor;
+                }
+                let kept = (n_waves - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                frequency * (kept + (1.0 - kept) / factor)
+            }
+        }
+    }
+
+    fn cos_sin(&self, position: usize, i: usize, half: usize) -> (f32, f32) {
+        let (sin, cos) = (position as f64 * self.frequency(i, half)).sin_cos();
+        (cos as f32, sin as f32)
+    }
+}
+
+/// Turns each pair of components of each head by an angle that grows with the row's position.
 ///
 /// # Shapes
 ///
@@ -23,7 +96,7 @@ use super::{
 /// # Panics
 ///
 /// When there is not one position per row, or `x` does not divide into heads of even width.
-pub fn rotary(x: Tensor<2>, positions: &[usize], n_heads: usize, theta: f64) -> Tensor<2> {
+pub fn rotary(x: Tensor<2>, positions: &[usize], n_heads: usize, rope: Rope) -> Tensor<2> {
     let [n_rows, width] = x.dims();
     assert_eq!(positions.len(), n_rows, "rotary needs one position per row");
     assert!(
@@ -33,20 +106,20 @@ pub fn rotary(x: Tensor<2>, positions: &[usize], n_heads: usize, theta: f64) -> 
     if is_fused(&x) {
         let half = width / n_heads / 2;
         let n_positions = positions.iter().max().map_or(0, |last| last + 1);
-        let table = Table::shared(theta, half, n_positions);
+        let table = Table::shared(rope, half, n_positions);
         apply1(x, Rotary { table, positions: positions.into() })
     } else {
-        composed(x, positions, n_heads, theta)
+        composed(x, positions, n_heads, rope)
     }
 }
 
-fn composed(x: Tensor<2>, positions: &[usize], n_heads: usize, theta: f64) -> Tensor<2> {
+fn composed(x: Tensor<2>, positions: &[usize], n_heads: usize, rope: Rope) -> Tensor<2> {
     let [n_rows, width] = x.dims();
     if n_rows == 0 {
         return x;
     }
     let half = width / n_heads / 2;
-    let (cos, sin) = tables(positions, half, theta, &x.device());
+    let (cos, sin) = tables(positions, half, rope, &x.device());
     let (cos, sin) = (cos.cast(x.dtype()), sin.cast(x.dtype()));
     let x = x.reshape([n_rows, n_heads, 2 * half]);
     let (a, b) = (x.clone().narrow(2, 0, half), x.narrow(2, half, half));
@@ -56,25 +129,20 @@ fn composed(x: Tensor<2>, positions: &[usize], n_heads: usize, theta: f64) -> Te
 }
 
 /// Cosines and sines of all angles, each `[n_rows, 1, half]`.
-fn tables(positions: &[usize], half: usize, theta: f64, device: &Device) -> (Tensor<3>, Tensor<3>) {
+fn tables(positions: &[usize], half: usize, rope: Rope, device: &Device) -> (Tensor<3>, Tensor<3>) {
     let (cos, sin) = positions
         .iter()
-        .flat_map(|&position| (0..half).map(move |i| cos_sin(position, i, half, theta)))
+        .flat_map(|&position| (0..half).map(move |i| rope.cos_sin(position, i, half)))
         .unzip();
     let shape = [positions.len(), 1, half];
     let upload = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
     (upload(cos), upload(sin))
 }
 
-fn cos_sin(position: usize, i: usize, half: usize, theta: f64) -> (f32, f32) {
-    let (sin, cos) = (position as f64 * theta.powf(-(i as f64) / half as f64)).sin_cos();
-    (cos as f32, sin as f32)
-}
-
 /// Cosines, then sines, of the angles of each position: `[n_positions, 2 * half]`.
 #[derive(Debug)]
 struct Table {
-    theta: f64,
+    rope: Rope,
     half: usize,
     values: Vec<f32>,
 }
@@ -82,12 +150,10 @@ struct Table {
 impl Table {
     /// The table of at least `n_positions`. Tables are functions of their arguments, so one is kept
     /// for all calls and grown by doubling.
-    fn shared(theta: f64, half: usize, n_positions: usize) -> Arc<Self> {
+    fn shared(rope: Rope, half: usize, n_positions: usize) -> Arc<Self> {
         static TABLES: Mutex<Vec<Arc<Table>>> = Mutex::new(Vec::new());
         let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = tables
-            .iter()
-            .position(|table| table.theta.to_bits() == theta.to_bits() && table.half == half);
+        let found = tables.iter().position(|table| table.rope == rope && table.half == half);
         if let Some(found) = found
             && tables[found].values.len() >= n_positions * 2 * half
         {
@@ -96,10 +162,10 @@ impl Table {
         let n_positions = n_positions.next_power_of_two().max(512);
         let mut values = Vec::with_capacity(n_positions * 2 * half);
         for position in 0..n_positions {
-            values.extend((0..half).map(|i| cos_sin(position, i, half, theta).0));
-            values.extend((0..half).map(|i| cos_sin(position, i, half, theta).1));
+            values.extend((0..half).map(|i| rope.cos_sin(position, i, half).0));
+            values.extend((0..half).map(|i| rope.cos_sin(position, i, half).1));
         }
-        let table = Arc::new(Self { theta, half, values });
+        let table = Arc::new(Self { rope, half, values });
         match found {
             Some(found) => tables[found] = table.clone(),
             None => tables.push(table.clone()),
@@ -168,8 +234,8 @@ mod tests {
         for (n_rows, n_heads, d_head) in [(1, 1, 2), (7, 3, 8), (130, 6, 64), (0, 2, 4)] {
             let positions: Vec<usize> = (0..n_rows).map(|i| (i * 37) % 700).collect();
             Case::new().input(random([n_rows, n_heads * d_head], 1)).check(
-                |t| rotary(t.rows(0), &positions, n_heads, 1e4),
-                |t| composed(t.rows(0), &positions, n_heads, 1e4),
+                |t| rotary(t.rows(0), &positions, n_heads, Rope::new(1e4)),
+                |t| composed(t.rows(0), &positions, n_heads, Rope::new(1e4)),
             );
         }
     }
@@ -178,14 +244,14 @@ mod tests {
     fn gradient_matches_differences() {
         Case::new()
             .input(random([3, 8], 1))
-            .check_differences(|t| rotary(t.rows(0), &[0, 2, 5], 2, 100.0));
+            .check_differences(|t| rotary(t.rows(0), &[0, 2, 5], 2, Rope::new(100.0)));
     }
 
     #[test]
     fn position_one_turns_the_first_pair_by_one_radian() {
         // With d_head 4 the pairs are (0, 2) and (1, 3), turned by 1 and theta^(-1/2) = 0.1.
         let x = Tensor::<2>::from_floats([[1.0, 1.0, 0.0, 0.0]], &cpu());
-        let out = to_vec(rotary(x, &[1], 1, 100.0));
+        let out = to_vec(rotary(x, &[1], 1, Rope::new(100.0)));
         let expected = [1.0_f32.cos(), 0.1_f32.cos(), 1.0_f32.sin(), 0.1_f32.sin()];
         for (value, expected) in out.iter().zip(expected) {
             assert!((value - expected).abs() < 1e-7);
@@ -193,11 +259,34 @@ mod tests {
     }
 
     #[test]
+    fn scaling_slows_long_waves() {
+        let linear =
+            Rope { scaling: Some(RopeScaling::Linear { factor: 4.0 }), ..Rope::new(100.0) };
+        assert_eq!(linear.frequency(1, 2), 0.1 / 4.0);
+        // 64 positions: pair 0 turns 10.2 times, pair 1 of 4 3.2 times, pair 2 1.0, pair 3 0.3 times.
+        let llama = Rope {
+            scaling: Some(RopeScaling::Llama3 {
+                factor: 8.0,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_positions: 64,
+            }),
+            ..Rope::new(100.0)
+        };
+        let plain = |i: i32| 10.0_f64.powf(-f64::from(i) / 2.0);
+        let of = |i: usize| llama.frequency(i, 4) / plain(i as i32);
+        assert_eq!(of(0), 1.0);
+        assert!((of(3) - 1.0 / 8.0).abs() < 1e-12);
+        // n waves = 64 · 10^(-1/2) / 2π = 3.2211, so (3.2211 - 1) / 3 = 0.74036 is kept.
+        assert!((of(1) - (0.740_36 + 0.259_64 / 8.0)).abs() < 1e-4, "{}", of(1));
+    }
+
+    #[test]
     fn products_depend_on_the_distance_only() {
         let (q, k) = (random([1, 64], 1), random([1, 64], 2));
         let product = |at_q: usize, at_k: usize| {
-            let q = to_vec(rotary(q.tensor(&cpu()), &[at_q], 1, 1e4));
-            let k = to_vec(rotary(k.tensor(&cpu()), &[at_k], 1, 1e4));
+            let q = to_vec(rotary(q.tensor(&cpu()), &[at_q], 1, Rope::new(1e4)));
+            let k = to_vec(rotary(k.tensor(&cpu()), &[at_k], 1, Rope::new(1e4)));
             q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>()
         };
         assert!((product(3, 1) - product(2003, 2001)).abs() < 1e-3);

@@ -1,0 +1,130 @@
+//! Published checkpoints: directories in Hugging Face's layout, loaded whole or not at all.
+//!
+//! ```text
+//! config.json                       what the model is
+//! model.safetensors                 its tensors, or
+//! model.safetensors.index.json      where they are: model-00001-of-00005.safetensors, …
+//! tokenizer.json
+//! ```
+//!
+//! Files are mapped, not read: a tensor is converted when it is taken. Every tensor that is missing, left
+//! over or of another shape is listed, and any of them is fatal.
+
+mod config;
+mod shards;
+
+use std::path::{Path, PathBuf};
+
+use burn::prelude::*;
+use sandhi_nn::{init::Init, transformer::CausalLm, weights};
+
+pub use self::{
+    config::{Family, LanguageModelConfig},
+    shards::Shards,
+};
+use crate::model::from_host;
+
+/// What can go wrong with a published checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not JSON.
+    #[error("{}: not JSON: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A configuration says what cannot be.
+    #[error("{}: {message}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Field, found, expected.
+        message: String,
+    },
+    /// Files of tensors are damaged or do not fit together.
+    #[error("{}: {message}", path.display())]
+    Tensors {
+        /// The file.
+        path: PathBuf,
+        /// What was found and expected.
+        message: String,
+    },
+    /// The tensors are those of another model.
+    #[error("{} does not hold what its config.json describes:\n{mismatch}", dir.display())]
+    Mismatch {
+        /// The directory.
+        dir: PathBuf,
+        /// What is missing, left over or misshapen.
+        mismatch: weights::Mismatch,
+    },
+}
+
+/// Reads a JSON file.
+pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value, Error> {
+    let bytes =
+        std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
+}
+
+/// A published language model.
+#[derive(Debug, Clone)]
+pub struct LanguageModel {
+    /// What its `config.json` says.
+    pub config: LanguageModelConfig,
+    /// Its weights, in f32.
+    pub lm: CausalLm,
+}
+
+impl LanguageModel {
+    /// Loads the directory.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
+        let path = dir.join("config.json");
+        let config = LanguageModelConfig::read(&path, &read_json(&path)?)?;
+        let shards = Shards::open(dir)?;
+        let mut tensors = shards.tensors()?;
+        // Buffers that old checkpoints carry: functions of the configuration.
+        tensors.retain(|name, _| !name.ends_with(".rotary_emb.inv_freq"));
+        if config.transformer.tie_embeddings {
+            untie(dir, &mut tensors)?;
+        }
+        let lm = config.transformer.init(config.n_tokens, &Init::new(0, device));
+        let lm = weights::load(lm, &from_host(tensors))
+            .map_err(|mismatch| Error::Mismatch { dir: dir.to_owned(), mismatch })?;
+        Ok(Self { config, lm })
+    }
+}
+
+/// Takes a copy of the embedding table away that a tied model may carry as its output layer; one that is no
+/// copy means that the model is not tied.
+fn untie(
+    dir: &Path,
+    tensors: &mut indexmap::IndexMap<String, crate::tensor::HostTensor>,
+) -> Result<(), Error> {
+    let Some(head) = tensors.shift_remove("lm_head.weight") else { return Ok(()) };
+    match tensors.get("model.embed_tokens.weight") {
+        Some(table) if *table == head => Ok(()),
+        _ => Err(Error::Tensors {
+            path: dir.to_owned(),
+            message:
+                "tie_word_embeddings is true, but lm_head.weight is not model.embed_tokens.weight"
+                    .into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

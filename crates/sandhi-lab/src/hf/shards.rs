@@ -1,0 +1,151 @@
+//! Tensors of a directory: one safetensors file, or several with an index.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Component, Path, PathBuf},
+};
+
+use indexmap::IndexMap;
+use memmap2::Mmap;
+use rayon::prelude::*;
+use serde::Deserialize;
+
+use super::{Error, read_json};
+use crate::{checkpoint::parse_tensors, tensor::HostTensor};
+
+const ONE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The mapped files of a directory.
+#[derive(Debug)]
+pub struct Shards {
+    files: Vec<(PathBuf, Mmap)>,
+    /// Which file should hold which tensor, where there is an index.
+    index: Option<(PathBuf, BTreeMap<String, PathBuf>)>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Shards {
+    /// Maps the files of a directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Json`], or [`Error::Tensors`] when there are no safetensors or the index names
+    /// a file that is not in the directory.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let index_path = dir.join(INDEX);
+        if !index_path.exists() {
+            let path = dir.join(ONE);
+            if !path.exists() {
+                return Err(nothing_there(dir));
+            }
+            return Ok(Self { files: vec![(path.clone(), map(&path)?)], index: None });
+        }
+        let wrong = |message: String| Error::Tensors { path: index_path.clone(), message };
+        let index: Index = serde_json::from_value(read_json(&index_path)?)
+            .map_err(|source| Error::Json { path: index_path.clone(), source })?;
+        let mut places = BTreeMap::new();
+        for (tensor, file) in &index.weight_map {
+            let mut parts = Path::new(file).components();
+            let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+            if !plain {
+                return Err(wrong(format!(
+                    "tensor {tensor} is in {file:?}, expected the name of a file in the same directory"
+                )));
+            }
+            if !dir.join(file).exists() {
+                return Err(wrong(format!("tensor {tensor} is in {file}, which is not there")));
+            }
+            places.insert(tensor.clone(), dir.join(file));
+        }
+        if places.is_empty() {
+            return Err(wrong("weight_map names no tensor".into()));
+        }
+        let mut paths: Vec<PathBuf> = places.values().cloned().collect();
+        paths.sort_unstable();
+        paths.dedup();
+        let files = paths
+            .into_iter()
+            .map(|path| Ok((path.clone(), map(&path)?)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { files, index: Some((index_path, places)) })
+    }
+
+    /// All tensors, as f32.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensors`] for a damaged file, a tensor that two files have, and all tensors that are not where
+    /// the index says.
+    pub fn tensors(&self) -> Result<IndexMap<String, HostTensor>, Error> {
+        let read: Vec<IndexMap<String, HostTensor>> = self
+            .files
+            .par_iter()
+            .map(|(path, bytes)| {
+                parse_tensors(bytes, path).map_err(|error| Error::Tensors {
+                    path: path.clone(),
+                    message: error.to_string(),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let mut problems = Vec::new();
+        let mut tensors = IndexMap::new();
+        let mut found: BTreeMap<String, &Path> = BTreeMap::new();
+        for ((path, _), read) in self.files.iter().zip(read) {
+            for (name, tensor) in read {
+                if let Some(other) = found.insert(name.clone(), path) {
+                    problems.push(format!(
+                        "{name} is in {} and in {}",
+                        other.display(),
+                        path.display()
+                    ));
+                }
+                tensors.insert(name, tensor);
+            }
+        }
+        if let Some((index_path, places)) = &self.index {
+            for (name, place) in places {
+                if found.get(name).is_none_or(|path| path != place) {
+                    problems.push(format!("{name} is not in {}", place.display()));
+                }
+            }
+            for name in found.keys().filter(|name| !places.contains_key(*name)) {
+                problems.push(format!("{name} is not in the index"));
+            }
+            if !problems.is_empty() {
+                let message = problems.join("\n");
+                return Err(Error::Tensors { path: index_path.clone(), message });
+            }
+        }
+        Ok(tensors)
+    }
+}
+
+fn map(path: &Path) -> Result<Mmap, Error> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    // SAFETY: whoever changes a checkpoint while it is being loaded changes the values that are read;
+    // nothing here depends on bytes staying what they were.
+    unsafe { Mmap::map(&file) }.map_err(io)
+}
+
+/// Says what is there instead.
+fn nothing_there(dir: &Path) -> Error {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let pickled = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .find(|name| name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth"));
+    let message = match pickled {
+        Some(name) => format!(
+            "there is no {ONE} and no {INDEX}; {name} is a pickle, which could run code and is not opened: \
+             convert it with transformers' save_pretrained(safe_serialization=True)"
+        ),
+        None => format!("there is no {ONE} and no {INDEX}"),
+    };
+    Error::Tensors { path: dir.to_owned(), message }
+}
