@@ -77,6 +77,11 @@ impl Init {
         self.param(values, shape)
     }
 
+    /// A parameter of given values, row-major.
+    pub fn values<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<D>> {
+        self.param(values, shape)
+    }
+
     /// A parameter of equal values.
     pub fn constant<const D: usize>(&self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
         self.param(vec![value; shape.iter().product()], shape)

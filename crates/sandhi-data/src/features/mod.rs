@@ -42,11 +42,11 @@ pub enum Error {
         min: usize,
     },
     /// The form padded to 30 s does not hold more than that.
-    #[error("found {n_samples} samples, expected at most {max} for features padded to 30 s")]
+    #[error("found {n_samples} samples, expected at most {max}")]
     TooLong {
         /// Samples given, at 16 kHz.
         n_samples: usize,
-        /// Samples in 30 s.
+        /// The most that is possible.
         max: usize,
     },
     /// A sample is NaN or infinite.

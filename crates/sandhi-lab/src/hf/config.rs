@@ -127,6 +127,15 @@ impl<'a> Fields<'a> {
         Ok(fields.map(|fields| Fields { path: self.path, fields }))
     }
 
+    pub(super) fn unquantized(&self) -> Result<(), Error> {
+        if self.get("quantization_config").is_none() {
+            return Ok(());
+        }
+        Err(self.error(
+            "quantization_config: quantized weights are not supported, take the model in bf16, f16 or f32",
+        ))
+    }
+
     /// A number, or a list of them.
     fn ids(&self, name: &str) -> Result<Vec<u32>, Error> {
         let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
@@ -146,11 +155,7 @@ impl LanguageModelConfig {
     /// [`Error::Config`] names the field, what it is and what was expected.
     pub fn read(path: &Path, value: &Value) -> Result<Self, Error> {
         let fields = Fields::new(path, value)?;
-        if fields.get("quantization_config").is_some() {
-            return Err(fields.error(
-                "quantization_config: quantized weights are not supported, take the model in bf16, f16 or f32",
-            ));
-        }
+        fields.unquantized()?;
         let found = fields.text("model_type")?;
         let found = fields.needed("model_type", found)?;
         let family = Family::ALL.iter().find(|(name, _)| *name == found).map(|(_, family)| *family);

@@ -12,6 +12,7 @@
 
 mod config;
 mod shards;
+mod speech;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ use sandhi_nn::{init::Init, transformer::CausalLm, weights};
 pub use self::{
     config::{Family, LanguageModelConfig},
     shards::Shards,
+    speech::{SpeechEncoder, SpeechEncoderConfig},
 };
 use crate::model::from_host;
 

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use burn::tensor::TensorData;
 use indexmap::IndexMap;
 use sandhi_nn::{
     ops,
@@ -23,11 +24,29 @@ fn golden(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/language_models").join(family)
 }
 
-/// What transformers made of a family, and the model.
+/// Tensors of a reference: values, and whole numbers.
+fn reference(dir: &Path) -> (IndexMap<String, HostTensor>, IndexMap<String, Vec<u32>>) {
+    let bytes = std::fs::read(dir.join("reference.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let (mut values, mut ids) = (IndexMap::new(), IndexMap::new());
+    for (name, view) in file.tensors() {
+        let data = view.data();
+        if view.dtype() == safetensors::Dtype::I64 {
+            let found = data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as u32);
+            ids.insert(name, found.collect());
+        } else {
+            let found: Vec<f32> =
+                data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            values.insert(name, HostTensor::new(view.shape(), found));
+        }
+    }
+    (values, ids)
+}
+
+/// What transformers made of a language model, and the model.
 struct Golden {
     model: LanguageModel,
     reference: IndexMap<String, HostTensor>,
-    /// Whole numbers, which the reference holds as such.
     sequences: Vec<Vec<u32>>,
     greedy: Vec<Vec<u32>>,
 }
@@ -35,21 +54,7 @@ struct Golden {
 impl Golden {
     fn load(family: &str) -> Self {
         let dir = golden(family);
-        let bytes = std::fs::read(dir.join("reference.safetensors")).unwrap();
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let mut reference = IndexMap::new();
-        let mut ids: IndexMap<String, Vec<u32>> = IndexMap::new();
-        for (name, view) in file.tensors() {
-            let data = view.data();
-            if view.dtype() == safetensors::Dtype::I64 {
-                let values = data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as u32);
-                ids.insert(name, values.collect());
-            } else {
-                let values: Vec<f32> =
-                    data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-                reference.insert(name, HostTensor::new(view.shape(), values));
-            }
-        }
+        let (reference, ids) = reference(&dir);
         let numbered = |what: &str| (0..2).map(|i| ids[&format!("{what}.{i}")].clone()).collect();
         Self {
             model: LanguageModel::load(&dir, &Device::flex()).unwrap(),
@@ -128,61 +133,117 @@ fn gradients_are_those_of_the_authors_code() {
         let logits = lm.logits(ops::embedding(hidden, &rows));
         let n = targets.len();
         let loss = ops::cross_entropy(logits, &targets, &vec![1.0 / n as f32; n]);
-        let gradients = burn::optim::GradientsParams::from_grads(loss.backward(), &lm);
-        let mut n_checked = 0;
-        weights::map_parameters(
-            lm,
-            &mut Check {
-                family,
-                gradients,
-                reference: &golden.reference,
-                n_checked: &mut n_checked,
-            },
-        );
-        let n = golden.reference.keys().filter(|name| name.starts_with("gradient.")).count();
-        assert_eq!(n_checked, n, "{family}");
+        let expected = golden.reference.iter().filter_map(|(name, tensor)| {
+            Some((name.strip_prefix("gradient.")?.to_owned(), tensor.clone()))
+        });
+        check_gradients(family, lm, loss, expected.collect());
     }
 }
 
-struct Check<'a> {
-    family: &'a str,
-    gradients: burn::optim::GradientsParams,
-    reference: &'a IndexMap<String, HostTensor>,
-    n_checked: &'a mut usize,
-}
-
-impl weights::ParameterMap for Check<'_> {
-    fn map<const D: usize>(
-        &mut self,
-        name: &str,
-        param: burn::module::Param<Tensor<D>>,
-    ) -> burn::module::Param<Tensor<D>> {
-        let expected = &self.reference[&format!("gradient.{name}")];
-        let gradient = self.gradients.remove::<D>(param.id).expect("every parameter learns");
-        let dims = gradient.dims();
-        let n: usize = dims.iter().product();
-        // Linear weights are held transposed.
-        let found = if D == 2 && expected.shape != dims.to_vec() || is_linear(name) {
-            host(gradient.reshape([dims[0], n / dims[0]]).transpose())
-        } else {
-            host(gradient)
-        };
-        let worst = difference(&found, &expected.values);
-        assert!(worst < 1e-5, "{} {name}: {worst:e}", self.family);
-        *self.n_checked += 1;
-        param
+/// Holds the gradients of every parameter against those expected, in the layout of files.
+fn check_gradients<M: Module>(
+    family: &str,
+    module: M,
+    loss: Tensor<1>,
+    expected: IndexMap<String, HostTensor>,
+) {
+    /// Puts gradients in the place of the parameters.
+    struct Slopes(burn::optim::GradientsParams);
+    impl weights::ParameterMap for Slopes {
+        fn map<const D: usize>(
+            &mut self,
+            _: &str,
+            param: burn::module::Param<Tensor<D>>,
+        ) -> burn::module::Param<Tensor<D>> {
+            let Some(slope) = self.0.remove::<D>(param.id) else { return param };
+            let (id, _, mapper) = param.consume();
+            burn::module::Param::from_mapped_value(id, slope, mapper)
+        }
     }
+    let slopes = burn::optim::GradientsParams::from_grads(loss.backward(), &module);
+    let slopes = weights::weights(&weights::map_parameters(module, &mut Slopes(slopes)));
+    for (name, expected) in &expected {
+        let found = &slopes[name];
+        assert_eq!(found.shape, expected.shape, "{family} {name}");
+        let worst = difference(&found.values, &expected.values);
+        assert!(worst < 1e-5, "{family} {name}: {worst:e}");
+    }
+    assert!(!expected.is_empty());
 }
 
-/// Weights of linear layers, which the module holds as `[d_in, d_out]`.
-fn is_linear(name: &str) -> bool {
-    name.ends_with("_proj.weight") || name == "lm_head.weight"
+#[test]
+fn a_speech_encoder_hears_what_the_authors_code_hears() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/speech_encoders/whisper");
+    let (reference, _) = reference(&dir);
+    let encoder = SpeechEncoder::load(&dir, &Device::flex()).unwrap();
+    assert_eq!(encoder.config.n_mels, 12);
+    let packed = |which: &[usize], device: &Device| {
+        let inputs: Vec<&HostTensor> =
+            which.iter().map(|i| &reference[&format!("input_features.{i}")]).collect();
+        let values: Vec<f32> = inputs.iter().flat_map(|t| t.values.clone()).collect();
+        let lengths: Vec<usize> = inputs.iter().map(|t| t.shape[0]).collect();
+        let shape = [lengths.iter().sum(), 12];
+        Ragged {
+            values: Tensor::from_data(TensorData::new(values, shape), device),
+            offsets: Offsets::from_lengths(&lengths),
+        }
+    };
+    let flex = Device::flex();
+    let hear =
+        |which: &[usize]| host(encoder.encoder.forward(&packed(which, &flex), Dropout::OFF).values);
+    for i in 0..2 {
+        let worst = difference(&hear(&[i]), &reference[&format!("last_hidden_state.{i}")].values);
+        assert!(worst < 1e-5, "{i}: {worst:e}");
+    }
+    assert_eq!(hear(&[0, 1]), [hear(&[0]), hear(&[1])].concat());
+
+    let learning = to_autodiff(encoder.encoder.clone());
+    let heard = learning.forward(&packed(&[0, 1], &Device::flex().autodiff()), Dropout::OFF).values;
+    let expected = reference.iter().filter_map(|(name, tensor)| {
+        let theirs = name.strip_prefix("gradient.")?;
+        let tensor = tensor.clone();
+        let tensor = if theirs.starts_with("conv") { speech::taps_first(tensor) } else { tensor };
+        Some((speech::whisper_name(theirs), tensor))
+    });
+    check_gradients("whisper", learning, heard.powf_scalar(2.0).mean(), expected.collect());
+}
+
+#[test]
+fn configurations_of_other_encoders_are_refused() {
+    let whisper =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/speech_encoders/whisper");
+    let cases: [(&str, serde_json::Value, &[&str]); 5] = [
+        ("model_type", "musicgen".into(), &["musicgen", "whisper"]),
+        ("activation_function", "relu".into(), &["activation_function", "relu"]),
+        ("scale_embedding", true.into(), &["scale_embedding"]),
+        ("encoder_attention_heads", 5.into(), &["d_model 24", "n_heads 5"]),
+        ("max_source_positions", 20.into(), &["embed_positions", "[18, 24]", "[20, 24]"]),
+    ];
+    for (field, value, expected) in cases {
+        let dir = copy_of(&whisper);
+        edit(&dir.path().join("config.json"), |config| config[field] = value);
+        let error = SpeechEncoder::load(dir.path(), &Device::flex()).unwrap_err().to_string();
+        for part in expected {
+            assert!(error.contains(part), "{error:?} lacks {part:?}");
+        }
+    }
+    let dir = copy_of(&whisper);
+    let path = dir.path().join("model.safetensors");
+    let mut tensors = read_tensors(&path).unwrap();
+    tensors.insert("adapter.weight".into(), HostTensor::new([1], vec![0.0]));
+    write_tensors(&path, &tensors, Dtype::F32, &IndexMap::new()).unwrap();
+    let error = SpeechEncoder::load(dir.path(), &Device::flex()).unwrap_err().to_string();
+    assert!(error.contains("adapter.weight is left over"), "{error}");
 }
 
 /// A copy of a golden checkpoint to be damaged.
 fn copy(family: &str) -> tempfile::TempDir {
+    copy_of(&golden(family))
+}
+
+fn copy_of(source: &Path) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(golden(family)).unwrap() {
+    for entry in std::fs::read_dir(source).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
     }

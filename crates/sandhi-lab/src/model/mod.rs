@@ -140,9 +140,10 @@ impl SpeechModel {
     ///
     /// # Errors
     ///
-    /// When the extractor refuses the samples (none at all, or not finite).
+    /// When the extractor refuses the samples (none at all, or not finite), or they are longer than what
+    /// the encoder takes.
     pub fn extract(&self, samples: &[f32]) -> Result<Features, sandhi_data::features::Error> {
-        self.extractor.compute(samples)
+        extract(&self.extractor, self.encoder.max_feature_frames(), samples)
     }
 
     /// Encoder frames of several utterances.
@@ -188,6 +189,21 @@ impl SpeechModel {
     /// Encoder frames a second.
     pub fn frame_rate_hz(&self) -> f64 {
         100.0 / self.encoder.stride() as f64
+    }
+}
+
+/// Features of at most `max_frames` frames.
+pub(crate) fn extract(
+    extractor: &FeatureExtractor,
+    max_frames: Option<usize>,
+    samples: &[f32],
+) -> Result<Features, sandhi_data::features::Error> {
+    let features = extractor.compute(samples)?;
+    match max_frames {
+        Some(max) if features.n_frames > max => {
+            Err(sandhi_data::features::Error::TooLong { n_samples: samples.len(), max: max * 160 })
+        }
+        _ => Ok(features),
     }
 }
 

@@ -240,6 +240,9 @@ impl Checker<'_> {
                 self.at_least_one(place, "d_model", c.d_model);
                 self.sane(place, c.n_layers, &[c.d_model, c.d_ff, c.kernel]);
             }
+            EncoderConfig::Whisper(c) => {
+                self.sane(place, c.n_layers, &[c.d_model, c.d_ff, c.max_frames]);
+            }
         }
     }
 

@@ -9,7 +9,7 @@
 
 use sandhi_nn::{
     connector::{ConnectorConfig, Reduction, SlmConfig, Widths},
-    encoder::{ConformerConfig, CtcHeadConfig, EncoderConfig},
+    encoder::{ConformerConfig, CtcHeadConfig, EncoderConfig, WhisperEncoderConfig},
     layers::NormKind,
     transformer::{AttentionBias, MlpKind, TransformerConfig},
 };
@@ -153,7 +153,25 @@ pub(super) fn language_model(config: &TransformerConfig, n_tokens: usize) -> Inv
 pub(super) fn encoder(config: &EncoderConfig, n_mels: usize) -> Inventory {
     match config {
         EncoderConfig::Conformer(config) => conformer(config, n_mels),
+        EncoderConfig::Whisper(config) => whisper(config, n_mels),
     }
+}
+
+fn whisper(config: &WhisperEncoderConfig, n_mels: usize) -> Inventory {
+    let mut list = Inventory::default();
+    let d = config.d_model;
+    let block = BlockSizes {
+        bias: AttentionBias { q: true, k: false, v: true, o: true },
+        ..BlockSizes::plain(d, config.n_heads, config.d_ff)
+    };
+    list.linear("conv1", 3 * n_mels, d, true);
+    list.linear("conv2", 3 * d, d, true);
+    list.tensor("embed_positions".into(), &[config.max_frames, d]);
+    for i in 0..config.n_layers {
+        list.block(&format!("layers.{i}"), &block);
+    }
+    list.norm("layer_norm", NormKind::Layer, d);
+    list
 }
 
 fn conformer(config: &ConformerConfig, n_mels: usize) -> Inventory {
@@ -278,6 +296,18 @@ mod tests {
         for config in [TEXT, wide] {
             check(language_model(&config, 31), &config.init(31, &init()));
         }
+    }
+
+    #[test]
+    fn a_whisper_encoder_has_the_listed_parameters() {
+        let config = EncoderConfig::Whisper(WhisperEncoderConfig {
+            d_model: 12,
+            n_layers: 2,
+            n_heads: 3,
+            d_ff: 20,
+            max_frames: 9,
+        });
+        check(encoder(&config, 16), &config.init(16, &init()));
     }
 
     #[test]

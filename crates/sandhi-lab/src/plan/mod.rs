@@ -342,6 +342,7 @@ fn transformer_row(config: &TransformerConfig) -> f64 {
 fn encoder_row(config: &EncoderConfig) -> f64 {
     match config {
         EncoderConfig::Conformer(c) => (c.n_layers * (19 * c.d_model + 4 * c.d_ff)) as f64,
+        EncoderConfig::Whisper(c) => (c.n_layers * (9 * c.d_model + 2 * c.d_ff)) as f64,
     }
 }
 

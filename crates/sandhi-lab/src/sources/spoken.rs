@@ -178,7 +178,8 @@ impl Workshop {
     ) -> Result<Prepared<CtcDataset>, Error> {
         let (lists, dev) = self.transcribed(stage)?;
         let dataset = |spoken: Vec<Spoken>, augment: bool| -> Result<CtcDataset, Error> {
-            let utterances = self.features(&spoken, extractor, progress)?;
+            let max_frames = speech.encoder.max_feature_frames();
+            let utterances = self.features(&spoken, extractor, max_frames, progress)?;
             let targets: Result<Vec<Vec<u32>>, _> =
                 spoken.iter().map(|s| speech.symbols.encode(s.text(), Unknown::Skip)).collect();
             Ok(CtcDataset {
@@ -287,7 +288,11 @@ impl Workshop {
             }
             let (utterances, width) = match frozen {
                 Some(cache) => (self.frames(&spoken, speech, cache, progress)?, speech.d_encoder()),
-                None => (self.features(&spoken, extractor, progress)?, extractor.n_mels()),
+                None => {
+                    let max_frames = speech.encoder.max_feature_frames();
+                    let features = self.features(&spoken, extractor, max_frames, progress)?;
+                    (features, extractor.n_mels())
+                }
             };
             Ok(SpeechDataset {
                 utterances,

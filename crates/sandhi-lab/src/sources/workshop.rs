@@ -21,7 +21,7 @@ use sandhi_data::{
 use super::Error;
 use crate::{
     frames::FrameCache,
-    model::{HostRagged, SpeechModel},
+    model::{self, HostRagged, SpeechModel},
     recipe::Recipe,
     train::dataset::Utterance,
 };
@@ -210,7 +210,8 @@ impl Workshop {
             .collect()
     }
 
-    /// Features of several utterances, in order; samples are dropped as soon as they are heard.
+    /// Features of several utterances, in order, of at most `max_frames` frames each; samples are dropped as
+    /// soon as they are heard.
     ///
     /// # Errors
     ///
@@ -219,6 +220,7 @@ impl Workshop {
         &self,
         spoken: &[Spoken],
         extractor: &FeatureExtractor,
+        max_frames: Option<usize>,
         progress: &dyn Fn(usize, usize),
     ) -> Result<Vec<Utterance>, Error> {
         let mut out = Vec::with_capacity(spoken.len());
@@ -228,8 +230,7 @@ impl Workshop {
                 .into_par_iter()
                 .zip(chunk)
                 .map(|(Sound { wave, words }, spoken)| {
-                    let features = extractor
-                        .compute(&wave.samples)
+                    let features = model::extract(extractor, max_frames, &wave.samples)
                         .map_err(|error| Error::Features { id: spoken.key(), error })?;
                     Ok(Utterance {
                         rows: features.values.into(),

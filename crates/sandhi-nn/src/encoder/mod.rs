@@ -5,6 +5,7 @@
 
 pub mod conformer;
 pub mod ctc;
+pub mod whisper;
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     conformer::{Conformer, ConformerConfig},
     ctc::{CtcHead, CtcHeadConfig},
+    whisper::{WhisperEncoder, WhisperEncoderConfig},
 };
 use crate::{init::Init, length::Length, ragged::Ragged, transformer::Dropout};
 
@@ -21,6 +23,8 @@ use crate::{init::Init, length::Length, ragged::Ragged, transformer::Dropout};
 pub enum EncoderConfig {
     /// Convolution and attention, four feature frames to one encoder frame.
     Conformer(ConformerConfig),
+    /// Whisper's layout, two feature frames to one encoder frame.
+    Whisper(WhisperEncoderConfig),
 }
 
 /// Maps features to encoder frames.
@@ -28,6 +32,8 @@ pub enum EncoderConfig {
 pub enum Encoder {
     /// See [`Conformer`].
     Conformer(Conformer),
+    /// See [`WhisperEncoder`].
+    Whisper(WhisperEncoder),
 }
 
 impl EncoderConfig {
@@ -35,6 +41,7 @@ impl EncoderConfig {
     pub fn init(&self, n_mels: usize, init: &Init) -> Encoder {
         match self {
             Self::Conformer(config) => Encoder::Conformer(config.init(n_mels, init)),
+            Self::Whisper(config) => Encoder::Whisper(config.init(n_mels, init)),
         }
     }
 
@@ -42,6 +49,7 @@ impl EncoderConfig {
     pub fn d_encoder(&self) -> usize {
         match self {
             Self::Conformer(config) => config.d_model,
+            Self::Whisper(config) => config.d_model,
         }
     }
 
@@ -49,6 +57,7 @@ impl EncoderConfig {
     pub fn length(&self, n_frames: usize) -> Length {
         match self {
             Self::Conformer(_) => Length::Exact(conformer::subsampled(n_frames)),
+            Self::Whisper(_) => Length::Exact(n_frames.div_ceil(2)),
         }
     }
 
@@ -56,6 +65,15 @@ impl EncoderConfig {
     pub fn stride(&self) -> usize {
         match self {
             Self::Conformer(_) => 4,
+            Self::Whisper(_) => 2,
+        }
+    }
+
+    /// Feature frames of the longest utterance that it takes; any number where absent.
+    pub fn max_feature_frames(&self) -> Option<usize> {
+        match self {
+            Self::Conformer(_) => None,
+            Self::Whisper(config) => Some(2 * config.max_frames),
         }
     }
 
@@ -63,6 +81,7 @@ impl EncoderConfig {
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Conformer(config) => config.problems(),
+            Self::Whisper(config) => config.problems(),
         }
     }
 }
@@ -75,6 +94,7 @@ impl Encoder {
     pub fn forward(&self, features: &Ragged, dropout: Dropout) -> Ragged {
         match self {
             Self::Conformer(encoder) => encoder.forward(features, dropout),
+            Self::Whisper(encoder) => encoder.forward(features, dropout),
         }
     }
 }
