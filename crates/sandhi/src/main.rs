@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     ask, bench, completions, data, doctor, eval, features, pack, plan, quickstart, score, sweep,
-    table, train, transcribe,
+    table, train, transcribe, verify,
 };
 
 #[global_allocator]
@@ -58,6 +58,8 @@ enum Command {
     Data(data::Args),
     /// Compute the features of a sound file.
     Features(features::Args),
+    /// Hold a published checkpoint against what its authors' code gives.
+    Verify(verify::Args),
     /// Score hypotheses against references.
     Score(score::Args),
     /// Measure how fast this machine is.
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
         Command::Pack(args) => pack::run(args),
         Command::Data(args) => data::run(args),
         Command::Features(args) => features::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Score(args) => score::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),

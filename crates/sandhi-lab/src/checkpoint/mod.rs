@@ -28,8 +28,8 @@ pub use error::Error;
 pub use files::write_atomically;
 pub use reader::Checkpoint;
 pub use steps::{latest, prune, step_dir, step_of};
-pub(crate) use tensors::parse as parse_tensors;
 pub use tensors::{Dtype, read_tensors, write_tensors};
+pub(crate) use tensors::{from_bytes as values, parse as parse_tensors};
 pub use writer::CheckpointWriter;
 
 /// What checkpoint functions return.

@@ -168,7 +168,8 @@ pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<IndexMap<String, HostTe
         .collect()
 }
 
-fn from_bytes(bytes: &[u8], dtype: safetensors::Dtype) -> Option<Vec<f32>> {
+/// Values of a tensor's bytes; `None` for types other than F32, F16 and BF16.
+pub(crate) fn from_bytes(bytes: &[u8], dtype: safetensors::Dtype) -> Option<Vec<f32>> {
     let (pairs, _) = bytes.as_chunks::<2>();
     let (quads, _) = bytes.as_chunks::<4>();
     match dtype {

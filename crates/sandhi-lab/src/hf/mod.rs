@@ -13,6 +13,7 @@
 mod config;
 mod shards;
 mod speech;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,7 @@ pub use self::{
     config::{Family, LanguageModelConfig},
     shards::Shards,
     speech::{SpeechEncoder, SpeechEncoderConfig},
+    verify::{OutputDifference, verify},
 };
 use crate::model::from_host;
 

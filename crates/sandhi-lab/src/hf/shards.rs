@@ -126,7 +126,7 @@ impl Shards {
     }
 }
 
-fn map(path: &Path) -> Result<Mmap, Error> {
+pub(super) fn map(path: &Path) -> Result<Mmap, Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
     // SAFETY: whoever changes a checkpoint while it is being loaded changes the values that are read;

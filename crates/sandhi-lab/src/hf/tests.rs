@@ -366,3 +366,92 @@ fn configurations_that_would_compute_something_else_are_refused() {
     });
     refused(dir.path(), &["layer_types"]);
 }
+
+/// A reference file of one sequence: the golden input and logits, with `change` made to them.
+fn write_reference(
+    path: &Path,
+    family: &str,
+    change: impl FnOnce(&mut Vec<(&'static str, Vec<usize>, safetensors::Dtype, Vec<u8>)>),
+) {
+    let (values, ids) = reference(&golden(family));
+    let (ids, logits) = (&ids["input_ids.0"], &values["logits.0"]);
+    let n = ids.len();
+    let mut tensors = vec![
+        (
+            "input_ids",
+            vec![1, n],
+            safetensors::Dtype::I64,
+            ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect::<Vec<u8>>(),
+        ),
+        (
+            "logits",
+            vec![1, n, logits.shape[1]],
+            safetensors::Dtype::F32,
+            logits.values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        ),
+    ];
+    change(&mut tensors);
+    let views: Vec<_> = tensors
+        .iter()
+        .map(|(name, shape, dtype, bytes)| {
+            (*name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+        })
+        .collect();
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn a_loaded_model_is_verified_against_a_reference() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("reference.safetensors");
+    write_reference(&path, "qwen3", |_| {});
+    let found = verify(&golden("qwen3"), &path, &Device::flex()).unwrap();
+    assert_eq!((found.len(), found[0].output, found[0].n_values), (1, "logits", 17 * 80));
+    assert!(found[0].largest < 1e-4 && found[0].mean <= found[0].largest, "{found:?}");
+    assert!(found[0].scale > 1.0);
+
+    // Of padding nothing is compared, and what is compared shows.
+    let mask = |ones: usize| -> Vec<u8> {
+        (0..17).flat_map(|i| i64::from(i < ones).to_le_bytes()).collect()
+    };
+    write_reference(&path, "qwen3", |tensors| {
+        tensors.push(("attention_mask", vec![1, 17], safetensors::Dtype::I64, mask(5)));
+        let last = tensors[1].3.len() - 4;
+        tensors[1].3[last..].copy_from_slice(&1e9_f32.to_le_bytes());
+    });
+    let found = verify(&golden("qwen3"), &path, &Device::flex()).unwrap();
+    assert!(found[0].n_values == 5 * 80 && found[0].largest < 1e-4, "{found:?}");
+    write_reference(&path, "qwen3", |tensors| {
+        tensors[1].3[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    let found = verify(&golden("qwen3"), &path, &Device::flex()).unwrap();
+    assert_eq!(found[0].largest, f64::INFINITY);
+    // Another model's numbers.
+    write_reference(&path, "qwen2", |_| {});
+    assert!(verify(&golden("qwen3"), &path, &Device::flex()).unwrap()[0].largest > 0.1);
+
+    let refused = |change: &dyn Fn(&mut Vec<_>), expected: &[&str]| {
+        write_reference(&path, "qwen3", |tensors| change(tensors));
+        let error = verify(&golden("qwen3"), &path, &Device::flex()).unwrap_err().to_string();
+        for part in expected {
+            assert!(error.contains(part), "{error:?} lacks {part:?}");
+        }
+    };
+    refused(&|t| drop(t.remove(0)), &["reference.safetensors", "no input_ids", "logits"]);
+    refused(&|t| drop(t.remove(1)), &["neither logits nor last_hidden_state"]);
+    refused(&|t| t[1].1 = vec![1, 80, 17], &["logits has shape [1, 80, 17]", "[1, 17, 80]"]);
+    refused(&|t| t[0].1 = vec![17], &["input_ids has shape [17]"]);
+    refused(
+        &|t| t[0].3[..8].copy_from_slice(&80_i64.to_le_bytes()),
+        &["input_ids has 80", "80 tokens"],
+    );
+    refused(&|t| t[1].2 = safetensors::Dtype::I32, &["logits is of type I32", "F32"]);
+    let left = mask(5).into_iter().rev().collect::<Vec<u8>>();
+    refused(
+        &|t| t.push(("attention_mask", vec![1, 17], safetensors::Dtype::I64, left.clone())),
+        &["attention_mask of sequence 0", "right"],
+    );
+    std::fs::write(&path, "nothing").unwrap();
+    let error = verify(&golden("qwen3"), &path, &Device::flex()).unwrap_err().to_string();
+    assert!(error.contains("not a safetensors file"), "{error}");
+}

@@ -65,6 +65,7 @@ pub enum Error {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[allow(clippy::large_enum_variant)] // there is one of them
 enum Spec {
     Ctc { speech: SpeechSpec },
     Text { text: TextSpec },

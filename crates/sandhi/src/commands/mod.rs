@@ -15,3 +15,4 @@ pub mod sweep;
 pub mod table;
 pub mod train;
 pub mod transcribe;
+pub mod verify;

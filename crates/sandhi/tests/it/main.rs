@@ -1,12 +1,13 @@
 //! The command line as a user meets it: exit codes, what is on stdout, what on stderr.
 //!
-//! Nothing here needs a file that it did not make; what speaks is skipped where espeak-ng is missing.
+//! Nothing here needs a file that is not in the repository; what speaks needs espeak-ng.
 
 mod data;
 mod recipes;
 mod score;
 mod train;
 mod usage;
+mod verify;
 
 use std::{path::Path, process::Command};
 
