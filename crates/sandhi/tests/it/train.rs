@@ -135,6 +135,20 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     assert!(dir.path().join("run/checkpoints").join(&name).exists(), "no {name}: {err}");
 }
 
+/// An encoder in Whisper's layout takes at most 30 s, and says so.
+#[test]
+fn an_encoder_in_whisper_s_layout_is_trained_and_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe("whisper_encoder");
+    sandhi(dir.path(), &["train", &recipe, "--out", "run", "--quiet"]).works();
+    assert!(losses(&dir.path().join("run")).iter().all(|(_, _, loss)| loss.is_finite()));
+    super::sine(&dir.path().join("a.wav"), 2.0);
+    sandhi(dir.path(), &["transcribe", "run/model", "a.wav"]).works();
+    let short =
+        ["train", &recipe, "--out", "short", "--quiet", "--set", "model.encoder.max_frames=40"];
+    sandhi(dir.path(), &short).fails_with(&["samples, expected at most 12800"]);
+}
+
 /// The three smoke recipes one after the other, and the models they make in use.
 #[test]
 fn encoder_language_model_and_adapter_work_from_end_to_end() {
