@@ -19,8 +19,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, completions, data, doctor, eval, features, pack, plan, quickstart, score, sweep,
-    table, train, transcribe, verify,
+    ask, bench, completions, data, doctor, eval, export, features, pack, plan, quickstart, score,
+    sweep, table, train, transcribe, verify,
 };
 
 #[global_allocator]
@@ -58,6 +58,8 @@ enum Command {
     Data(data::Args),
     /// Compute the features of a sound file.
     Features(features::Args),
+    /// Write a language model in Hugging Face's layout.
+    Export(export::Args),
     /// Hold a published checkpoint against what its authors' code gives.
     Verify(verify::Args),
     /// Score hypotheses against references.
@@ -98,6 +100,7 @@ fn main() -> ExitCode {
         Command::Pack(args) => pack::run(args),
         Command::Data(args) => data::run(args),
         Command::Features(args) => features::run(args),
+        Command::Export(args) => export::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Score(args) => score::run(args),
         Command::Bench(args) => bench::run(args),

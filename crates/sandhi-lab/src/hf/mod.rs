@@ -11,6 +11,7 @@
 //! over or of another shape is listed, and any of them is fatal.
 
 mod config;
+mod export;
 mod shards;
 mod speech;
 mod verify;
@@ -18,10 +19,15 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
-use sandhi_nn::{init::Init, transformer::CausalLm, weights};
+use sandhi_nn::{
+    init::Init,
+    transformer::{CausalLm, TransformerConfig},
+    weights,
+};
 
 pub use self::{
     config::{Family, LanguageModelConfig},
+    export::export_language_model,
     shards::Shards,
     speech::{SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
@@ -71,6 +77,24 @@ pub enum Error {
         /// What is missing, left over or misshapen.
         mismatch: weights::Mismatch,
     },
+    /// Nobody else has a model like this one.
+    #[error("no published family computes what this configuration does: {config:?}")]
+    NoFamily {
+        /// The configuration.
+        config: Box<TransformerConfig>,
+    },
+    /// What is there may be somebody's, cards and notes included.
+    #[error("{} exists, expected the name of a new directory", dir.display())]
+    Exists {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A directory cannot be written.
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::Error),
+    /// A tokenizer cannot be written.
+    #[error(transparent)]
+    Text(#[from] sandhi_data::text::Error),
 }
 
 /// Reads a JSON file.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{Error, read_json};
 use crate::{checkpoint::parse_tensors, tensor::HostTensor};
 
-const ONE: &str = "model.safetensors";
+pub(super) const ONE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// The mapped files of a directory.
@@ -72,7 +72,7 @@ impl Shards {
         let files = paths
             .into_iter()
             .map(|path| Ok((path.clone(), map(&path)?)))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, Error>>()?;
         Ok(Self { files, index: Some((index_path, places)) })
     }
 

@@ -455,3 +455,43 @@ fn a_loaded_model_is_verified_against_a_reference() {
     let error = verify(&golden("qwen3"), &path, &Device::flex()).unwrap_err().to_string();
     assert!(error.contains("not a safetensors file"), "{error}");
 }
+
+#[test]
+fn every_family_is_described_so_that_it_is_read_back() {
+    for family in FAMILIES {
+        let path = golden(family).join("config.json");
+        let config = LanguageModelConfig::read(&path, &read_json(&path).unwrap()).unwrap();
+        let (found, value) = export::published(&config.transformer, config.n_tokens, 2).unwrap();
+        let read = LanguageModelConfig::read(&path, &value).unwrap();
+        assert_eq!((read.n_tokens, read.end), (config.n_tokens, vec![2]));
+        // Without a window a Mistral is a Llama; nothing else is two things.
+        assert_eq!(found, config.family, "{family}");
+    }
+    let path = golden("qwen3").join("config.json");
+    let config = LanguageModelConfig::read(&path, &read_json(&path).unwrap()).unwrap().transformer;
+    let strange = TransformerConfig { unrotated: vec![0], ..config };
+    let error = export::published(&strange, 80, 2).unwrap_err().to_string();
+    assert!(error.contains("no published family") && error.contains("unrotated"), "{error}");
+}
+
+#[test]
+fn an_exported_model_computes_the_same() {
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/language_model");
+    let ours = crate::model::AnyModel::load_text(&weights, &Device::flex()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("exported");
+    export_language_model(&ours, &out, Dtype::F32).unwrap();
+    let theirs = LanguageModel::load(&out, &Device::flex()).unwrap();
+    assert_eq!(theirs.config.family, Family::Qwen3);
+    assert_eq!(theirs.config.end, [ours.chat.end()]);
+    let ids: Vec<u32> = (0..40).map(|i| i * 31 % 700).collect();
+    let logits = |lm: &CausalLm| {
+        let input = Ragged { values: lm.embed(&ids), offsets: Offsets::from_lengths(&[25, 15]) };
+        host(lm.logits(lm.forward(&input, &[], Dropout::OFF).last))
+    };
+    assert_eq!(logits(&ours.lm), logits(&theirs.lm));
+    let tokenizer = sandhi_data::text::Tokenizer::load(&out.join("tokenizer.json")).unwrap();
+    assert_eq!(tokenizer.n_tokens(), ours.chat.tokenizer().n_tokens());
+    let error = export_language_model(&ours, &out, Dtype::F32).unwrap_err().to_string();
+    assert!(error.contains("exists"), "{error}");
+}

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod data;
 pub mod doctor;
 pub mod eval;
+pub mod export;
 pub mod features;
 pub mod pack;
 pub mod plan;

@@ -30,3 +30,24 @@ fn a_published_checkpoint_is_held_against_its_reference() {
     run(llama, llama, &["--tolerance", "0"]).fails_with(&["--tolerance is 0"]);
     run("language_models/none", llama, &[]).fails_with(&["config.json"]);
 }
+
+#[test]
+fn an_exported_language_model_is_a_published_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
+    let [encoder, language_model] =
+        ["encoder", "language_model"].map(|name| weights.join(name).display().to_string());
+    let export = |args: &[&str]| sandhi(dir.path(), &[&["export"], args].concat());
+    export(&[&language_model, "--out", "hf", "--f16"]).works();
+    let files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    for file in files {
+        assert!(dir.path().join("hf").join(file).exists(), "{file}");
+    }
+    // It loads: the reference is of a model with fewer tokens, so nothing but its shape is wrong.
+    let reference = golden("language_models/llama3/verify.safetensors").display().to_string();
+    let args = ["verify", "--model", "hf", "--reference", &reference];
+    sandhi(dir.path(), &args).fails_with(&["logits has shape [2, 32, 80]"]);
+    export(&[&language_model, "--out", "hf"]).fails_with(&["hf exists"]);
+    export(&[&encoder, "--out", "no"]).fails_with(&["ctc model", "language model"]);
+    assert!(!dir.path().join("no").exists());
+}
