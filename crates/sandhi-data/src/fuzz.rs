@@ -1,13 +1,14 @@
 //! Bodies of the fuzz targets in `fuzz/`: plain functions over bytes that must neither panic nor hang.
 //!
-//! The test below runs a fixed number of mutated seeds through each, so that the targets are exercised
-//! where no fuzzer is installed; `fuzz/README.md` says how to run the real ones.
+//! Tests run a fixed number of mutated seeds through each, so that the targets are exercised where no
+//! fuzzer is installed; `fuzz/README.md` says how to run the real ones.
 
 use std::path::Path;
 
 use crate::{
     audio::{Blocks, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ, Waveform},
     manifest::{self, Format, Import},
+    rng::Stream,
 };
 
 /// Stop decoding here: a few bytes of FLAC can stand for hours of silence.
@@ -105,60 +106,59 @@ fn check_import(import: &Import) {
     assert_eq!(again, import.utterances);
 }
 
+/// Values that sizes, counts and offsets in headers like to be wrong by.
+const EXTREMES: [u32; 8] = [0, 1, 0x7f, 0xff, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff];
+
+/// Changes a few places of `seed`, with a preference for the start, where headers are.
+fn mutate(seed: &[u8], other: &[u8], rng: &mut Stream) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..=rng.below(4) {
+        if bytes.len() < 8 {
+            break;
+        }
+        let reach = if rng.chance(0.6) { bytes.len().min(64) } else { bytes.len() };
+        let at = rng.below(reach - 4);
+        match rng.below(8) {
+            0 => bytes[at] ^= 1 << rng.below(8),
+            1 => bytes[at] = rng.next_u64() as u8,
+            2 => bytes[at..at + 4].copy_from_slice(&rng.pick(&EXTREMES).to_le_bytes()),
+            3 => bytes[at..at + 4].copy_from_slice(&rng.pick(&EXTREMES).to_be_bytes()),
+            4 => bytes[at..at + 2].copy_from_slice(&rng.pick(&EXTREMES).to_le_bytes()[..2]),
+            5 => bytes.truncate(rng.below(bytes.len()) + 1),
+            6 => {
+                let end = (at + 1 + rng.below(64)).min(bytes.len());
+                if rng.chance(0.5) {
+                    bytes.drain(at..end);
+                } else {
+                    let copy = bytes[at..end].to_vec();
+                    bytes.splice(at..at, copy);
+                }
+            }
+            _ => {
+                let from = rng.below(other.len());
+                let end = (from + 1 + rng.below(256)).min(other.len());
+                bytes.splice(at..at, other[from..end].iter().copied());
+            }
+        }
+    }
+    bytes
+}
+
+/// Runs the seeds, and `n` mutations of them, through a target: always the same ones.
+pub fn run(n: usize, seeds: &[Vec<u8>], target: fn(&[u8])) {
+    for seed in seeds {
+        target(seed);
+    }
+    for i in 0..n {
+        let mut rng = Stream::named(i as u64, "fuzz");
+        let (seed, other) = (rng.pick(seeds), rng.pick(seeds));
+        target(&mutate(seed, other, &mut rng));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Stream;
-
-    /// Values that sizes, counts and offsets in headers like to be wrong by.
-    const EXTREMES: [u32; 8] = [0, 1, 0x7f, 0xff, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff];
-
-    /// Changes a few places of `seed`, with a preference for the start, where headers are.
-    fn mutate(seed: &[u8], other: &[u8], rng: &mut Stream) -> Vec<u8> {
-        let mut bytes = seed.to_vec();
-        for _ in 0..=rng.below(4) {
-            if bytes.len() < 8 {
-                break;
-            }
-            let reach = if rng.chance(0.6) { bytes.len().min(64) } else { bytes.len() };
-            let at = rng.below(reach - 4);
-            match rng.below(8) {
-                0 => bytes[at] ^= 1 << rng.below(8),
-                1 => bytes[at] = rng.next_u64() as u8,
-                2 => bytes[at..at + 4].copy_from_slice(&rng.pick(&EXTREMES).to_le_bytes()),
-                3 => bytes[at..at + 4].copy_from_slice(&rng.pick(&EXTREMES).to_be_bytes()),
-                4 => bytes[at..at + 2].copy_from_slice(&rng.pick(&EXTREMES).to_le_bytes()[..2]),
-                5 => bytes.truncate(rng.below(bytes.len()) + 1),
-                6 => {
-                    let end = (at + 1 + rng.below(64)).min(bytes.len());
-                    if rng.chance(0.5) {
-                        bytes.drain(at..end);
-                    } else {
-                        let copy = bytes[at..end].to_vec();
-                        bytes.splice(at..at, copy);
-                    }
-                }
-                _ => {
-                    let from = rng.below(other.len());
-                    let end = (from + 1 + rng.below(256)).min(other.len());
-                    bytes.splice(at..at, other[from..end].iter().copied());
-                }
-            }
-        }
-        bytes
-    }
-
-    /// Runs `n` mutations of the seeds through a target.
-    fn run(n: usize, seeds: &[Vec<u8>], target: fn(&[u8])) {
-        for seed in seeds {
-            target(seed);
-        }
-        for i in 0..n {
-            let mut rng = Stream::named(i as u64, "fuzz");
-            let (seed, other) = (rng.pick(seeds), rng.pick(seeds));
-            target(&mutate(seed, other, &mut rng));
-        }
-    }
 
     #[test]
     fn mutated_sound_files_neither_panic_nor_hang() {

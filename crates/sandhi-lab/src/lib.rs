@@ -4,6 +4,8 @@ pub mod chat;
 pub mod checkpoint;
 pub mod experiment;
 pub mod frames;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod generate;
 pub mod hf;
 pub mod log;

@@ -28,7 +28,7 @@ use sandhi_nn::{
 pub use self::{
     config::{Family, LanguageModelConfig},
     export::export_language_model,
-    shards::Shards,
+    shards::{ShardIndex, Shards},
     speech::{SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
 };

@@ -25,9 +25,41 @@ pub struct Shards {
     index: Option<(PathBuf, BTreeMap<String, PathBuf>)>,
 }
 
-#[derive(Deserialize)]
-struct Index {
+/// Which file holds which tensor: `model.safetensors.index.json`.
+#[derive(Debug, Deserialize)]
+pub struct ShardIndex {
     weight_map: BTreeMap<String, String>,
+}
+
+impl ShardIndex {
+    /// Reads an index; `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`], or [`Error::Tensors`] for an index of nothing, or one that leads out of its directory.
+    pub fn read(path: &Path, value: serde_json::Value) -> Result<Self, Error> {
+        let wrong = |message: String| Error::Tensors { path: path.to_owned(), message };
+        let index: Self = serde_json::from_value(value)
+            .map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        if index.weight_map.is_empty() {
+            return Err(wrong("weight_map names no tensor".into()));
+        }
+        for (tensor, file) in &index.weight_map {
+            let mut parts = Path::new(file).components();
+            let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+            if !plain || file.contains(['/', '\\', '\0']) {
+                return Err(wrong(format!(
+                    "tensor {tensor} is in {file:?}, expected the name of a file in the same directory"
+                )));
+            }
+        }
+        Ok(index)
+    }
+
+    /// The files that it names, once a tensor.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.weight_map.values().map(String::as_str)
+    }
 }
 
 impl Shards {
@@ -47,24 +79,13 @@ impl Shards {
             return Ok(Self { files: vec![(path.clone(), map(&path)?)], index: None });
         }
         let wrong = |message: String| Error::Tensors { path: index_path.clone(), message };
-        let index: Index = serde_json::from_value(read_json(&index_path)?)
-            .map_err(|source| Error::Json { path: index_path.clone(), source })?;
+        let index = ShardIndex::read(&index_path, read_json(&index_path)?)?;
         let mut places = BTreeMap::new();
         for (tensor, file) in &index.weight_map {
-            let mut parts = Path::new(file).components();
-            let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
-            if !plain {
-                return Err(wrong(format!(
-                    "tensor {tensor} is in {file:?}, expected the name of a file in the same directory"
-                )));
-            }
             if !dir.join(file).exists() {
                 return Err(wrong(format!("tensor {tensor} is in {file}, which is not there")));
             }
             places.insert(tensor.clone(), dir.join(file));
-        }
-        if places.is_empty() {
-            return Err(wrong("weight_map names no tensor".into()));
         }
         let mut paths: Vec<PathBuf> = places.values().cloned().collect();
         paths.sort_unstable();

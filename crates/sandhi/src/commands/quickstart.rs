@@ -23,8 +23,8 @@ pub struct Args {
     /// Where everything goes.
     #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
     out: PathBuf,
-    /// Train the two foundation models too instead of taking those that the program carries; about two
-    /// and a half hours.
+    /// Train the two foundation models too instead of taking those that the program carries; nearly two
+    /// hours.
     #[arg(long)]
     from_scratch: bool,
     /// Begin anew even where the output directory has a run.
