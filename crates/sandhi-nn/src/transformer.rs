@@ -542,6 +542,11 @@ impl TransformerConfig {
         if let Some(i) = self.unrotated.iter().find(|&&i| i >= self.n_layers) {
             problems.push(format!("unrotated has block {i}, there are {} from 0", self.n_layers));
         }
+        let rope = Rope { theta: self.rope_theta, scaling: self.rope_scaling };
+        problems.extend(rope.problems());
+        if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
+            problems.push(format!("norm_eps is {}, expected a finite number", self.norm_eps));
+        }
         if self.window == Some(0) {
             problems.push("window is 0, expected at least 1".into());
         }
@@ -854,8 +859,17 @@ mod tests {
             let n_tails = tails.map(<[u32]>::len);
             let expected = rows(lm.forward_tails(&packed(&lm, &whole), &n_tails, Dropout::OFF));
             assert_close(&found, &expected);
-            // The parent is as it was.
-            assert_eq!([cache.length(0), cache.length(1)], [4, 2]);
+            // The parent goes on as if nobody had left.
+            let mut cache = lm.cache(&[6, 4]);
+            lm.extend_to_last(&packed(&lm, &heads), &[0, 1], &mut cache);
+            let mut forks = cache.fork(&parents, &[5, 7, 4]);
+            let more: [&[u32]; 2] = [&[13], &[14, 15]];
+            lm.extend(&packed(&lm, &tails), &[0, 1, 2], &mut forks);
+            let found = rows(lm.extend(&packed(&lm, &more), &[0, 1], &mut cache));
+            let whole = [[heads[0], more[0]].concat(), [heads[1], more[1]].concat()];
+            let whole = [whole[0].as_slice(), whole[1].as_slice()];
+            let expected = rows(lm.forward_tails(&packed(&lm, &whole), &[1, 2], Dropout::OFF));
+            assert_close(&found, &expected);
         }
     }
 

@@ -42,10 +42,18 @@ pub enum Error {
         min: usize,
     },
     /// The form padded to 30 s does not hold more than that.
-    #[error("found {n_samples} samples, expected at most {max}")]
+    #[error("found {n_samples} samples, expected at most {max} for features padded to 30 s")]
     TooLong {
         /// Samples given, at 16 kHz.
         n_samples: usize,
+        /// Samples in 30 s.
+        max: usize,
+    },
+    /// More frames than an encoder has positions for.
+    #[error("found {found} frames of 10 ms, the encoder takes at most {max}")]
+    Frames {
+        /// Frames of the utterance.
+        found: usize,
         /// The most that is possible.
         max: usize,
     },

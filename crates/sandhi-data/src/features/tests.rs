@@ -182,7 +182,7 @@ fn what_is_too_short_or_too_long_says_so() {
     assert_eq!(error(&natural, &[0.5]), "found 1 samples, expected at least 160 for one frame");
     assert_eq!(
         error(&whisper(80, true), &vec![0.0; 480_001]),
-        "found 480001 samples, expected at most 480000"
+        "found 480001 samples, expected at most 480000 for features padded to 30 s"
     );
     assert_eq!(
         error(&fbank(|_| {}), &[0.5; 399]),

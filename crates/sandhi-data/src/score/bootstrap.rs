@@ -123,7 +123,11 @@ impl Bootstrap {
             })
             .collect();
         // A draw of nothing that counts says nothing.
-        values.retain(|value| !value.is_nan());
+        if value.is_nan() {
+            values.clear();
+        } else {
+            values.retain(|value| !value.is_nan());
+        }
         values.sort_by(f64::total_cmp);
         let tail = (1.0 - self.coverage) / 2.0;
         Interval {

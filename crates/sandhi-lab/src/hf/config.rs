@@ -9,6 +9,8 @@ use sandhi_nn::transformer::{RopeScaling, TransformerConfig};
 use serde_json::{Map, Value};
 
 use super::Error;
+use crate::plan::check::LARGEST_SIZE;
+pub(super) use crate::plan::check::MOST_LAYERS;
 
 /// A language model as its `config.json` describes it.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,9 +103,21 @@ impl<'a> Fields<'a> {
 
     pub(super) fn optional_size(&self, name: &str) -> Result<Option<usize>, Error> {
         let read = |value: &Value| usize::try_from(value.as_u64()?).ok();
-        // Sizes beyond this are damage, and would overflow what is computed from them.
-        let read = |value: &'a Value| read(value).filter(|&n| n <= 1 << 32);
-        self.typed(name, "a whole number", read)
+        let found = self.typed(name, "a whole number", read)?;
+        if found.is_some() {
+            self.bounded(name, LARGEST_SIZE)?;
+        }
+        Ok(found)
+    }
+
+    /// Sizes beyond `most` are damage, and what is computed from them would overflow.
+    pub(super) fn bounded(&self, name: &str, most: usize) -> Result<(), Error> {
+        match self.get(name).and_then(Value::as_u64) {
+            Some(found) if found > most as u64 => {
+                Err(self.error(format_args!("{name} is {found}, expected at most {most}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn number(&self, name: &str) -> Result<Option<f64>, Error> {
@@ -111,7 +125,11 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn flag(&self, name: &str) -> Result<bool, Error> {
-        Ok(self.typed(name, "true or false", Value::as_bool)?.unwrap_or(false))
+        Ok(self.optional_flag(name)?.unwrap_or(false))
+    }
+
+    fn optional_flag(&self, name: &str) -> Result<Option<bool>, Error> {
+        self.typed(name, "true or false", Value::as_bool)
     }
 
     pub(super) fn text(&self, name: &str) -> Result<Option<&'a str>, Error> {
@@ -172,9 +190,16 @@ impl LanguageModelConfig {
         if fields.flag("mlp_bias")? {
             return Err(fields.error("mlp_bias is true, expected false"));
         }
+        if let Some(share) = fields.number("partial_rotary_factor")?.filter(|share| *share != 1.0) {
+            return Err(fields.error(format_args!("partial_rotary_factor is {share}, expected 1")));
+        }
         let n_layers = fields.size("num_hidden_layers")?;
+        fields.bounded("num_hidden_layers", MOST_LAYERS)?;
         let bias = fields.flag("attention_bias")?;
-        let (rope_theta, rope_scaling) = rope(&fields)?;
+        if bias && family == Family::Mistral {
+            return Err(fields.error("attention_bias is true, a mistral has none"));
+        }
+        let (rope_theta, rope_scaling) = rope(&fields, family)?;
         let transformer = TransformerConfig {
             d_model: fields.size("hidden_size")?,
             n_layers,
@@ -186,11 +211,13 @@ impl LanguageModelConfig {
             rope_scaling,
             unrotated: unrotated(&fields, family, n_layers)?,
             norm_eps: fields.number("rms_norm_eps")?.unwrap_or(1e-6),
-            tie_embeddings: fields.flag("tie_word_embeddings")?,
+            tie_embeddings: fields
+                .optional_flag("tie_word_embeddings")?
+                .unwrap_or(family == Family::SmolLm3),
             qk_norm: family == Family::Qwen3,
             attention_bias: family == Family::Qwen2 || bias,
             output_bias: family != Family::Qwen2 && bias,
-            window: window(&fields, family)?,
+            window: window(&fields, family, n_layers)?,
         };
         if let Some(problem) = transformer.problems().first() {
             return Err(fields.error(problem));
@@ -206,23 +233,27 @@ impl LanguageModelConfig {
 }
 
 /// Base and scaling of the rotary frequencies: `rope_parameters` as written since 2025, before that
-/// `rope_theta` and `rope_scaling`.
-fn rope(fields: &Fields) -> Result<(f64, Option<RopeScaling>), Error> {
-    let new = fields.object("rope_parameters")?;
-    let theta = match &new {
-        Some(rope) => rope.number("rope_theta")?,
-        None => fields.number("rope_theta")?,
+/// `rope_theta` and `rope_scaling`, which wins where there are both.
+fn rope(fields: &Fields, family: Family) -> Result<(f64, Option<RopeScaling>), Error> {
+    let scaling = match fields.object("rope_scaling")? {
+        Some(scaling) => Some(scaling),
+        None => fields.object("rope_parameters")?,
     };
-    let theta = theta.unwrap_or(10_000.0);
+    let inner = match &scaling {
+        Some(scaling) => scaling.number("rope_theta")?,
+        None => None,
+    };
+    let default = if family == Family::SmolLm3 { 2_000_000.0 } else { 10_000.0 };
+    let theta = inner.or(fields.number("rope_theta")?).unwrap_or(default);
     if !(theta.is_finite() && theta > 0.0) {
         return Err(fields.error(format_args!("rope_theta is {theta}, expected a positive number")));
     }
-    let Some(scaling) = (match new {
-        Some(rope) => Some(rope),
-        None => fields.object("rope_scaling")?,
-    }) else {
-        return Ok((theta, None));
-    };
+    let Some(scaling) = scaling else { return Ok((theta, None)) };
+    if let Some((name, _)) = scaling.fields.iter().find(|(_, value)| value.is_object()) {
+        return Err(fields.error(format_args!(
+            "rope parameters of {name} alone are not supported, expected the same for all layers"
+        )));
+    }
     let kind = match scaling.text("rope_type")? {
         Some(kind) => Some(kind),
         None => scaling.text("type")?,
@@ -270,28 +301,49 @@ fn unrotated(fields: &Fields, family: Family, n_layers: usize) -> Result<Vec<usi
             layers.len()
         )));
     }
-    Ok((0..n_layers).filter(|&i| layers[i].as_u64() == Some(0)).collect())
+    let mut unrotated = Vec::new();
+    for (i, layer) in layers.iter().enumerate() {
+        match (layer.as_u64(), layer.as_bool()) {
+            (Some(1), _) | (_, Some(true)) => {}
+            (Some(0), _) | (_, Some(false)) => unrotated.push(i),
+            _ => {
+                return Err(
+                    fields.error(format_args!("no_rope_layers has {layer}, expected 0 or 1"))
+                );
+            }
+        }
+    }
+    Ok(unrotated)
 }
 
 /// Positions that each position sees, where all layers have a sliding window.
-fn window(fields: &Fields, family: Family) -> Result<Option<usize>, Error> {
-    let Some(window) = fields.optional_size("sliding_window")? else { return Ok(None) };
+fn window(fields: &Fields, family: Family, n_layers: usize) -> Result<Option<usize>, Error> {
     let switched = matches!(family, Family::Qwen2 | Family::Qwen3 | Family::SmolLm3);
     if family == Family::Llama || (switched && !fields.flag("use_sliding_window")?) {
         return Ok(None);
     }
-    if let Some(types) = fields.list("layer_types")? {
-        let sliding = |value: &Value| value.as_str() == Some("sliding_attention");
-        if !types.iter().any(sliding) {
-            return Ok(None);
+    // Absent is not null.
+    let default = (!fields.fields.contains_key("sliding_window")).then_some(4_096);
+    let Some(window) = fields.optional_size("sliding_window")?.or(default) else { return Ok(None) };
+    let n_windows = if let Some(types) = fields.list("layer_types")? {
+        if types.len() != n_layers {
+            return Err(fields.error(format_args!(
+                "layer_types has {} entries for {n_layers} layers",
+                types.len()
+            )));
         }
-        if !types.iter().all(sliding) {
-            return Err(fields.error("layer_types: a window in some layers only is not supported"));
-        }
-    } else if switched && fields.optional_size("max_window_layers")?.is_none_or(|n| n > 0) {
-        return Err(
-            fields.error("max_window_layers: a window in some layers only is not supported")
-        );
+        types.iter().filter(|kind| kind.as_str() == Some("sliding_attention")).count()
+    } else if switched {
+        let first = fields.optional_size("max_window_layers")?.unwrap_or(28);
+        n_layers.saturating_sub(first)
+    } else {
+        n_layers
+    };
+    match n_windows {
+        0 => Ok(None),
+        n if n == n_layers => Ok(Some(window)),
+        n => Err(fields.error(format_args!(
+            "{n} of {n_layers} layers have a window (layer_types, max_window_layers), expected all or none"
+        ))),
     }
-    Ok(Some(window))
 }

@@ -125,10 +125,14 @@ fn describe(
         // Rotary positions have no end; this many are promised.
         "max_position_embeddings": 32_768,
         "eos_token_id": end,
+        // Families have defaults of their own, beyond a small vocabulary.
+        "bos_token_id": null,
+        "pad_token_id": end,
     });
     if let Some(window) = config.window {
         value["sliding_window"] = window.into();
         value["use_sliding_window"] = true.into();
+        value["max_window_layers"] = 0.into();
         value["layer_types"] = vec!["sliding_attention"; config.n_layers].into();
     } else if family == Family::Mistral {
         value["sliding_window"] = Value::Null;

@@ -7,8 +7,8 @@
 //! tokenizer.json
 //! ```
 //!
-//! Files are mapped, not read: a tensor is converted when it is taken. Every tensor that is missing, left
-//! over or of another shape is listed, and any of them is fatal.
+//! Files are mapped, and their tensors converted to f32. Every tensor that is missing, left over or of
+//! another shape is listed, and any of them is fatal, before a model of that size is made.
 
 mod config;
 mod export;
@@ -32,7 +32,10 @@ pub use self::{
     speech::{SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
 };
-use crate::model::from_host;
+use crate::{
+    model::from_host,
+    plan::count::{self, Inventory},
+};
 
 /// What can go wrong with a published checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -129,11 +132,22 @@ impl LanguageModel {
         if config.transformer.tie_embeddings {
             untie(dir, &mut tensors)?;
         }
+        let mismatch = |mismatch| Error::Mismatch { dir: dir.to_owned(), mismatch };
+        let inventory = count::language_model(&config.transformer, config.n_tokens);
+        fits(&inventory, &tensors).map_err(mismatch)?;
         let lm = config.transformer.init(config.n_tokens, &Init::new(0, device));
-        let lm = weights::load(lm, &from_host(tensors))
-            .map_err(|mismatch| Error::Mismatch { dir: dir.to_owned(), mismatch })?;
+        let lm = weights::load(lm, &from_host(tensors)).map_err(mismatch)?;
         Ok(Self { config, lm })
     }
+}
+
+/// Compares before a model of the described size is made: a damaged size must not ask for the memory.
+fn fits(
+    inventory: &Inventory,
+    tensors: &indexmap::IndexMap<String, crate::tensor::HostTensor>,
+) -> Result<(), weights::Mismatch> {
+    let problems = inventory.problems(tensors);
+    if problems.is_empty() { Ok(()) } else { Err(weights::Mismatch(problems)) }
 }
 
 /// Takes a copy of the embedding table away that a tied model may carry as its output layer; one that is no

@@ -150,8 +150,8 @@ impl Shards {
 pub(super) fn map(path: &Path) -> Result<Mmap, Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
-    // SAFETY: whoever changes a checkpoint while it is being loaded changes the values that are read;
-    // nothing here depends on bytes staying what they were.
+    // SAFETY: no one changes a checkpoint while it is being loaded; who does, changes the values that are
+    // read, and who cuts it short ends the program.
     unsafe { Mmap::map(&file) }.map_err(io)
 }
 

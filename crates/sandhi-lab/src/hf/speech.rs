@@ -11,8 +11,12 @@ use sandhi_nn::{
 };
 use serde_json::Value;
 
-use super::{Error, Shards, config::Fields, read_json};
-use crate::{model::from_host, tensor::HostTensor};
+use super::{
+    Error, Shards,
+    config::{Fields, MOST_LAYERS},
+    read_json,
+};
+use crate::{model::from_host, plan::count, tensor::HostTensor};
 
 /// A published speech encoder.
 #[derive(Debug, Clone)]
@@ -66,15 +70,20 @@ impl SpeechEncoderConfig {
             d_ff: fields.size("encoder_ffn_dim")?,
             max_frames: fields.size("max_source_positions")?,
         });
+        fields.bounded("encoder_layers", MOST_LAYERS)?;
+        let n_mels = fields.size("num_mel_bins")?;
+        if n_mels == 0 {
+            return Err(fields.error("num_mel_bins is 0, expected at least 1"));
+        }
         if let Some(problem) = encoder.problems().first() {
             return Err(fields.error(problem));
         }
-        Ok(Self { encoder, n_mels: fields.size("num_mel_bins")? })
+        Ok(Self { encoder, n_mels })
     }
 }
 
 impl SpeechEncoder {
-    /// Loads the encoder of a directory; its decoder is left where it is.
+    /// Loads the encoder of a directory; its decoder is read and dropped.
     ///
     /// # Errors
     ///
@@ -85,6 +94,8 @@ impl SpeechEncoder {
         let tensors = Shards::open(dir)?.tensors()?;
         let mismatch = |mismatch| Error::Mismatch { dir: dir.to_owned(), mismatch };
         let tensors = whisper(tensors).map_err(mismatch)?;
+        let inventory = count::encoder(&config.encoder, config.n_mels);
+        super::fits(&inventory, &tensors).map_err(mismatch)?;
         let encoder = config.encoder.init(config.n_mels, &Init::new(0, device));
         let encoder = weights::load(encoder, &from_host(tensors)).map_err(mismatch)?;
         Ok(Self { config, encoder })

@@ -108,7 +108,7 @@ fn speech_encoder(
         )));
     };
     let longest = model.config.encoder.max_feature_frames().unwrap_or(usize::MAX);
-    if n_mels != model.config.n_mels || n == 0 || n > longest {
+    if n_utterances == 0 || n_mels != model.config.n_mels || n == 0 || n > longest {
         return Err(reference.error(format!(
             "input_features has shape {shape:?}, the model takes {} mels and at most {longest} frames",
             model.config.n_mels
@@ -160,6 +160,10 @@ impl Reference<'_> {
         let values = crate::checkpoint::values(view.data(), view.dtype()).ok_or_else(|| {
             self.error(format!("{name} is of type {:?}, expected F32, F16 or BF16", view.dtype()))
         })?;
+        // Infinite is what half precision makes of large values.
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(self.error(format!("{name} has {value}, expected finite numbers")));
+        }
         Ok((view.shape().to_vec(), values))
     }
 

@@ -201,8 +201,9 @@ pub(crate) fn extract(
     let features = extractor.compute(samples)?;
     match max_frames {
         Some(max) if features.n_frames > max => {
-            Err(sandhi_data::features::Error::TooLong { n_samples: samples.len(), max: max * 160 })
+            Err(sandhi_data::features::Error::Frames { found: features.n_frames, max })
         }
+
         _ => Ok(features),
     }
 }

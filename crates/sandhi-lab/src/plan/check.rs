@@ -107,9 +107,9 @@ pub(super) fn model_is_wrong(problems: &[String]) -> bool {
 }
 
 /// More layers than this are a typing mistake.
-const MOST_LAYERS: usize = 10_000;
+pub(crate) const MOST_LAYERS: usize = 10_000;
 /// Wider than this is one too.
-const LARGEST_SIZE: usize = 1 << 30;
+pub(crate) const LARGEST_SIZE: usize = 1 << 30;
 
 /// Nobody speaks more words in a second: so long an utterance is at least.
 const FASTEST_WORDS_PER_S: f64 = 5.0;

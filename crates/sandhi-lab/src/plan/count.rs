@@ -7,6 +7,9 @@
 //! Recipes of the size of papers do not fit into memory, and a plan must not need it. A test holds
 //! these lists against the parameters of small real models of every kind.
 
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
 use sandhi_nn::{
     connector::{ConnectorConfig, Reduction, SlmConfig, Widths},
     encoder::{ConformerConfig, CtcHeadConfig, EncoderConfig, WhisperEncoderConfig},
@@ -14,10 +17,14 @@ use sandhi_nn::{
     transformer::{AttentionBias, MlpKind, TransformerConfig},
 };
 
+use crate::tensor::HostTensor;
+
 /// One tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub(super) name: String,
+    /// As in files.
+    shape: Vec<usize>,
     pub(super) n_values: u64,
     /// Two axes: a linear layer's weight, a table, a kernel.
     pub(super) matrix: bool,
@@ -25,7 +32,7 @@ pub(super) struct Entry {
 
 /// The tensors of a part of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Inventory(pub(super) Vec<Entry>);
+pub(crate) struct Inventory(pub(super) Vec<Entry>);
 
 /// The sizes of a transformer block.
 struct BlockSizes {
@@ -68,6 +75,27 @@ impl Inventory {
         matrices.map(|entry| entry.n_values).fold(0, u64::saturating_add)
     }
 
+    /// What `tensors` lacks, has too much of, or holds in another shape: known before anything of the
+    /// model's size is made.
+    pub(crate) fn problems(&self, tensors: &IndexMap<String, HostTensor>) -> Vec<String> {
+        let mut problems = Vec::new();
+        for Entry { name, shape, .. } in &self.0 {
+            match tensors.get(name) {
+                None => problems.push(format!("missing tensor {name} of shape {shape:?}")),
+                Some(found) if found.shape != *shape => problems.push(format!(
+                    "tensor {name} has shape {:?}, the model expects {shape:?}",
+                    found.shape
+                )),
+                Some(_) => {}
+            }
+        }
+        let known: BTreeSet<&str> = self.0.iter().map(|entry| entry.name.as_str()).collect();
+        for name in tensors.keys().filter(|name| !known.contains(name.as_str())) {
+            problems.push(format!("left-over tensor {name}, the model has no such parameter"));
+        }
+        problems
+    }
+
     /// The same tensors below a name.
     pub(super) fn below(mut self, name: &str) -> Self {
         for entry in &mut self.0 {
@@ -78,7 +106,7 @@ impl Inventory {
 
     fn tensor(&mut self, name: String, shape: &[usize]) {
         let n_values = shape.iter().fold(1_u64, |n, &size| n.saturating_mul(size as u64));
-        self.0.push(Entry { name, n_values, matrix: shape.len() > 1 });
+        self.0.push(Entry { name, shape: shape.to_vec(), n_values, matrix: shape.len() > 1 });
     }
 
     fn linear(&mut self, name: &str, d_in: usize, d_out: usize, bias: bool) {
@@ -125,7 +153,7 @@ impl Inventory {
 }
 
 /// The tensors of a language model.
-pub(super) fn language_model(config: &TransformerConfig, n_tokens: usize) -> Inventory {
+pub(crate) fn language_model(config: &TransformerConfig, n_tokens: usize) -> Inventory {
     let mut list = Inventory::default();
     let block = BlockSizes {
         d: config.d_model,
@@ -150,7 +178,7 @@ pub(super) fn language_model(config: &TransformerConfig, n_tokens: usize) -> Inv
 }
 
 /// The tensors of an encoder for features of width `n_mels`.
-pub(super) fn encoder(config: &EncoderConfig, n_mels: usize) -> Inventory {
+pub(crate) fn encoder(config: &EncoderConfig, n_mels: usize) -> Inventory {
     match config {
         EncoderConfig::Conformer(config) => conformer(config, n_mels),
         EncoderConfig::Whisper(config) => whisper(config, n_mels),

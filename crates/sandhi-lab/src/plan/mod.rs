@@ -8,8 +8,8 @@
 //! Nothing is allocated and nothing is spoken. Files that a recipe names are opened: a base model's
 //! directory is verified, a manifest read.
 
-mod check;
-mod count;
+pub(crate) mod check;
+pub(crate) mod count;
 mod text;
 
 use std::path::Path;

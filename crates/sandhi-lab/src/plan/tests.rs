@@ -158,6 +158,12 @@ fn every_mistake_is_told() {
     );
     check_one(TEXT, "n = 20", "n = 20, max_phrases = 101", &["data[0]", "max_phrases is 101"]);
     check_one(CTC, "\"wild\", n", "\"wild\", ask = [\"transcribe\"], n", &["ask", "ctc model"]);
+    check_one(
+        TEXT,
+        "d_ff = ",
+        "rope_scaling = { kind = \"linear\", factor = 0.0 }, d_ff = ",
+        &["rope_scaling.factor is 0"],
+    );
     check_one(TEXT, "n = 20", "n = 20, hesitant = 1.5", &["data[0]", "hesitant is 1.5"]);
     check_one(
         CTC,

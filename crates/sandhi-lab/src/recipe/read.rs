@@ -154,6 +154,9 @@ fn from_table(mut table: Table, overrides: &Overrides) -> Result<Recipe, Problem
         }
     }
 
+    for (key, value) in &table {
+        not_finite(key, value, &mut problems);
+    }
     // Each part is parsed on its own, so that one mistake does not hide the others.
     let model = table
         .remove("model")
@@ -197,6 +200,26 @@ fn from_table(mut table: Table, overrides: &Overrides) -> Result<Recipe, Problem
             problems.dedup();
             Err(Problems(problems))
         }
+    }
+}
+
+/// Floats that no JSON holds, and that nothing here means.
+fn not_finite(place: &str, value: &Value, problems: &mut Vec<String>) {
+    match value {
+        Value::Float(x) if !x.is_finite() => {
+            problems.push(format!("{place} is {x}, expected a finite number"));
+        }
+        Value::Table(table) => {
+            for (key, value) in table {
+                not_finite(&format!("{place}.{key}"), value, problems);
+            }
+        }
+        Value::Array(values) => {
+            for (i, value) in values.iter().enumerate() {
+                not_finite(&format!("{place}[{i}]"), value, problems);
+            }
+        }
+        _ => {}
     }
 }
 

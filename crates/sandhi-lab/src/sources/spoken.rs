@@ -115,18 +115,13 @@ impl Workshop {
                 SourceConfig::Wild(source) => {
                     let texts = self.wild_texts(source).into_iter();
                     texts
-                        .map(|(language, text)| {
-                            Spoken::made(text, language, source.domain).perturbed(source.speed)
-                        })
+                        .map(|(language, text)| Spoken::made(text, language, source.domain))
                         .collect()
                 }
                 SourceConfig::Microworld(source) => self
                     .items(source, Split::Train, source.n, &stage.name)?
                     .into_iter()
-                    .map(|item| {
-                        Spoken::made(item.spoken, item.spoken_language, source.domain)
-                            .perturbed(source.speed)
-                    })
+                    .map(|item| Spoken::made(item.spoken, item.spoken_language, source.domain))
                     .collect(),
                 SourceConfig::Manifest(source) => {
                     let utterances = self.recorded(source)?;
@@ -158,6 +153,12 @@ impl Workshop {
                     }
                     !held_out
                 });
+            }
+            // What is held out is heard as it was spoken.
+            if let SourceConfig::Wild(WildSource { speed, .. })
+            | SourceConfig::Microworld(MicroworldSource { speed, .. }) = source
+            {
+                spoken = spoken.into_iter().map(|s| s.perturbed(*speed)).collect();
             }
             lists.push(spoken);
         }

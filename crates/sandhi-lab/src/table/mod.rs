@@ -303,6 +303,10 @@ fn difference(
         }
     }
     let interval = Statistics::difference(&pairs, &config.bootstrap)?;
+    // Where what is shared holds nothing that counts, there is nothing to compare.
+    if !interval.value.is_finite() {
+        return None;
+    }
     Some(Difference {
         value: interval.value,
         lo: interval.lo,

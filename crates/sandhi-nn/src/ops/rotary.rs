@@ -55,6 +55,39 @@ impl Rope {
         Self { theta, scaling: None }
     }
 
+    /// What is wrong with the numbers.
+    pub fn problems(&self) -> Vec<String> {
+        let mut numbers = vec![("rope_theta", self.theta)];
+        let mut problems = Vec::new();
+        match self.scaling {
+            None => {}
+            Some(RopeScaling::Linear { factor }) => numbers.push(("rope_scaling.factor", factor)),
+            Some(RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_positions,
+            }) => {
+                numbers.extend([
+                    ("rope_scaling.factor", factor),
+                    ("rope_scaling.low_freq_factor", low_freq_factor),
+                    ("rope_scaling.high_freq_factor", high_freq_factor),
+                    ("rope_scaling.original_positions", original_positions as f64),
+                ]);
+                if low_freq_factor >= high_freq_factor {
+                    problems.push(format!(
+                        "rope_scaling.low_freq_factor is {low_freq_factor}, expected less than \
+                         high_freq_factor {high_freq_factor}"
+                    ));
+                }
+            }
+        }
+        let wrong = numbers.into_iter().filter(|(_, x)| !(x.is_finite() && *x > 0.0));
+        problems
+            .extend(wrong.map(|(name, x)| format!("{name} is {x}, expected a positive number")));
+        problems
+    }
+
     /// Radians that pair `i` of `half` turns by a position.
     fn frequency(&self, i: usize, half: usize) -> f64 {
         let frequency = self.theta.powf(-(i as f64) / half as f64);

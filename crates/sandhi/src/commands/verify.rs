@@ -30,7 +30,7 @@ pub struct Args {
 /// Compares and prints; fails above the tolerance.
 pub fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(
-        args.tolerance > 0.0,
+        args.tolerance > 0.0 && args.tolerance.is_finite(),
         "--tolerance is {}, expected a positive number",
         args.tolerance
     );
@@ -48,7 +48,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     for one in &found {
         let allowed = args.tolerance * one.scale.max(1.0);
         anyhow::ensure!(
-            one.largest <= allowed,
+            one.largest.is_finite() && one.largest <= allowed,
             "{}: {} differs by {:.2e}, allowed are {allowed:.2e}",
             args.model.display(),
             one.output,
