@@ -646,8 +646,23 @@ impl Checker<'_> {
         }
     }
 
+    /// Some encoders have positions for so many frames only.
+    fn encoder_hears(&mut self, place: &str, what: &str, seconds: f64) {
+        let ModelConfig::Ctc(model) = &self.recipe.model else { return };
+        let Some(most) = model.encoder.max_feature_frames() else { return };
+        let most_s = most as f64 / 100.0;
+        self.need(
+            seconds <= most_s,
+            place,
+            format_args!(
+                "{what} lasts {seconds:.1} s or more, the encoder takes at most {most_s:.1} s"
+            ),
+        );
+    }
+
     fn audio_fits(&mut self, place: &str, n_words: usize, max_length: f64) {
         let shortest_s = n_words as f64 / FASTEST_WORDS_PER_S;
+        self.encoder_hears(place, "an utterance", shortest_s);
         self.need(
             max_length >= shortest_s,
             place,
@@ -706,6 +721,7 @@ impl Checker<'_> {
         if let Some((longest_s, id)) = longest {
             let slowest = source.speeds.iter().copied().fold(1.0, f64::min);
             let longest_s = longest_s / slowest;
+            self.encoder_hears(place, &format!("utterance {id}"), longest_s);
             self.need(
                 max_length >= longest_s,
                 place,

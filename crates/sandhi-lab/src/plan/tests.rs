@@ -165,6 +165,14 @@ fn every_mistake_is_told() {
         &["rope_scaling.factor is 0"],
     );
     check_one(TEXT, "n = 20", "n = 20, hesitant = 1.5", &["data[0]", "hesitant is 1.5"]);
+    let whisper = CTC.replace(
+        "kind = \"conformer\", d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32, kernel = 3",
+        "kind = \"whisper\", d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32, max_frames = 1500",
+    );
+    of(&whisper).unwrap();
+    let short = problems(&whisper.replace("max_frames = 1500", "max_frames = 20"));
+    let told = short.iter().all(|problem| problem.contains("the encoder takes at most 0.4 s"));
+    assert!(short.len() == 2 && told, "{short:#?}");
     check_one(
         CTC,
         "\"wild\", n",

@@ -146,7 +146,7 @@ fn an_encoder_in_whisper_s_layout_is_trained_and_used() {
     sandhi(dir.path(), &["transcribe", "run/model", "a.wav"]).works();
     let short =
         ["train", &recipe, "--out", "short", "--quiet", "--set", "model.encoder.max_frames=40"];
-    sandhi(dir.path(), &short).fails_with(&["frames of 10 ms, the encoder takes at most 80"]);
+    sandhi(dir.path(), &short).fails_with(&["the encoder takes at most"]);
 }
 
 /// The three smoke recipes one after the other, and the models they make in use.
