@@ -109,6 +109,9 @@ fn check_import(import: &Import) {
 /// Values that sizes, counts and offsets in headers like to be wrong by.
 const EXTREMES: [u32; 8] = [0, 1, 0x7f, 0xff, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff];
 
+/// The same, as text has them.
+const NUMBERS: [&str; 8] = ["0", "-1", "1e999", "4294967296", "0.5", "null", "nan", "[]"];
+
 /// Changes a few places of `seed`, with a preference for the start, where headers are.
 fn mutate(seed: &[u8], other: &[u8], rng: &mut Stream) -> Vec<u8> {
     let mut bytes = seed.to_vec();
@@ -118,8 +121,14 @@ fn mutate(seed: &[u8], other: &[u8], rng: &mut Stream) -> Vec<u8> {
         }
         let reach = if rng.chance(0.6) { bytes.len().min(64) } else { bytes.len() };
         let at = rng.below(reach - 4);
-        match rng.below(8) {
-            0 => bytes[at] ^= 1 << rng.below(8),
+        match rng.below(9) {
+            0 => {
+                // The next run of digits, where there is one.
+                let digits = bytes[at..].iter().position(u8::is_ascii_digit).map_or(at, |i| at + i);
+                let n = bytes[digits..].iter().take_while(|b| b.is_ascii_digit()).count();
+                bytes.splice(digits..digits + n, rng.pick(&NUMBERS).bytes());
+            }
+            8 => bytes[at] ^= 1 << rng.below(8),
             1 => bytes[at] = rng.next_u64() as u8,
             2 => bytes[at..at + 4].copy_from_slice(&rng.pick(&EXTREMES).to_le_bytes()),
             3 => bytes[at..at + 4].copy_from_slice(&rng.pick(&EXTREMES).to_be_bytes()),

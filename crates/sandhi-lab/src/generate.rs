@@ -276,11 +276,6 @@ fn log_prob(logits: &[f32], id: u32) -> f64 {
     f64::from(logits[id as usize] - max) - log_sum
 }
 
-/// Runs the language model on a device without gradients.
-pub fn inference(lm: &CausalLm) -> CausalLm {
-    lm.valid()
-}
-
 #[cfg(test)]
 mod tests {
     use sandhi_nn::{

@@ -169,8 +169,21 @@ pub fn load_where<M: Module>(
 ) -> Result<M, Mismatch> {
     let wanted: BTreeMap<String, Vec<usize>> =
         parameters(&module).into_iter().filter(|p| wanted(p)).map(|p| (p.name, p.shape)).collect();
+    check_shapes(&wanted, weights)?;
+    Ok(replace(module, weights))
+}
+
+/// Compares tensors with the names and shapes that a model expects.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn check_shapes(
+    wanted: &BTreeMap<String, Vec<usize>>,
+    weights: &Weights,
+) -> Result<(), Mismatch> {
     let mut problems = Vec::new();
-    for (name, shape) in &wanted {
+    for (name, shape) in wanted {
         match weights.get(name) {
             None => problems.push(format!("missing tensor {name} of shape {shape:?}")),
             Some(found) if found.shape != *shape => problems.push(format!(
@@ -183,7 +196,7 @@ pub fn load_where<M: Module>(
     for name in weights.keys().filter(|name| !wanted.contains_key(*name)) {
         problems.push(format!("left-over tensor {name}, the model has no such parameter"));
     }
-    if problems.is_empty() { Ok(replace(module, weights)) } else { Err(Mismatch(problems)) }
+    if problems.is_empty() { Ok(()) } else { Err(Mismatch(problems)) }
 }
 
 /// Puts the tensors in the place of the parameters of their names; shapes are known to fit.
@@ -213,6 +226,11 @@ fn replace<M: Module>(module: M, weights: &Weights) -> M {
 /// `[n_rows, n_columns]` to `[n_columns, n_rows]`.
 fn transpose(values: &[f32], n_rows: usize, n_columns: usize) -> Vec<f32> {
     (0..n_columns).flat_map(|c| (0..n_rows).map(move |r| values[r * n_columns + c])).collect()
+}
+
+/// Whether a parameter is a table that nobody trains: the positions of Whisper's encoder.
+pub fn is_fixed(name: &str) -> bool {
+    name.rsplit('.').next() == Some("embed_positions")
 }
 
 /// Sets which parameters receive gradients, by name.

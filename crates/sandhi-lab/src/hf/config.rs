@@ -5,7 +5,10 @@
 
 use std::path::Path;
 
-use sandhi_nn::transformer::{RopeScaling, TransformerConfig};
+use sandhi_nn::{
+    ops::{Llama3Scaling, RopeScaling},
+    transformer::TransformerConfig,
+};
 use serde_json::{Map, Value};
 
 use super::Error;
@@ -21,8 +24,6 @@ pub struct LanguageModelConfig {
     pub transformer: TransformerConfig,
     /// Rows of the embedding table.
     pub n_tokens: usize,
-    /// Longest sequence that the model was made for, in tokens.
-    pub max_positions: Option<usize>,
     /// Tokens that end an answer.
     pub end: Vec<u32>,
 }
@@ -226,7 +227,6 @@ impl LanguageModelConfig {
             family,
             transformer,
             n_tokens: fields.size("vocab_size")?,
-            max_positions: fields.optional_size("max_position_embeddings")?,
             end: fields.ids("eos_token_id")?,
         })
     }
@@ -270,12 +270,12 @@ fn rope(fields: &Fields, family: Family) -> Result<(f64, Option<RopeScaling>), E
     let scaling = match kind.unwrap_or("default") {
         "default" => None,
         "linear" => Some(RopeScaling::Linear { factor: number("factor")? }),
-        "llama3" => Some(RopeScaling::Llama3 {
+        "llama3" => Some(RopeScaling::Llama3(Llama3Scaling {
             factor: number("factor")?,
             low_freq_factor: number("low_freq_factor")?,
             high_freq_factor: number("high_freq_factor")?,
             original_positions: scaling.size("original_max_position_embeddings")?,
-        }),
+        })),
         other => {
             return Err(fields.error(format_args!(
                 "rope_type is {other:?}, expected default, linear or llama3"

@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use sandhi_nn::{
-    transformer::{RopeScaling, TransformerConfig},
-    weights,
-};
+use sandhi_nn::{ops::RopeScaling, transformer::TransformerConfig, weights};
 use serde_json::{Value, json};
 
 use super::{Error, Family, LanguageModelConfig};
@@ -95,15 +92,13 @@ fn describe(
     };
     let rope_scaling = config.rope_scaling.map(|scaling| match scaling {
         RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_positions } => {
-            json!({
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": low_freq_factor,
-                "high_freq_factor": high_freq_factor,
-                "original_max_position_embeddings": original_positions,
-            })
-        }
+        RopeScaling::Llama3(scaling) => json!({
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_positions,
+        }),
     });
     let mut value = json!({
         "architectures": [format!("{class}ForCausalLM")],

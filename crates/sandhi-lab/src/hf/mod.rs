@@ -32,22 +32,11 @@ pub use self::{
     speech::{SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
 };
-use crate::{
-    model::from_host,
-    plan::count::{self, Inventory},
-};
+use crate::{checkpoint::files, model::from_host, plan::count};
 
 /// What can go wrong with a published checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
     /// A file is not JSON.
     #[error("{}: not JSON: {source}", path.display())]
     Json {
@@ -92,7 +81,7 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
     },
-    /// A directory cannot be written.
+    /// A file cannot be read, or a directory not be written.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::Error),
     /// A tokenizer cannot be written.
@@ -102,8 +91,7 @@ pub enum Error {
 
 /// Reads a JSON file.
 pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value, Error> {
-    let bytes =
-        std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let bytes = files::read(path)?;
     serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
@@ -133,21 +121,14 @@ impl LanguageModel {
             untie(dir, &mut tensors)?;
         }
         let mismatch = |mismatch| Error::Mismatch { dir: dir.to_owned(), mismatch };
-        let inventory = count::language_model(&config.transformer, config.n_tokens);
-        fits(&inventory, &tensors).map_err(mismatch)?;
+        let tensors = from_host(tensors);
+        // Before a model of the described size is made: a damaged size must not ask for the memory.
+        let expected = count::language_model(&config.transformer, config.n_tokens).shapes();
+        weights::check_shapes(&expected, &tensors).map_err(mismatch)?;
         let lm = config.transformer.init(config.n_tokens, &Init::new(0, device));
-        let lm = weights::load(lm, &from_host(tensors)).map_err(mismatch)?;
+        let lm = weights::load(lm, &tensors).map_err(mismatch)?;
         Ok(Self { config, lm })
     }
-}
-
-/// Compares before a model of the described size is made: a damaged size must not ask for the memory.
-fn fits(
-    inventory: &Inventory,
-    tensors: &indexmap::IndexMap<String, crate::tensor::HostTensor>,
-) -> Result<(), weights::Mismatch> {
-    let problems = inventory.problems(tensors);
-    if problems.is_empty() { Ok(()) } else { Err(weights::Mismatch(problems)) }
 }
 
 /// Takes a copy of the embedding table away that a tied model may carry as its output layer; one that is no

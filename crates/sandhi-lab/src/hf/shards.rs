@@ -12,7 +12,10 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::{Error, read_json};
-use crate::{checkpoint::parse_tensors, tensor::HostTensor};
+use crate::{
+    checkpoint::{self, parse_tensors},
+    tensor::HostTensor,
+};
 
 pub(super) const ONE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -148,11 +151,11 @@ impl Shards {
 }
 
 pub(super) fn map(path: &Path) -> Result<Mmap, Error> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
+    let io = |source| checkpoint::Error::io("read", path, source);
     let file = File::open(path).map_err(io)?;
     // SAFETY: no one changes a checkpoint while it is being loaded; who does, changes the values that are
     // read, and who cuts it short ends the program.
-    unsafe { Mmap::map(&file) }.map_err(io)
+    Ok(unsafe { Mmap::map(&file) }.map_err(io)?)
 }
 
 /// Says what is there instead.

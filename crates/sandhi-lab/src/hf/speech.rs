@@ -94,10 +94,11 @@ impl SpeechEncoder {
         let tensors = Shards::open(dir)?.tensors()?;
         let mismatch = |mismatch| Error::Mismatch { dir: dir.to_owned(), mismatch };
         let tensors = whisper(tensors).map_err(mismatch)?;
-        let inventory = count::encoder(&config.encoder, config.n_mels);
-        super::fits(&inventory, &tensors).map_err(mismatch)?;
+        let tensors = from_host(tensors);
+        let expected = count::encoder(&config.encoder, config.n_mels).shapes();
+        weights::check_shapes(&expected, &tensors).map_err(mismatch)?;
         let encoder = config.encoder.init(config.n_mels, &Init::new(0, device));
-        let encoder = weights::load(encoder, &from_host(tensors)).map_err(mismatch)?;
+        let encoder = weights::load(encoder, &tensors).map_err(mismatch)?;
         Ok(Self { config, encoder })
     }
 }

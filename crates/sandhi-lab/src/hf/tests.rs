@@ -425,7 +425,7 @@ fn what_a_configuration_leaves_out_is_the_family_s_own() {
     let plain = "{\"rope_type\":\"default\"}";
     assert_eq!(rope(&[("rope_parameters", plain), ("rope_theta", "1e6")]), (1e6, None));
     let scaled = "{\"rope_type\":\"linear\",\"factor\":2,\"rope_theta\":5e5}";
-    let linear = Some(sandhi_nn::transformer::RopeScaling::Linear { factor: 2.0 });
+    let linear = Some(ops::RopeScaling::Linear { factor: 2.0 });
     assert_eq!(rope(&[("rope_scaling", scaled), ("rope_parameters", plain)]), (5e5, linear));
     // Windows of Qwen begin at a layer.
     let window = |first: u64| {

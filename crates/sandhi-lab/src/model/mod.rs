@@ -203,7 +203,6 @@ pub(crate) fn extract(
         Some(max) if features.n_frames > max => {
             Err(sandhi_data::features::Error::Frames { found: features.n_frames, max })
         }
-
         _ => Ok(features),
     }
 }

@@ -7,17 +7,14 @@
 //! Recipes of the size of papers do not fit into memory, and a plan must not need it. A test holds
 //! these lists against the parameters of small real models of every kind.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use indexmap::IndexMap;
 use sandhi_nn::{
     connector::{ConnectorConfig, Reduction, SlmConfig, Widths},
     encoder::{ConformerConfig, CtcHeadConfig, EncoderConfig, WhisperEncoderConfig},
     layers::NormKind,
     transformer::{AttentionBias, MlpKind, TransformerConfig},
 };
-
-use crate::tensor::HostTensor;
 
 /// One tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,25 +72,9 @@ impl Inventory {
         matrices.map(|entry| entry.n_values).fold(0, u64::saturating_add)
     }
 
-    /// What `tensors` lacks, has too much of, or holds in another shape: known before anything of the
-    /// model's size is made.
-    pub(crate) fn problems(&self, tensors: &IndexMap<String, HostTensor>) -> Vec<String> {
-        let mut problems = Vec::new();
-        for Entry { name, shape, .. } in &self.0 {
-            match tensors.get(name) {
-                None => problems.push(format!("missing tensor {name} of shape {shape:?}")),
-                Some(found) if found.shape != *shape => problems.push(format!(
-                    "tensor {name} has shape {:?}, the model expects {shape:?}",
-                    found.shape
-                )),
-                Some(_) => {}
-            }
-        }
-        let known: BTreeSet<&str> = self.0.iter().map(|entry| entry.name.as_str()).collect();
-        for name in tensors.keys().filter(|name| !known.contains(name.as_str())) {
-            problems.push(format!("left-over tensor {name}, the model has no such parameter"));
-        }
-        problems
+    /// Names and shapes, as in files.
+    pub(crate) fn shapes(self) -> BTreeMap<String, Vec<usize>> {
+        self.0.into_iter().map(|entry| (entry.name, entry.shape)).collect()
     }
 
     /// The same tensors below a name.

@@ -199,13 +199,9 @@ impl Workshop {
         spoken
             .par_iter()
             .zip(made)
-            .map(|(s, made)| match (s, made) {
-                (Spoken::Made { speed, .. }, Some(sound)) => Ok(sound.at_speed(*speed)),
-                (Spoken::Made { .. }, None) => unreachable!("spoken above"),
-                (Spoken::Recorded { utterance, speed }, _) => {
-                    let wave = recording(utterance)?;
-                    Ok(Sound { wave, words: utterance.words.clone() }.at_speed(*speed))
-                }
+            .map(|(s, made)| match s {
+                Spoken::Made { speed, .. } => Ok(made.expect("spoken above").at_speed(*speed)),
+                Spoken::Recorded { utterance, speed } => recording(utterance, *speed),
             })
             .collect()
     }
@@ -337,17 +333,18 @@ pub fn recordings(spoken: &[Spoken]) -> Result<Vec<Waveform>, Error> {
         .par_iter()
         .filter_map(|s| match s {
             Spoken::Recorded { utterance, speed } => {
-                let sound = recording(utterance).map(|wave| Sound { wave, words: Vec::new() });
-                Some(sound.map(|sound| sound.at_speed(*speed).wave))
+                Some(recording(utterance, *speed).map(|sound| sound.wave))
             }
             Spoken::Made { .. } => None,
         })
         .collect()
 }
 
-fn recording(utterance: &manifest::Utterance) -> Result<Waveform, Error> {
+fn recording(utterance: &manifest::Utterance, speed: f64) -> Result<Sound, Error> {
     let audio = &utterance.audio;
-    Ok(Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)?.resampled(16_000)?)
+    let wave =
+        Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)?.resampled(16_000)?;
+    Ok(Sound { wave, words: utterance.words.clone() }.at_speed(speed))
 }
 
 #[cfg(test)]

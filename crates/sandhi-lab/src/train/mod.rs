@@ -217,16 +217,13 @@ pub enum Outcome<L> {
 
 /// Whether a parameter's name is covered by the patterns of `trainable`.
 pub fn is_trained(patterns: &[String], name: &str) -> bool {
-    // Waves of Whisper's encoder, which nobody trains.
-    if name.ends_with("embed_positions") {
-        return false;
-    }
-    patterns.iter().any(|pattern| {
-        pattern == "*"
-            || name
-                .strip_prefix(pattern.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    })
+    !weights::is_fixed(name)
+        && patterns.iter().any(|pattern| {
+            pattern == "*"
+                || name
+                    .strip_prefix(pattern.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
 }
 
 /// Whether some stage of a connector recipe trains a part of the encoder, which is else heard once and

@@ -46,7 +46,7 @@ const EPS: f64 = 1e-5;
 pub struct WhisperEncoder {
     conv1: Linear,
     conv2: Linear,
-    /// `[max_frames, d_model]`; never trained, as in the authors' code.
+    /// `[max_frames, d_model]`; fixed, as in the authors' code: [`crate::weights::is_fixed`].
     embed_positions: Param<Tensor<2>>,
     layers: Vec<Block>,
     layer_norm: Norm,
@@ -144,7 +144,7 @@ impl WhisperEncoder {
             .collect();
         let x = dropout
             .branch("input")
-            .apply(x + ops::embedding(self.embed_positions.val().detach(), &positions));
+            .apply(x + ops::embedding(self.embed_positions.val(), &positions));
         let placement = Placement::packed(&offsets, Mask::Full);
         let x = self.layers.iter().enumerate().fold(x, |x, (i, layer)| {
             layer.forward(x, &placement, None, dropout.branch(&i.to_string()))

@@ -46,7 +46,7 @@ pub use dropout::{dropout, dropout_rows};
 pub use linear::linear;
 pub use norm::{layer_norm, rms_norm};
 pub use optimizer::{AdamStep, adamw, sum_squares};
-pub use rotary::{Rope, RopeScaling, rotary};
+pub use rotary::{Llama3Scaling, Rope, RopeScaling, rotary};
 pub use rows::{embedding, write_rows};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};

@@ -37,16 +37,33 @@ pub enum RopeScaling {
         factor: f64,
     },
     /// Llama 3.1: long waves by the factor, short ones not, those between by degrees.
-    Llama3 {
-        /// How much slower long waves are.
-        factor: f64,
-        /// Waves that fit fewer times into the original context are long.
-        low_freq_factor: f64,
-        /// Waves that fit more often are short.
-        high_freq_factor: f64,
-        /// Positions of the first training.
-        original_positions: usize,
-    },
+    Llama3(Llama3Scaling),
+}
+
+/// `kind = "llama3"`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Llama3Scaling {
+    /// How much slower long waves are.
+    pub factor: f64,
+    /// Waves that fit fewer times into the original context are long.
+    pub low_freq_factor: f64,
+    /// Waves that fit more often are short.
+    pub high_freq_factor: f64,
+    /// Positions of the first training.
+    pub original_positions: usize,
+}
+
+impl Llama3Scaling {
+    /// What a frequency, in radians a position, becomes.
+    fn scaled(&self, frequency: f64) -> f64 {
+        let n_waves = self.original_positions as f64 * frequency / TAU;
+        let kept =
+            (n_waves - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor);
+        // All of a short wave is kept, nothing of a long one.
+        let kept = kept.clamp(0.0, 1.0);
+        frequency * (kept + (1.0 - kept) / self.factor)
+    }
 }
 
 impl Rope {
@@ -62,22 +79,17 @@ impl Rope {
         match self.scaling {
             None => {}
             Some(RopeScaling::Linear { factor }) => numbers.push(("rope_scaling.factor", factor)),
-            Some(RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_positions,
-            }) => {
+            Some(RopeScaling::Llama3(scaling)) => {
                 numbers.extend([
-                    ("rope_scaling.factor", factor),
-                    ("rope_scaling.low_freq_factor", low_freq_factor),
-                    ("rope_scaling.high_freq_factor", high_freq_factor),
-                    ("rope_scaling.original_positions", original_positions as f64),
+                    ("rope_scaling.factor", scaling.factor),
+                    ("rope_scaling.low_freq_factor", scaling.low_freq_factor),
+                    ("rope_scaling.high_freq_factor", scaling.high_freq_factor),
+                    ("rope_scaling.original_positions", scaling.original_positions as f64),
                 ]);
-                if low_freq_factor >= high_freq_factor {
+                if scaling.low_freq_factor >= scaling.high_freq_factor {
                     problems.push(format!(
-                        "rope_scaling.low_freq_factor is {low_freq_factor}, expected less than \
-                         high_freq_factor {high_freq_factor}"
+                        "rope_scaling.low_freq_factor is {}, expected less than high_freq_factor {}",
+                        scaling.low_freq_factor, scaling.high_freq_factor
                     ));
                 }
             }
@@ -94,22 +106,7 @@ impl Rope {
         match self.scaling {
             None => frequency,
             Some(RopeScaling::Linear { factor }) => frequency / factor,
-            Some(RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_positions,
-            }) => {
-                let n_waves = original_positions as f64 * frequency / TAU;
-                if n_waves > high_freq_factor {
-                    return frequency;
-                }
-                if n_waves < low_freq_factor {
-                    return frequency / factor;
-                }
-                let kept = (n_waves - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                frequency * (kept + (1.0 - kept) / factor)
-            }
+            Some(RopeScaling::Llama3(scaling)) => scaling.scaled(frequency),
         }
     }
 
@@ -298,12 +295,12 @@ mod tests {
         assert_eq!(linear.frequency(1, 2), 0.1 / 4.0);
         // 64 positions: pair 0 turns 10.2 times, pair 1 of 4 3.2 times, pair 2 1.0, pair 3 0.3 times.
         let llama = Rope {
-            scaling: Some(RopeScaling::Llama3 {
+            scaling: Some(RopeScaling::Llama3(Llama3Scaling {
                 factor: 8.0,
                 low_freq_factor: 1.0,
                 high_freq_factor: 4.0,
                 original_positions: 64,
-            }),
+            })),
             ..Rope::new(100.0)
         };
         let plain = |i: i32| 10.0_f64.powf(-f64::from(i) / 2.0);

@@ -1,0 +1,145 @@
+//! A block: attention and feed-forward, each behind a norm and around a residual.
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Attention, AttentionBias, Dropout, Placement};
+use crate::{
+    init::Init,
+    layers::{Linear, Norm, NormKind},
+    ops::{self, Rope},
+};
+
+/// How a feed-forward layer bends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum MlpKind {
+    /// `down(silu(gate(x)) * up(x))`, without biases.
+    #[default]
+    SwiGlu,
+    /// `fc2(gelu(fc1(x)))`, with biases.
+    Gelu,
+}
+
+/// The shape of a stack of blocks, as both the language model and the adapter use it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BlockConfig {
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of a head; even, because rotary positions pair its entries.
+    pub d_head: usize,
+    /// Width inside the feed-forward layer.
+    pub d_ff: usize,
+    /// Which norm stands before attention and feed-forward.
+    pub norm: NormKind,
+    /// Which feed-forward layer.
+    pub mlp: MlpKind,
+    /// Biases on the attention's projections.
+    pub bias: AttentionBias,
+    /// RMSNorm over each head of queries and keys (Qwen3).
+    pub qk_norm: bool,
+    /// Added to variances.
+    pub norm_eps: f64,
+    /// Rotary positions; none where absent.
+    pub rope: Option<Rope>,
+}
+
+/// The feed-forward half of a block.
+#[derive(Module, Debug)]
+pub enum Mlp {
+    /// Gated, as in Llama.
+    SwiGlu(SwiGlu),
+    /// Two layers with GELU between, as in BERT and Whisper.
+    Gelu(Gelu),
+}
+
+/// `down(silu(gate(x)) * up(x))`.
+#[derive(Module, Debug)]
+pub struct SwiGlu {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+/// `fc2(gelu(fc1(x)))`.
+#[derive(Module, Debug)]
+pub struct Gelu {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    /// Builds the chosen layer with random weights.
+    pub fn new(init: &Init, kind: MlpKind, d_model: usize, d_ff: usize) -> Self {
+        let linear =
+            |name: &str, d_in, d_out, bias| Linear::new(&init.child(name), d_in, d_out, bias);
+        match kind {
+            MlpKind::SwiGlu => Self::SwiGlu(SwiGlu {
+                gate_proj: linear("gate_proj", d_model, d_ff, false),
+                up_proj: linear("up_proj", d_model, d_ff, false),
+                down_proj: linear("down_proj", d_ff, d_model, false),
+            }),
+            MlpKind::Gelu => Self::Gelu(Gelu {
+                fc1: linear("fc1", d_model, d_ff, true),
+                fc2: linear("fc2", d_ff, d_model, true),
+            }),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - `x`, output: `[n_rows, d_model]`
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::SwiGlu(mlp) => {
+                let gate = mlp.gate_proj.forward(x.clone());
+                mlp.down_proj.forward(ops::swiglu(gate, mlp.up_proj.forward(x)))
+            }
+            Self::Gelu(mlp) => mlp.fc2.forward(ops::gelu(mlp.fc1.forward(x))),
+        }
+    }
+}
+
+/// Attention and feed-forward, each behind a norm and around a residual.
+#[derive(Module, Debug)]
+pub struct Block {
+    pub(super) self_attn: Attention,
+    mlp: Mlp,
+    input_layernorm: Norm,
+    post_attention_layernorm: Norm,
+}
+
+impl Block {
+    /// Builds a block with random weights.
+    pub fn new(init: &Init, config: &BlockConfig) -> Self {
+        let norm =
+            |name: &str| Norm::new(&init.child(name), config.norm, config.d_model, config.norm_eps);
+        Self {
+            self_attn: Attention::new(&init.child("self_attn"), config),
+            mlp: Mlp::new(&init.child("mlp"), config.mlp, config.d_model, config.d_ff),
+            input_layernorm: norm("input_layernorm"),
+            post_attention_layernorm: norm("post_attention_layernorm"),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - `x`: `[n_rows, d_model]`; output: `[n_asking, d_model]`
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        placement: &Placement,
+        cache: Option<&mut Option<(Tensor<2>, Tensor<2>)>>,
+        dropout: Dropout,
+    ) -> Tensor<2> {
+        let attended =
+            self.self_attn.forward(self.input_layernorm.forward(x.clone()), placement, cache);
+        let x = placement.ask(x) + dropout.branch("attn").apply(attended);
+        let bent = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+        x + dropout.branch("mlp").apply(bent)
+    }
+}
