@@ -106,6 +106,8 @@ pub(super) fn model_is_wrong(problems: &[String]) -> bool {
     problems.iter().any(|problem| problem.starts_with("model"))
 }
 
+/// More items than this are a typing mistake, and would be made before it is noticed.
+const MOST_ITEMS: usize = 10_000_000;
 /// More layers than this are a typing mistake.
 pub(crate) const MOST_LAYERS: usize = 10_000;
 /// Wider than this is one too.
@@ -164,6 +166,16 @@ impl Checker<'_> {
         self.need(value > 0, place, format_args!("{field} is 0, expected at least 1"));
     }
 
+    /// A number of things that are made one by one.
+    fn counts(&mut self, place: &str, field: &str, value: usize) {
+        self.at_least_one(place, field, value);
+        self.need(
+            value <= MOST_ITEMS,
+            place,
+            format_args!("{field} is {value}, expected at most {MOST_ITEMS}"),
+        );
+    }
+
     /// Sizes beyond every machine would only make a plan slow.
     fn sane(&mut self, place: &str, n_layers: usize, sizes: &[usize]) {
         self.need(
@@ -208,7 +220,7 @@ impl Checker<'_> {
                 let wrong = text::Error::VocabularyTooSmall { needed, found };
                 self.need(found >= needed, place, format_args!("vocab_size: {wrong}"));
                 self.sane(place, 0, &[found]);
-                self.at_least_one(place, "n_documents", config.tokenizer.n_documents);
+                self.counts(place, "n_documents", config.tokenizer.n_documents);
                 (None, None)
             }
             ModelConfig::Ctc(config) => {
@@ -487,10 +499,10 @@ impl Checker<'_> {
         let max_length = stage.batch.max_length;
         match source {
             SourceConfig::Microworld(source) => {
-                self.at_least_one(place, "n", source.n);
+                self.counts(place, "n", source.n);
                 self.need(!source.tasks.is_empty(), place, "tasks is empty");
                 self.need(!source.languages.is_empty(), place, "languages is empty");
-                let (mut n_items, mut longest) = (0, 0);
+                let (mut n_items, mut longest) = (0_usize, 0);
                 for name in &source.tasks {
                     let task: Task = match name.parse() {
                         Ok(task) => task,
@@ -515,7 +527,7 @@ impl Checker<'_> {
                         format_args!("task {name} is spoken in none of the languages"),
                     );
                     for language in spoken {
-                        n_items += source.n;
+                        n_items = source.n.saturating_add(n_items);
                         let n = source.n.min(LOOKED_AT);
                         for item in self.world.items(task, language, Split::Train, Style::Seen, n) {
                             longest = longest.max(n_words(&item.spoken));
@@ -528,8 +540,8 @@ impl Checker<'_> {
                 Some(n_items.saturating_mul(source.ask.len().max(1)))
             }
             SourceConfig::Wild(source) => {
-                let n: usize = source.n.values().sum();
-                self.at_least_one(place, "n of all languages", n);
+                let n = source.n.values().fold(0, |sum: usize, &n| sum.saturating_add(n));
+                self.counts(place, "n of all languages", n);
                 self.need(
                     model != "connector" || source.words == WildWords::Open,
                     place,
@@ -547,7 +559,7 @@ impl Checker<'_> {
                 Some(n.saturating_mul(source.ask.len().max(1)))
             }
             SourceConfig::Documents(source) => {
-                self.at_least_one(place, "n", source.n);
+                self.counts(place, "n", source.n);
                 self.need(
                     (0.0..=1.0).contains(&source.hesitant),
                     place,
@@ -586,7 +598,7 @@ impl Checker<'_> {
                 Some(source.n)
             }
             SourceConfig::Spelling(source) => {
-                self.at_least_one(place, "n", source.n);
+                self.counts(place, "n", source.n);
                 Some(source.n)
             }
             SourceConfig::Text(source) => {
@@ -734,7 +746,7 @@ impl Checker<'_> {
     }
 
     fn eval(&mut self, eval: &EvalConfig) {
-        self.at_least_one("eval", "n", eval.n);
+        self.counts("eval", "n", eval.n);
         self.at_least_one("eval", "max_tokens", eval.max_tokens);
         for task in eval.tasks.iter().filter(|task| !tasks::is_task(task)) {
             let known: Vec<&str> = tasks::TASKS.iter().map(|(name, _)| *name).collect();

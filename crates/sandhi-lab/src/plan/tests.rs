@@ -173,6 +173,7 @@ fn every_mistake_is_told() {
     let short = problems(&whisper.replace("max_frames = 1500", "max_frames = 20"));
     let told = short.iter().all(|problem| problem.contains("the encoder takes at most 0.4 s"));
     assert!(short.len() == 2 && told, "{short:#?}");
+    check_one(CTC, "{ en = 20 }", "{ en = 4294967296 }", &["data[0]", "at most 10000000"]);
     check_one(
         CTC,
         "\"wild\", n",
