@@ -9,7 +9,7 @@
 //! DIR/results.json         what was measured
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::prelude::*;
 use sandhi_data::text::Tokenizer;
@@ -17,9 +17,12 @@ use sandhi_nn::{init::Init, weights};
 
 use crate::{
     chat::{Chat, MARKERS},
-    checkpoint::{self, Checkpoint, Dtype, write_atomically},
+    checkpoint::{self, Checkpoint, write_atomically},
     frames::FrameCache,
-    model::{self, AnyModel, ConnectorModel, CtcNet, SpeechModel, TextModel, fingerprint},
+    hf,
+    model::{
+        self, AnyModel, ConnectorModel, CtcNet, Recognizer, SpeechModel, TextModel, fingerprint,
+    },
     recipe::{
         BaseConfig, ConnectorModelConfig, CtcModelConfig, ModelConfig, Recipe, TextModelConfig,
     },
@@ -44,6 +47,9 @@ pub enum Error {
     /// A model directory cannot be read or written.
     #[error(transparent)]
     Model(#[from] model::Error),
+    /// A published checkpoint cannot be loaded.
+    #[error(transparent)]
+    HuggingFace(#[from] hf::Error),
     /// A file of the run cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
@@ -164,8 +170,20 @@ pub fn run(recipe: &Recipe, place: &Place, monitor: &mut dyn Monitor) -> Result<
         ModelConfig::Connector(config) => connector(recipe, config, place, &workshop, monitor)?,
     };
     let Some(model) = model else { return Ok(End::Interrupted) };
-    model.save(&place.dir.join("model"), Dtype::F32)?;
+    model.save_with(&place.dir.join("model"), &documents(recipe, place))?;
     Ok(End::Done(Box::new(model)))
+}
+
+/// What a model was made from, to lie beside it: the recipe, and the plan that it resolved to.
+fn documents(recipe: &Recipe, place: &Place) -> Vec<(&'static str, serde_json::Value)> {
+    const SERIALIZES: &str = "recipes and plans serialize";
+    let recipe_json = serde_json::to_value(recipe).expect(SERIALIZES);
+    let mut documents = vec![("recipe.json", recipe_json)];
+    // What was trained from may have been moved meanwhile, which loses the plan and not the model.
+    if let Ok(plan) = crate::plan::plan(recipe, &place.base) {
+        documents.push(("plan.json", serde_json::to_value(plan).expect(SERIALIZES)));
+    }
+    documents
 }
 
 /// Runs the stages of one learner from where the run stands.
@@ -224,7 +242,7 @@ fn text(
         write_atomically(&path, tokenizer.to_json()?.as_bytes())?;
         tokenizer
     };
-    let chat = Chat::new(tokenizer)?;
+    let chat = Chat::with_markers(tokenizer)?;
     let device = place.device.clone().autodiff();
     let init = Init::new(recipe.seed, &device);
     let net = config.language_model.init(chat.tokenizer().n_tokens(), &init);
@@ -237,6 +255,7 @@ fn text(
             config: config.language_model.clone(),
             lm: net.valid(),
             chat: chat.clone(),
+            origin: None,
         };
         AnyModel::Text(Box::new(model))
     }))
@@ -258,21 +277,30 @@ fn ctc(
         symbols,
         &Init::new(recipe.seed, &device),
     )?;
-    let net: CtcNet = model.net.clone();
+    let recognizer = model.recognizer.clone().expect("made with a head the lines before");
+    let net = CtcNet { encoder: model.encoder.clone(), head: recognizer.head.clone() };
     let net = stages(recipe, place, monitor, net, |i, monitor| {
         let progress = |done, total| monitor.preparing("speaking and analyzing", done, total);
-        Ok(workshop.ctc(&recipe.stages[i], &model, model.extractor(), &progress)?)
+        Ok(workshop.ctc(&recipe.stages[i], &model, &recognizer, &progress)?)
     })?;
     Ok(net.map(|net| {
-        model.net = net.valid();
+        let net = net.valid();
+        model.encoder = net.encoder;
+        model.recognizer = Some(Recognizer { head: net.head, ..recognizer.clone() });
         AnyModel::Ctc(Box::new(model))
     }))
 }
 
-/// The directory of a base.
-fn base_dir(base: &BaseConfig, which: &'static str, workshop: &Workshop) -> Result<PathBuf, Error> {
-    match base {
-        BaseConfig::Directory { path } => Ok(workshop.resolve(path)),
+/// A base, from a model directory or a published checkpoint.
+fn base<P, M>(
+    config: &BaseConfig<P>,
+    which: &'static str,
+    directory: impl FnOnce(&str) -> Result<M, Error>,
+    published: impl FnOnce(&P) -> Result<M, Error>,
+) -> Result<M, Error> {
+    match config {
+        BaseConfig::Directory { path } => directory(path),
+        BaseConfig::HuggingFace(config) => published(config),
         BaseConfig::Declared { name, .. } => Err(Error::Declared { which, name: name.clone() }),
     }
 }
@@ -287,9 +315,19 @@ pub fn bases(
     workshop: &Workshop,
     device: &Device,
 ) -> Result<(SpeechModel, TextModel), Error> {
-    let encoder: &Path = &base_dir(&config.encoder, "model.encoder", workshop)?;
-    let lm: &Path = &base_dir(&config.language_model, "model.language_model", workshop)?;
-    Ok((AnyModel::load_speech(encoder, device)?, AnyModel::load_text(lm, device)?))
+    let speech = base(
+        &config.encoder,
+        "model.encoder",
+        |path| Ok(AnyModel::load_speech(&workshop.resolve(path), device)?),
+        |config| Ok(hf::speech_model(&workshop.resolve(&config.path), device)?),
+    )?;
+    let text = base(
+        &config.language_model,
+        "model.language_model",
+        |path| Ok(AnyModel::load_text(&workshop.resolve(path), device)?),
+        |config| Ok(hf::text_model(&workshop.resolve(&config.path), config, device)?),
+    )?;
+    Ok((speech, text))
 }
 
 fn connector(
@@ -314,9 +352,9 @@ fn connector(
     };
     // The encoder is heard once and cached as long as no stage trains it.
     let cache = (!trains_encoder(recipe))
-        .then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.net.encoder)));
+        .then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.encoder)));
     let net = ConnectorNet {
-        encoder: model.speech.net.encoder.clone(),
+        encoder: model.speech.encoder.clone(),
         connector: model.connector.clone(),
         language_model: model.text.lm.clone(),
     };
@@ -333,7 +371,20 @@ fn connector(
         )?)
     })?;
     let Some(net) = net.map(|net| net.valid()) else { return Ok(None) };
-    model.speech.net.encoder = net.encoder;
+    // What a stage has trained is no longer what was published.
+    let trained = |prefix: &str| {
+        let names = weights::parameters(&net).into_iter().map(|parameter| parameter.name);
+        names.filter(|name| name.starts_with(prefix)).any(|name| {
+            recipe.stages.iter().any(|stage| train::is_trained(&stage.trainable, &name))
+        })
+    };
+    if trained("encoder.") {
+        model.speech.origin = None;
+    }
+    if trained("language_model.") {
+        model.text.origin = None;
+    }
+    model.speech.encoder = net.encoder;
     model.connector = net.connector;
     model.text.lm = net.language_model;
     Ok(Some(AnyModel::Connector(Box::new(model))))
@@ -341,7 +392,10 @@ fn connector(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::{
+        path::Path,
+        sync::atomic::{AtomicU64, Ordering},
+    };
 
     use super::*;
     use crate::{

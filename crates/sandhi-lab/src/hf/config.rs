@@ -156,7 +156,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A number, or a list of them.
-    fn ids(&self, name: &str) -> Result<Vec<u32>, Error> {
+    pub(super) fn ids(&self, name: &str) -> Result<Vec<u32>, Error> {
         let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
         let read = |value: &Value| match value {
             Value::Array(values) => values.iter().map(id).collect(),

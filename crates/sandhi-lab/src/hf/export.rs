@@ -23,7 +23,7 @@ pub fn export_language_model(model: &TextModel, dir: &Path, dtype: Dtype) -> Res
     if dir.exists() {
         return Err(Error::Exists { dir: dir.to_owned() });
     }
-    let end = model.chat.end();
+    let end = model.chat.layout().end;
     let (family, mut config) = published(&model.config, model.lm.n_tokens(), end)?;
     config["torch_dtype"] = match dtype {
         Dtype::F32 => "float32",

@@ -4,7 +4,7 @@
 //! config.json                       what the model is
 //! model.safetensors                 its tensors, or
 //! model.safetensors.index.json      where they are: model-00001-of-00005.safetensors, …
-//! tokenizer.json
+//! tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json
 //! ```
 //!
 //! Files are mapped, and their tensors converted to f32. Every tensor that is missing, left over or of
@@ -12,6 +12,7 @@
 
 mod config;
 mod export;
+mod prompt;
 mod shards;
 mod speech;
 mod verify;
@@ -19,6 +20,7 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
+use sandhi_data::text::Tokenizer;
 use sandhi_nn::{
     init::Init,
     transformer::{CausalLm, TransformerConfig},
@@ -32,7 +34,13 @@ pub use self::{
     speech::{SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
 };
-use crate::{checkpoint::files, model::from_host, plan::count};
+use crate::{
+    chat::Chat,
+    checkpoint::files,
+    model::{Origin, SpeechModel, TextModel, fingerprint, from_host},
+    plan::count,
+    recipe::PublishedLanguageModel,
+};
 
 /// What can go wrong with a published checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +77,15 @@ pub enum Error {
         /// What is missing, left over or misshapen.
         mismatch: weights::Mismatch,
     },
+    /// A recipe's prompt lacks a place.
+    #[error("prompt is {prompt:?}, expected a text with {{instruction}} and, after it, {{speech}}")]
+    Prompt {
+        /// What the recipe says.
+        prompt: String,
+    },
+    /// The front end that a checkpoint asks for is not possible.
+    #[error(transparent)]
+    Features(#[from] sandhi_data::features::Error),
     /// Nobody else has a model like this one.
     #[error("no published family computes what this configuration does: {config:?}")]
     NoFamily {
@@ -84,7 +101,7 @@ pub enum Error {
     /// A file cannot be read, or a directory not be written.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::Error),
-    /// A tokenizer cannot be written.
+    /// A tokenizer cannot be read or written.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),
 }
@@ -129,6 +146,71 @@ impl LanguageModel {
         let lm = weights::load(lm, &tensors).map_err(mismatch)?;
         Ok(Self { config, lm })
     }
+}
+
+/// What the language model of a directory is, with all that is wrong with it and can be known before its weights
+/// are read.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn check_text(
+    dir: &Path,
+    config: &PublishedLanguageModel,
+) -> Result<LanguageModelConfig, Error> {
+    let path = dir.join("config.json");
+    let found = LanguageModelConfig::read(&path, &read_json(&path)?)?;
+    Shards::open(dir)?;
+    let tokenizer = Tokenizer::load(&dir.join("tokenizer.json"))?;
+    prompt::layout(dir, &tokenizer, config, &found.end, found.n_tokens)?;
+    Ok(found)
+}
+
+/// What the speech encoder of a directory is, as [`check_text`].
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn check_speech(dir: &Path) -> Result<SpeechEncoderConfig, Error> {
+    let path = dir.join("config.json");
+    let found = SpeechEncoderConfig::read(&path, &read_json(&path)?)?;
+    Shards::open(dir)?;
+    Ok(found)
+}
+
+/// A language model with its tokenizer and prompt layout.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn text_model(
+    dir: &Path,
+    config: &PublishedLanguageModel,
+    device: &Device,
+) -> Result<TextModel, Error> {
+    let LanguageModel { config: found, lm } = LanguageModel::load(dir, device)?;
+    let tokenizer = Tokenizer::load(&dir.join("tokenizer.json"))?;
+    let layout = prompt::layout(dir, &tokenizer, config, &found.end, found.n_tokens)?;
+    let origin = Origin { path: dir.display().to_string(), fingerprint: fingerprint(&lm) };
+    Ok(TextModel {
+        config: found.transformer,
+        lm,
+        chat: Chat::new(tokenizer, layout),
+        origin: Some(origin),
+    })
+}
+
+/// A speech encoder with its front end.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn speech_model(dir: &Path, device: &Device) -> Result<SpeechModel, Error> {
+    let SpeechEncoder { config, encoder } = SpeechEncoder::load(dir, device)?;
+    let fingerprint = fingerprint(&encoder);
+    let mut model = SpeechModel::new(config.features(), config.encoder, encoder, None)?;
+    model.origin = Some(Origin { path: dir.display().to_string(), fingerprint });
+    Ok(model)
 }
 
 /// Takes a copy of the embedding table away that a tied model may carry as its output layer; one that is no

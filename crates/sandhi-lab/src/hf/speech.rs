@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::prelude::*;
 use indexmap::IndexMap;
+use sandhi_data::features::{FeatureConfig, WhisperConfig};
 use sandhi_nn::{
     encoder::{Encoder, EncoderConfig, WhisperEncoderConfig},
     init::Init,
@@ -79,6 +80,11 @@ impl SpeechEncoderConfig {
             return Err(fields.error(problem));
         }
         Ok(Self { encoder, n_mels })
+    }
+
+    /// The front end that the encoder hears through; utterances have their natural length.
+    pub fn features(&self) -> FeatureConfig {
+        FeatureConfig::Whisper(WhisperConfig { n_mels: self.n_mels, ..WhisperConfig::default() })
     }
 }
 

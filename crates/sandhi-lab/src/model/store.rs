@@ -1,13 +1,16 @@
 //! Models on disk: one directory, verified when it is opened.
 //!
 //! ```text
-//! model.json               what it is: kind, settings, symbols
+//! model.json               what it is: kind, settings, symbols, prompt layout
 //! *.safetensors            encoder, language_model, connector
 //! tokenizer.json           when it has a text side
 //! checkpoint.json          hash of every file and tensor
 //! ```
+//!
+//! A published base that no stage has trained is not copied: `model.json` has its [`Origin`] instead, and the
+//! hash that its weights must have when they are loaded again.
 
-use std::{path::Path, sync::Arc};
+use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
 use indexmap::IndexMap;
@@ -17,17 +20,18 @@ use sandhi_data::{
 };
 use sandhi_nn::{
     connector::ConnectorConfig,
-    encoder::{CtcHeadConfig, EncoderConfig},
+    encoder::{CtcHeadConfig, Encoder, EncoderConfig},
     init::Init,
     transformer::TransformerConfig,
     weights::{self, Mismatch, NamedTensor, Weights},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectorModel, CtcNet, SpeechModel, TextModel};
+use super::{ConnectorModel, CtcNet, Origin, Recognizer, SpeechModel, TextModel};
 use crate::{
-    chat::Chat,
+    chat::{Chat, PromptLayout},
     checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
+    hf,
     tensor::HostTensor,
 };
 
@@ -51,6 +55,36 @@ pub enum Error {
     /// The tokenizer cannot be read or lacks a marker.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),
+    /// A published base cannot be loaded again.
+    #[error("the {part} is published weights: {source}")]
+    Base {
+        /// `encoder` or `language model`.
+        part: &'static str,
+        /// Why.
+        source: Box<hf::Error>,
+    },
+    /// A published base is not what it was.
+    #[error(
+        "the {part} at {path} has other weights ({found}) than the model was trained with ({expected})"
+    )]
+    Changed {
+        /// `encoder` or `language model`.
+        part: &'static str,
+        /// Where it was published.
+        path: String,
+        /// Hash of the weights that are there.
+        found: String,
+        /// Hash of the weights that the model was trained with.
+        expected: String,
+    },
+    /// `model.json` does not say what it must.
+    #[error("{path}: {message}")]
+    Spec {
+        /// The file.
+        path: PathBuf,
+        /// What was found and expected.
+        message: String,
+    },
     /// Another kind of model was needed.
     #[error("{path} holds a {found} model, expected {expected}")]
     Kind {
@@ -77,8 +111,14 @@ enum Spec {
 struct SpeechSpec {
     features: FeatureConfig,
     encoder: EncoderConfig,
-    ctc: CtcHeadConfig,
-    symbols: Characters,
+    /// With `symbols`, where there is a CTC head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ctc: Option<CtcHeadConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    symbols: Option<Characters>,
+    /// Where the weights are, where they are not in the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +126,12 @@ struct SpeechSpec {
 struct TextSpec {
     transformer: TransformerConfig,
     n_tokens: usize,
+    /// That of our own language models where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prompt: Option<PromptLayout>,
+    /// Where the weights are, where they are not in the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
 }
 
 /// A model of any kind, as a directory holds it.
@@ -148,49 +194,126 @@ const CONNECTOR: &str = "connector.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
 const SPEC: &str = "model.json";
 
+/// An encoder without a head, under the names that it has beside one.
+#[derive(Module, Debug)]
+struct EncoderNet {
+    encoder: Encoder,
+}
+
 impl SpeechModel {
-    fn spec(&self) -> SpeechSpec {
+    fn spec(&self, whole: bool) -> SpeechSpec {
+        let (ctc, symbols) =
+            self.recognizer.as_ref().map(|r| (r.config.clone(), r.symbols.clone())).unzip();
         SpeechSpec {
             features: self.features.clone(),
-            encoder: self.encoder.clone(),
-            ctc: self.ctc.clone(),
-            symbols: self.symbols.clone(),
+            encoder: self.config.clone(),
+            ctc,
+            symbols,
+            origin: self.origin.clone().filter(|_| !whole),
+        }
+    }
+
+    fn write(&self, writer: &mut CheckpointWriter, dtype: Dtype, whole: bool) -> Result<(), Error> {
+        match self.ctc_net() {
+            _ if self.origin.is_some() && !whole => Ok(()),
+            Some(net) => put(writer, ENCODER, &net, dtype),
+            None => put(writer, ENCODER, &EncoderNet { encoder: self.encoder.clone() }, dtype),
         }
     }
 
     fn read(checkpoint: &Checkpoint, spec: SpeechSpec, device: &Device) -> Result<Self, Error> {
+        if let Some(origin) = spec.origin {
+            let part = "encoder";
+            let model = hf::speech_model(Path::new(&origin.path), device)
+                .map_err(|source| Error::Base { part, source: Box::new(source) })?;
+            check_origin(part, &origin, &fingerprint(&model.encoder))?;
+            return Ok(model);
+        }
         let init = Init::new(0, device);
-        let extractor = FeatureExtractor::new(&spec.features)?;
-        let net = CtcNet {
-            encoder: spec.encoder.init(extractor.n_mels(), &init.child("encoder")),
-            head: spec.ctc.init(
-                spec.encoder.d_encoder(),
-                spec.symbols.n_symbols(),
-                &init.child("head"),
-            ),
+        let n_mels = FeatureExtractor::new(&spec.features)?.n_mels();
+        let encoder = spec.encoder.init(n_mels, &init.child("encoder"));
+        let (encoder, recognizer) = match (spec.ctc, spec.symbols) {
+            (Some(config), Some(symbols)) => {
+                let d_encoder = spec.encoder.d_encoder();
+                let head = config.init(d_encoder, symbols.n_symbols(), &init.child("head"));
+                let CtcNet { encoder, head } = get(checkpoint, ENCODER, CtcNet { encoder, head })?;
+                (encoder, Some(Recognizer { config, symbols, head }))
+            }
+            (None, None) => (get(checkpoint, ENCODER, EncoderNet { encoder })?.encoder, None),
+            (ctc, _) => {
+                let (there, missing) =
+                    if ctc.is_some() { ("ctc", "symbols") } else { ("symbols", "ctc") };
+                return Err(Error::Spec {
+                    path: checkpoint.dir().join(SPEC),
+                    message: format!("speech.{there} is there without speech.{missing}"),
+                });
+            }
         };
-        let net = get(checkpoint, ENCODER, net)?;
-        Ok(Self {
-            features: spec.features,
-            encoder: spec.encoder,
-            ctc: spec.ctc,
-            symbols: spec.symbols,
-            net,
-            extractor: Arc::new(extractor),
-        })
+        Ok(Self::new(spec.features, spec.encoder, encoder, recognizer)?)
     }
 }
 
+/// Refuses weights that are not those of the origin.
+fn check_origin(part: &'static str, origin: &Origin, found: &str) -> Result<(), Error> {
+    let Origin { path, fingerprint: expected } = origin.clone();
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Changed { part, path, found: found.to_owned(), expected })
+}
+
 impl TextModel {
-    fn spec(&self) -> TextSpec {
-        TextSpec { transformer: self.config.clone(), n_tokens: self.lm.n_tokens() }
+    fn spec(&self, whole: bool) -> Result<TextSpec, Error> {
+        let tokenizer = self.chat.tokenizer();
+        let layout = self.chat.layout();
+        let ours = PromptLayout::markers(tokenizer).is_ok_and(|markers| markers == *layout);
+        Ok(TextSpec {
+            transformer: self.config.clone(),
+            n_tokens: self.lm.n_tokens(),
+            prompt: (!ours).then(|| layout.clone()),
+            origin: self.origin.clone().filter(|_| !whole),
+        })
+    }
+
+    fn write(&self, writer: &mut CheckpointWriter, dtype: Dtype, whole: bool) -> Result<(), Error> {
+        if self.origin.is_none() || whole {
+            put(writer, LANGUAGE_MODEL, &self.lm, dtype)?;
+        }
+        writer.bytes(TOKENIZER, self.chat.tokenizer().to_json()?.as_bytes())?;
+        Ok(())
     }
 
     fn read(checkpoint: &Checkpoint, spec: TextSpec, device: &Device) -> Result<Self, Error> {
-        let lm = spec.transformer.init(spec.n_tokens, &Init::new(0, device));
-        let lm = get(checkpoint, LANGUAGE_MODEL, lm)?;
         let tokenizer = Tokenizer::from_bytes(&checkpoint.bytes(TOKENIZER)?)?;
-        Ok(Self { config: spec.transformer, lm, chat: Chat::new(tokenizer)? })
+        let layout = match spec.prompt {
+            Some(layout) => layout,
+            None => PromptLayout::markers(&tokenizer)?,
+        };
+        if layout.largest_id() as usize >= spec.n_tokens {
+            return Err(Error::Spec {
+                path: checkpoint.dir().join(SPEC),
+                message: format!(
+                    "text.prompt has token {}, the model has {}",
+                    layout.largest_id(),
+                    spec.n_tokens
+                ),
+            });
+        }
+        let chat = Chat::new(tokenizer, layout);
+        let lm = match &spec.origin {
+            Some(origin) => {
+                let part = "language model";
+                let loaded = hf::LanguageModel::load(Path::new(&origin.path), device)
+                    .map_err(|source| Error::Base { part, source: Box::new(source) })?;
+                check_origin(part, origin, &fingerprint(&loaded.lm))?;
+                loaded.lm
+            }
+            None => {
+                let lm = spec.transformer.init(spec.n_tokens, &Init::new(0, device));
+                get(checkpoint, LANGUAGE_MODEL, lm)?
+            }
+        };
+        Ok(Self { config: spec.transformer, lm, chat, origin: spec.origin })
     }
 }
 
@@ -209,11 +332,17 @@ impl AnyModel {
         fn size<M: Module>(what: &str, module: &M) -> String {
             format!("{what} {:.1} M", module.num_params() as f64 / 1e6)
         }
+        fn hearing(model: &SpeechModel) -> String {
+            match model.ctc_net() {
+                Some(net) => size("encoder and ctc head", &net),
+                None => size("encoder", &model.encoder),
+            }
+        }
         match self {
-            Self::Ctc(model) => size("encoder and ctc head", &model.net),
+            Self::Ctc(model) => hearing(model),
             Self::Text(model) => size("language model", &model.lm),
             Self::Connector(model) => [
-                size("encoder and ctc head", &model.speech.net),
+                hearing(&model.speech),
                 size("connector", &model.connector),
                 size("language model", &model.text.lm),
             ]
@@ -221,38 +350,64 @@ impl AnyModel {
         }
     }
 
-    /// Writes the directory; it appears whole or not at all.
+    /// Writes the directory; it appears whole or not at all. Published bases that are still what was
+    /// published are named and not copied.
     ///
     /// # Errors
     ///
     /// When the directory exists and is something else, or cannot be written.
     pub fn save(&self, dir: &Path, dtype: Dtype) -> Result<(), Error> {
+        self.write(dir, dtype, false, &[])
+    }
+
+    /// Writes the directory with all weights in it, those of published bases too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::save`].
+    pub fn save_whole(&self, dir: &Path, dtype: Dtype) -> Result<(), Error> {
+        self.write(dir, dtype, true, &[])
+    }
+
+    /// As [`Self::save`], with what the model was made from beside it: name and JSON of each document.
+    pub(crate) fn save_with(
+        &self,
+        dir: &Path,
+        documents: &[(&str, serde_json::Value)],
+    ) -> Result<(), Error> {
+        self.write(dir, Dtype::F32, false, documents)
+    }
+
+    fn write(
+        &self,
+        dir: &Path,
+        dtype: Dtype,
+        whole: bool,
+        documents: &[(&str, serde_json::Value)],
+    ) -> Result<(), Error> {
         let mut writer = CheckpointWriter::create(dir)?;
-        let tokenizer = |writer: &mut CheckpointWriter, text: &TextModel| -> Result<(), Error> {
-            writer.bytes(TOKENIZER, text.chat.tokenizer().to_json()?.as_bytes())?;
-            Ok(())
-        };
+        for (name, document) in documents {
+            writer.json(name, document)?;
+        }
         match self {
             Self::Ctc(model) => {
-                writer.json(SPEC, &Spec::Ctc { speech: model.spec() })?;
-                put(&mut writer, ENCODER, &model.net, dtype)?;
+                writer.json(SPEC, &Spec::Ctc { speech: model.spec(whole) })?;
+                model.write(&mut writer, dtype, whole)?;
             }
             Self::Text(model) => {
-                writer.json(SPEC, &Spec::Text { text: model.spec() })?;
-                put(&mut writer, LANGUAGE_MODEL, &model.lm, dtype)?;
-                tokenizer(&mut writer, model)?;
+                writer.json(SPEC, &Spec::Text { text: model.spec(whole)? })?;
+                model.write(&mut writer, dtype, whole)?;
             }
             Self::Connector(model) => {
                 let spec = Spec::Connector {
-                    speech: model.speech.spec(),
-                    text: model.text.spec(),
+                    speech: model.speech.spec(whole),
+                    text: model.text.spec(whole)?,
                     connector: model.config.clone(),
                 };
                 writer.json(SPEC, &spec)?;
-                put(&mut writer, ENCODER, &model.speech.net, dtype)?;
-                put(&mut writer, LANGUAGE_MODEL, &model.text.lm, dtype)?;
+                model.speech.write(&mut writer, dtype, whole)?;
+                model.text.write(&mut writer, dtype, whole)?;
                 put(&mut writer, CONNECTOR, &model.connector, dtype)?;
-                tokenizer(&mut writer, &model.text)?;
             }
         }
         writer.finish()?;

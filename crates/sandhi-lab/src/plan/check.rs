@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::{
     chat::MARKERS,
     checkpoint::Checkpoint,
+    hf,
     recipe::{
         AS_SPOKEN, BaseConfig, ConnectorModelConfig, EvalConfig, ManifestSource, ModelConfig,
         OptimizerConfig, Recipe, Schedule, SourceConfig, StageConfig,
@@ -53,17 +54,6 @@ pub(super) struct SpeechBase {
 pub(super) struct TextBase {
     pub(super) transformer: TransformerConfig,
     pub(super) n_tokens: usize,
-}
-
-impl<T> Base<T> {
-    fn and_then<U>(self, known: impl FnOnce(T) -> Option<U>) -> Option<Base<U>> {
-        match self {
-            Self::Known(base) => known(base).map(Base::Known),
-            Self::Declared { name, n_parameters, width, rate_hz } => {
-                Some(Base::Declared { name, n_parameters, width, rate_hz })
-            }
-        }
-    }
 }
 
 impl Base<SpeechBase> {
@@ -285,25 +275,47 @@ impl Checker<'_> {
             }
         }
         let place = "model.encoder";
-        let encoder = self.base(place, &config.encoder, "ctc").and_then(|base| {
-            base.and_then(|spec| {
-                let speech = spec.speech?;
-                let n_mels = self.features(place, &speech.features)?;
+        let encoder = self.base(
+            place,
+            &config.encoder,
+            |checker, path| {
+                let speech = checker.directory(place, path, "ctc")?.speech?;
+                let n_mels = checker.features(place, &speech.features)?;
                 Some(SpeechBase { encoder: speech.encoder, n_mels })
-            })
-        });
+            },
+            |checker, published| {
+                let dir = checker.path(&format!("{place}.path"), &published.path)?;
+                let found = checker.right(place, hf::check_speech(&dir))?;
+                let n_mels = checker.features(place, &found.features())?;
+                Some(SpeechBase { encoder: found.encoder, n_mels })
+            },
+        );
         let place = "model.language_model";
-        let text = self.base(place, &config.language_model, "text").and_then(|base| {
-            base.and_then(|spec| {
-                let TextSpec { transformer, n_tokens } = spec.text?;
+        let text = self.base(
+            place,
+            &config.language_model,
+            |checker, path| {
+                let TextSpec { transformer, n_tokens } =
+                    checker.directory(place, path, "text")?.text?;
                 Some(TextBase { transformer, n_tokens })
-            })
-        });
+            },
+            |checker, published| {
+                let dir = checker.path(&format!("{place}.path"), &published.path)?;
+                let found = checker.right(place, hf::check_text(&dir, published))?;
+                Some(TextBase { transformer: found.transformer, n_tokens: found.n_tokens })
+            },
+        );
         (encoder, text)
     }
 
     /// A base's description; all that is wrong with its directory is a problem.
-    fn base(&mut self, place: &str, config: &BaseConfig, expected: &str) -> Option<Base<Spec>> {
+    fn base<P, T>(
+        &mut self,
+        place: &str,
+        config: &BaseConfig<P>,
+        directory: impl FnOnce(&mut Self, &str) -> Option<T>,
+        published: impl FnOnce(&mut Self, &P) -> Option<T>,
+    ) -> Option<Base<T>> {
         match config {
             BaseConfig::Declared { name, n_parameters, width, rate_hz } => {
                 self.at_least_one(place, "width", *width);
@@ -320,27 +332,27 @@ impl Checker<'_> {
                 let (name, width, rate_hz) = (name.clone(), *width, *rate_hz);
                 Some(Base::Declared { name, n_parameters: *n_parameters, width, rate_hz })
             }
-            BaseConfig::Directory { path } => {
-                let dir = self.path(&format!("{place}.path"), path)?;
-                let spec = Checkpoint::open(&dir).and_then(|c| c.json::<Spec>("model.json"));
-                match spec {
-                    Err(error) => {
-                        self.problem(place, error);
-                        None
-                    }
-                    Ok(spec) if spec.kind != expected => {
-                        let found = spec.kind;
-                        let dir = dir.display();
-                        self.problem(
-                            place,
-                            format_args!("{dir} holds a {found} model, expected {expected}"),
-                        );
-                        None
-                    }
-                    Ok(spec) => Some(Base::Known(spec)),
-                }
-            }
+            BaseConfig::Directory { path } => directory(self, path).map(Base::Known),
+            BaseConfig::HuggingFace(config) => published(self, config).map(Base::Known),
         }
+    }
+
+    /// What a result holds; what is wrong is a problem.
+    fn right<T>(&mut self, place: &str, found: Result<T, impl std::fmt::Display>) -> Option<T> {
+        found.map_err(|error| self.problem(place, error)).ok()
+    }
+
+    /// What the model directory of a base says of itself.
+    fn directory(&mut self, place: &str, path: &str, expected: &str) -> Option<Spec> {
+        let dir = self.path(&format!("{place}.path"), path)?;
+        let spec = Checkpoint::open(&dir).and_then(|c| c.json::<Spec>("model.json"));
+        let spec = self.right(place, spec)?;
+        if spec.kind != expected {
+            let (dir, found) = (dir.display(), spec.kind);
+            self.problem(place, format_args!("{dir} holds a {found} model, expected {expected}"));
+            return None;
+        }
+        Some(spec)
     }
 
     /// Checks a stage and counts its items.

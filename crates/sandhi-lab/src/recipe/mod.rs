@@ -107,22 +107,24 @@ fn default_tokenizer_documents() -> usize {
 #[serde(deny_unknown_fields)]
 pub struct ConnectorModelConfig {
     /// The speech foundation model, frozen unless a stage trains it.
-    pub encoder: BaseConfig,
+    pub encoder: BaseConfig<PublishedEncoder>,
     /// The text foundation model, frozen unless a stage trains it.
-    pub language_model: BaseConfig,
+    pub language_model: BaseConfig<PublishedLanguageModel>,
     /// What joins them.
     pub connector: ConnectorConfig,
 }
 
-/// Where a foundation model comes from.
+/// Where a foundation model comes from; `P` says what can be said of a published one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "snake_case", deny_unknown_fields)]
-pub enum BaseConfig {
+pub enum BaseConfig<P> {
     /// A model directory.
     Directory {
         /// Relative to the recipe's file.
         path: String,
     },
+    /// A published checkpoint, in Hugging Face's layout.
+    HuggingFace(P),
     /// Sizes only: such a recipe can be planned, not trained.
     Declared {
         /// What it stands for.
@@ -135,6 +137,30 @@ pub enum BaseConfig {
         #[serde(default)]
         rate_hz: f64,
     },
+}
+
+/// A speech encoder of `from = "hugging_face"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedEncoder {
+    /// A directory, relative to the recipe's file.
+    pub path: String,
+}
+
+/// A language model of `from = "hugging_face"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedLanguageModel {
+    /// A directory, relative to the recipe's file.
+    pub path: String,
+    /// What the model is asked with: a text with `{instruction}`, then `{speech}`, special tokens as they are
+    /// written; the answer follows it. The chat template where nothing is said, and for a model without one
+    /// `{instruction}\n{speech}\n`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// The system message of the chat template; the template's own where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
 }
 
 /// One `[[stage]]`.

@@ -1,4 +1,4 @@
-//! `sandhi pack`: a copy of a model with smaller weights.
+//! `sandhi pack`: a copy of a model with smaller weights, and with all of them in it.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub struct Args {
 /// Writes the copy.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let model = AnyModel::load(&args.model, &Device::flex())?;
-    model.save(&args.out, if args.f32 { Dtype::F32 } else { Dtype::F16 })?;
+    model.save_whole(&args.out, if args.f32 { Dtype::F32 } else { Dtype::F16 })?;
     eprintln!("{} is in {}", model.describe(), args.out.display());
     Ok(())
 }
