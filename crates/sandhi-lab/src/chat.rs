@@ -37,6 +37,9 @@ pub struct PromptLayout {
     pub between: Vec<u32>,
     /// Between what is spoken and the answer.
     pub after: Vec<u32>,
+    /// Text that is tokenized with the answer, before it: a space, as a rule.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lead: String,
     /// Ends an answer or a document; learned with the answer.
     pub end: u32,
     /// Further tokens at which decoding stops.
@@ -57,6 +60,7 @@ impl PromptLayout {
             before: vec![tokenizer.special_id(USER)?],
             between: vec![tokenizer.special_id(SPEECH)?],
             after: vec![tokenizer.special_id(ASSISTANT)?],
+            lead: String::new(),
             end,
             stops: Vec::new(),
             begin: end,
@@ -156,7 +160,7 @@ impl Chat {
     ///
     /// When the tokenizer refuses the text.
     pub fn answer(&self, text: &str) -> Result<Vec<u32>, sandhi_data::text::Error> {
-        let mut ids = self.tokenizer.encode(text)?;
+        let mut ids = self.tokenizer.encode(&format!("{}{text}", self.layout.lead))?;
         ids.push(self.layout.end);
         Ok(ids)
     }
@@ -168,7 +172,8 @@ impl Chat {
     /// When the tokenizer refuses the text.
     pub fn document(&self, text: &str) -> Result<Vec<u32>, sandhi_data::text::Error> {
         let mut ids = vec![self.layout.begin];
-        ids.extend(self.answer(text)?);
+        ids.extend(self.tokenizer.encode(text)?);
+        ids.push(self.layout.end);
         Ok(ids)
     }
 

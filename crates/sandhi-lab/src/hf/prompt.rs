@@ -138,18 +138,22 @@ pub(super) fn layout(
     let ids = |text: &str| tokenizer.encode_template(text).map_err(Error::from);
     let eos = files.special("eos_token").and_then(|token| tokenizer.id(token));
     let opening = tokenizer.opening()?;
-    let (parts, own_end) = match (&config.prompt, &files.template) {
-        (Some(prompt), _) => (written(prompt)?, None),
+    let (parts, lead, own_end) = match (&config.prompt, &files.template) {
+        (Some(prompt), _) => (written(prompt)?, String::new(), None),
         (None, Some(template)) => {
             let asked = files.render(template, config.system.as_deref(), None)?;
-            let parts = cut(&asked, [INSTRUCTION, HEARD]).ok_or_else(|| lost(template))?;
+            let parts: [String; 3] =
+                cut(&asked, [INSTRUCTION, HEARD]).ok_or_else(|| lost(template))?;
             let told = files.render(template, config.system.as_deref(), Some(ANSWER))?;
-            let [_, closing] = cut(&told, [ANSWER]).ok_or_else(|| lost(template))?;
+            let [_, _, before, closing] =
+                cut(&told, [INSTRUCTION, HEARD, ANSWER]).ok_or_else(|| lost(template))?;
+            // What the prompt does not have, the model writes itself.
+            let lead = before.strip_prefix(&parts[2]).unwrap_or_default().to_owned();
             let closing = ids(&closing)?.first().copied();
             let special = |id: &u32| tokenizer.special_ids().values().any(|found| found == id);
-            (parts, closing.filter(|id| special(id) || stops.contains(id)))
+            (parts, lead, closing.filter(|id| special(id) || stops.contains(id)))
         }
-        (None, None) => (written(PLAIN)?, None),
+        (None, None) => (written(PLAIN)?, String::new(), None),
     };
     if config.system.is_some() && (config.prompt.is_some() || files.template.is_none()) {
         return Err(Error::Config {
@@ -172,6 +176,7 @@ pub(super) fn layout(
         before,
         between: ids(&between)?,
         after: ids(&after)?,
+        lead,
         end,
         stops: stops.into_iter().filter(|&id| id != end).collect(),
         begin: opening.first().copied().unwrap_or(end),
@@ -221,6 +226,146 @@ fn cut<const M: usize, const N: usize>(text: &str, marks: [&str; M]) -> Option<[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{chat::Chat, model::pack::Segment};
+
+    fn golden() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat_templates")
+    }
+
+    fn cases() -> Value {
+        read_json(&golden().join("cases.json")).unwrap()
+    }
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::load(&golden().join("tokenizer.json")).unwrap()
+    }
+
+    fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+        value[name].as_str().unwrap()
+    }
+
+    /// A directory with the files of a case, and some of them changed.
+    fn directory(name: &str, changed: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in cases()["cases"][name]["files"].as_object().into_iter().flatten() {
+            std::fs::write(dir.path().join(file), text.as_str().unwrap()).unwrap();
+        }
+        for (file, text) in changed {
+            std::fs::write(dir.path().join(file), text).unwrap();
+        }
+        dir
+    }
+
+    fn config(prompt: Option<&str>, system: Option<&str>) -> PublishedLanguageModel {
+        PublishedLanguageModel {
+            path: String::new(),
+            prompt: prompt.map(str::to_owned),
+            system: system.map(str::to_owned),
+        }
+    }
+
+    fn found(dir: &Path, config: &PublishedLanguageModel) -> Result<PromptLayout, Error> {
+        let tokenizer = tokenizer();
+        layout(dir, &tokenizer, config, &[], tokenizer.n_tokens())
+    }
+
+    fn written_down(chat: &Chat, cases: &Value) -> (Vec<u32>, Vec<u32>) {
+        let speech = chat.tokenizer().encode(text(cases, "speech")).unwrap();
+        let prompt =
+            chat.prompt(text(cases, "instruction"), vec![Segment::Tokens(speech)]).unwrap();
+        let ids = prompt.into_iter().flat_map(|segment| match segment {
+            Segment::Tokens(ids) => ids,
+            Segment::Speech(_) => panic!("there is none"),
+        });
+        (ids.collect(), chat.answer(text(cases, "answer")).unwrap())
+    }
+
+    #[test]
+    fn prompts_are_those_of_transformers() {
+        let cases = cases();
+        for (name, case) in cases["cases"].as_object().unwrap() {
+            let dir = directory(name, &[]);
+            let chat = Chat::new(tokenizer(), found(dir.path(), &config(None, None)).unwrap());
+            let (prompt, answer) = written_down(&chat, &cases);
+            let theirs: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+            assert_eq!(prompt, theirs, "{name}");
+            let show = |ids: &[u32]| chat.tokenizer().decode_with_specials(ids).unwrap();
+            assert_eq!(show(&prompt), text(case, "prompt"), "{name}");
+            // The end token is a part of the conversation; a line's end may follow it.
+            let whole = text(case, "conversation").trim_end();
+            assert!(whole.ends_with(&show(&answer)), "{name}: {} in {whole}", show(&answer));
+        }
+    }
+
+    #[test]
+    fn answers_end_where_the_template_and_the_publishers_say() {
+        let tokenizer = tokenizer();
+        let id = |token: &str| tokenizer.special_id(token).unwrap();
+        let ends = |name: &str| {
+            let dir = directory(name, &[]);
+            let layout = found(dir.path(), &config(None, None)).unwrap();
+            (layout.end, layout.stops, layout.lead)
+        };
+        let none = String::new();
+        let im_end = id("<|im_end|>");
+        assert_eq!(ends("chatml"), (im_end, vec![id("<|endoftext|>")], none.clone()));
+        assert_eq!(ends("headers"), (id("<|eot_id|>"), vec![id("<|endoftext|>")], none));
+        assert_eq!(ends("inst"), (id("</s>"), Vec::new(), " ".to_owned()));
+    }
+
+    #[test]
+    fn a_prompt_of_the_recipe_stands_for_the_template() {
+        let tokenizer = tokenizer();
+        let dir = directory("chatml", &[]);
+        let prompt = "<s>{instruction} [INST]{speech}</s>";
+        let layout = found(dir.path(), &config(Some(prompt), None)).unwrap();
+        let special = |token: &str| tokenizer.special_id(token).unwrap();
+        assert_eq!(layout.before, [special("<s>")]);
+        assert_eq!(layout.after, [special("</s>")]);
+        assert_eq!(tokenizer.decode_with_specials(&layout.between).unwrap(), " [INST]");
+        let layout = found(dir.path(), &config(None, Some("Hear well."))).unwrap();
+        let before = tokenizer.decode_with_specials(&layout.before).unwrap();
+        assert!(before.contains("Hear well.") && !before.contains("Be brief."), "{before}");
+    }
+
+    #[test]
+    fn what_cannot_be_a_prompt_is_refused() {
+        let check = |dir: tempfile::TempDir, config: PublishedLanguageModel, expected: &[&str]| {
+            let message = found(dir.path(), &config).unwrap_err().to_string();
+            for part in expected {
+                assert!(message.contains(part), "{part} is not in: {message}");
+            }
+        };
+        let plain = || config(None, None);
+        let with = |template: &str| directory("chatml", &[(TEMPLATE, template)]);
+        check(with("{% for"), plain(), &[TEMPLATE, "syntax error"]);
+        check(with("{{ raise_exception('no users') }}"), plain(), &[TEMPLATE, "no users"]);
+        check(
+            with("{{ messages[0].role }}"),
+            plain(),
+            &[TEMPLATE, "give the recipe's base a prompt"],
+        );
+        check(with("{% for i in range(99999999) %}x{% endfor %}"), plain(), &[TEMPLATE, "range"]);
+        check(with("{% include '/etc/passwd' %}"), plain(), &[TEMPLATE, "/etc/passwd"]);
+        check(directory("none", &[]), plain(), &["end token"]);
+        let swapped = Some("{speech}{instruction}");
+        check(
+            directory("chatml", &[]),
+            config(swapped, None),
+            &["{speech}{instruction}", "expected"],
+        );
+        check(directory("none", &[]), config(None, Some("x")), &["system needs a chat template"]);
+        check(directory("chatml", &[(ABOUT, "{")]), plain(), &[ABOUT, "not JSON"]);
+        check(
+            directory("chatml", &[(GENERATION, r#"{"eos_token_id": "x"}"#)]),
+            plain(),
+            &[GENERATION, "eos_token_id"],
+        );
+        // More tokens than the model has rows for.
+        let dir = directory("chatml", &[]);
+        let error = layout(dir.path(), &tokenizer(), &plain(), &[], 100).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json") && error.contains("vocab_size 100"), "{error}");
+    }
 
     #[test]
     fn a_text_is_cut_at_its_marks() {
