@@ -29,7 +29,7 @@ use sandhi_nn::{
 
 pub use self::{
     config::{Family, LanguageModelConfig},
-    export::export_language_model,
+    export::{export_language_model, export_speech_encoder},
     shards::{ShardIndex, Shards},
     speech::{SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
@@ -92,6 +92,11 @@ pub enum Error {
         /// The configuration.
         config: Box<TransformerConfig>,
     },
+    /// Nobody else has an encoder like this one.
+    #[error(
+        "the encoder is none that has been published, expected one in Whisper's layout over Whisper's features"
+    )]
+    NoEncoderFamily,
     /// What is there may be somebody's, cards and notes included.
     #[error("{} exists, expected the name of a new directory", dir.display())]
     Exists {

@@ -138,6 +138,31 @@ pub(super) fn whisper_name(theirs: &str) -> String {
     if ours == "embed_positions.weight" { "embed_positions".into() } else { ours }
 }
 
+/// The published name of one of our tensors: [`whisper_name`] the other way round.
+pub(super) fn published_whisper_name(ours: &str) -> String {
+    let theirs = ours
+        .replace("self_attn.o_proj", "self_attn.out_proj")
+        .replace("post_attention_layernorm", "final_layer_norm")
+        .replace("input_layernorm", "self_attn_layer_norm")
+        .replace(".mlp.fc", ".fc");
+    if theirs == "embed_positions" { "embed_positions.weight".into() } else { theirs }
+}
+
+/// [`taps_first`] the other way round, for `d_in` channels.
+pub(super) fn taps_last(tensor: HostTensor, d_in: usize) -> HostTensor {
+    let [d_out, width] = tensor.shape[..] else { return tensor };
+    let kernel = width / d_in;
+    let mut values = Vec::with_capacity(tensor.values.len());
+    for out in 0..d_out {
+        for channel in 0..d_in {
+            values.extend(
+                (0..kernel).map(|tap| tensor.values[(out * kernel + tap) * d_in + channel]),
+            );
+        }
+    }
+    HostTensor { shape: vec![d_out, d_in, kernel], values }
+}
+
 /// A convolution's weight, `[d_out, d_in, kernel]`, as that of the linear layer over unfolded frames,
 /// `[d_out, kernel * d_in]`; biases stay.
 pub(super) fn taps_first(tensor: HostTensor) -> HostTensor {

@@ -8,12 +8,13 @@ use sandhi_nn::{
     transformer::Dropout,
     weights::{host, to_autodiff},
 };
+use serde_json::Value;
 
 use super::*;
 use crate::{
     checkpoint::{Dtype, read_tensors, write_tensors},
     generate::{Decoding, generate},
-    model::pack::Segment,
+    model::{pack::Segment, to_host},
     tensor::HostTensor,
 };
 
@@ -544,6 +545,73 @@ fn every_family_is_described_so_that_it_is_read_back() {
     let strange = TransformerConfig { unrotated: vec![0], ..config };
     let error = export::published(&strange, 80, 2).unwrap_err().to_string();
     assert!(error.contains("no published family") && error.contains("unrotated"), "{error}");
+}
+
+/// What transformers wrote is what is written again: every tensor, and every field that both know.
+#[test]
+fn what_is_written_is_what_transformers_wrote() {
+    // Read in one form and written in the other, or said in words of our own.
+    const OWN: [&str; 8] = [
+        "architectures",
+        "torch_dtype",
+        "rope_scaling",
+        "rope_theta",
+        "max_position_embeddings",
+        "eos_token_id",
+        "bos_token_id",
+        "pad_token_id",
+    ];
+    let same_fields = |family: &str, ours: &Value, theirs: &Value| {
+        for (name, value) in ours.as_object().unwrap() {
+            if let Some(found) = theirs.get(name).filter(|_| !OWN.contains(&name.as_str())) {
+                assert_eq!(value, found, "{name} of {family}");
+            }
+        }
+    };
+    let same_tensors = |family: &str, ours: IndexMap<String, HostTensor>, dir: &Path| {
+        let theirs = Shards::open(dir).unwrap().tensors().unwrap();
+        // With or without the prefix that a model with a head has.
+        let full = |name: String| match name.strip_prefix("encoder.") {
+            Some(_) => format!("model.{name}"),
+            None => name,
+        };
+        let mut theirs: IndexMap<String, HostTensor> =
+            theirs.into_iter().map(|(name, tensor)| (full(name), tensor)).collect();
+        let buffer = |name: &str| name.ends_with(".inv_freq");
+        let other = |name: &str| name.contains("decoder.") || name.starts_with("proj_out");
+        theirs.retain(|name, _| !buffer(name) && !other(name));
+        let names = |tensors: &IndexMap<String, HostTensor>| {
+            let mut names: Vec<String> = tensors.keys().cloned().collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(names(&ours), names(&theirs), "{family}");
+        for (name, tensor) in ours {
+            assert_eq!(tensor, theirs[&name], "{name} of {family}");
+        }
+    };
+    for family in FAMILIES {
+        let dir = golden(family);
+        let model = LanguageModel::load(&dir, &Device::flex()).unwrap();
+        let config = &model.config;
+        let (_, ours) = export::published(&config.transformer, config.n_tokens, 2).unwrap();
+        same_fields(family, &ours, &read_json(&dir.join("config.json")).unwrap());
+        same_tensors(family, to_host(weights::weights(&model.lm)), &dir);
+    }
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/speech_encoders/whisper");
+    let model = speech_model(&dir, &Device::flex()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().join("exported");
+    export_speech_encoder(&model, &out, Dtype::F32).unwrap();
+    let read = |dir: &Path| read_json(&dir.join("config.json")).unwrap();
+    let (ours, mut theirs) = (read(&out), read(&dir));
+    // The decoder is not ours.
+    theirs.as_object_mut().unwrap().retain(|name, _| !name.contains("decoder"));
+    for name in ["vocab_size", "max_target_positions"] {
+        theirs.as_object_mut().unwrap().remove(name);
+    }
+    same_fields("whisper", &ours, &theirs);
+    same_tensors("whisper", Shards::open(&out).unwrap().tensors().unwrap(), &dir);
 }
 
 #[test]

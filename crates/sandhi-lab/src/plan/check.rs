@@ -31,6 +31,8 @@ use crate::{
 pub(super) struct Checked {
     pub(super) problems: Vec<String>,
     pub(super) warnings: Vec<String>,
+    /// What has to be given or fetched before it can be trained.
+    pub(super) missing: Vec<String>,
     /// The bases of a connector model, where they are right.
     pub(super) encoder: Option<Base<SpeechBase>>,
     pub(super) language_model: Option<Base<TextBase>>,
@@ -115,6 +117,7 @@ pub(super) fn check(recipe: &Recipe, base: &Path) -> Checked {
         world: Microworld::new(WORLD_SEED),
         problems: Vec::new(),
         warnings: Vec::new(),
+        missing: Vec::new(),
     };
     let (encoder, language_model) = checker.model();
     let n_items = recipe
@@ -129,8 +132,13 @@ pub(super) fn check(recipe: &Recipe, base: &Path) -> Checked {
     if let Some(eval) = &recipe.eval {
         checker.eval(eval);
     }
-    let Checker { problems, warnings, .. } = checker;
-    Checked { problems, warnings, encoder, language_model, n_items }
+    let Checker { mut problems, warnings, mut missing, .. } = checker;
+    let is_connector = matches!(recipe.model, ModelConfig::Connector(_));
+    if is_connector && (encoder.is_none() || language_model.is_none()) {
+        // Without sizes there is nothing to plan with.
+        problems.append(&mut missing);
+    }
+    Checked { problems, warnings, missing, encoder, language_model, n_items }
 }
 
 struct Checker<'a> {
@@ -139,6 +147,7 @@ struct Checker<'a> {
     world: Microworld,
     problems: Vec<String>,
     warnings: Vec<String>,
+    missing: Vec<String>,
 }
 
 impl Checker<'_> {
@@ -178,14 +187,13 @@ impl Checker<'_> {
         }
     }
 
-    /// A path of the recipe that exists.
+    /// A path of the recipe that exists; a folder that the command line has not given yet is missing.
     fn path(&mut self, place: &str, path: &str) -> Option<PathBuf> {
         let folder = path.strip_prefix('$').and_then(|rest| rest.split('/').next());
         if let Some(name) = folder.filter(|name| !self.recipe.paths.contains_key(*name)) {
-            self.problem(
-                place,
-                format_args!("${name} stands for no folder, give it with --path {name}=DIR"),
-            );
+            self.missing.push(format!(
+                "{place}: ${name} stands for no folder, give it with --path {name}=DIR"
+            ));
             return None;
         }
         let hint =

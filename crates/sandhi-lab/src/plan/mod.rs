@@ -43,8 +43,11 @@ pub struct Plan {
     pub kind: &'static str,
     /// The seed.
     pub seed: u64,
-    /// Whether it can be trained: false when a base is only declared.
+    /// Whether it can be trained: false when a base is only declared or something is missing.
     pub trainable: bool,
+    /// What has to be given or fetched before it can be trained.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// Parameters of every part.
     pub parts: Vec<Part>,
     /// Parameters of all parts.
@@ -229,7 +232,7 @@ impl Counted {
 ///
 /// Everything that is wrong with it and can be known before training.
 pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
-    let Checked { mut problems, warnings, encoder, language_model, n_items } =
+    let Checked { mut problems, warnings, missing, encoder, language_model, n_items } =
         check::check(recipe, base);
     // A model whose sizes are wrong has no parameters to speak of.
     let counted = if !check::model_is_wrong(&problems) {
@@ -244,7 +247,10 @@ pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
         return Err(Problems(problems));
     };
     let shape = Shape::of(recipe, encoder.as_ref(), language_model.as_ref(), &parts);
-    Ok(assemble(recipe, warnings, &n_items, &parts, &shape))
+    let mut plan = assemble(recipe, warnings, &n_items, &parts, &shape);
+    plan.trainable &= missing.is_empty();
+    plan.missing = missing;
+    Ok(plan)
 }
 
 /// The parts of the model with their parameters.
@@ -529,6 +535,7 @@ fn assemble(
         about: recipe.about.clone(),
         kind: check::kind(&recipe.model),
         seed: recipe.seed,
+        missing: Vec::new(),
         trainable: counted.iter().all(|part| matches!(part.size, Size::Listed(_))),
         n_trained: sum(|part| part.n_trained),
         parts,

@@ -27,7 +27,7 @@ use sandhi_lab::{
 };
 use serde::Serialize;
 
-use super::plan::checked;
+use super::plan::ready;
 use crate::{console::Console, device::DeviceArg, output, recipe_args::RecipeArgs};
 
 /// Arguments of `sandhi bench`.
@@ -248,8 +248,7 @@ fn train(
 ) -> anyhow::Result<Report> {
     anyhow::ensure!(steps >= 3, "--steps is {steps}, expected at least 3");
     let recipe: Recipe = args.read()?;
-    let plan = checked(&recipe, args)?;
-    anyhow::ensure!(plan.trainable, "{}: a base is only declared", args.display());
+    ready(&recipe, &args.recipe, args.base())?;
     let scratch = tempfile::tempdir().context("cannot make a folder for the run")?;
     let place = Place {
         dir: scratch.path().join("run"),

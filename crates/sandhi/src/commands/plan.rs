@@ -1,6 +1,8 @@
 //! `sandhi plan`: what a recipe would do, and everything that is wrong with it.
 
-use anyhow::anyhow;
+use std::path::Path;
+
+use anyhow::{anyhow, ensure};
 use sandhi_lab::{
     plan::{self, Plan},
     recipe::Recipe,
@@ -21,12 +23,26 @@ pub struct Args {
 /// Checks and prints.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let recipe = args.recipe.read()?;
-    let plan = checked(&recipe, &args.recipe)?;
+    let plan = checked(&recipe, &args.recipe.recipe, args.recipe.base())?;
     if args.json { output::print_json(&plan) } else { output::print(&plan.to_string()) }
 }
 
-/// The plan of a recipe, or all that is wrong with it.
-pub fn checked(recipe: &Recipe, args: &RecipeArgs) -> anyhow::Result<Plan> {
-    plan::plan(recipe, args.base())
-        .map_err(|problems| anyhow!("{}:\n{problems}", args.recipe.display()))
+/// The plan of the recipe in `file`, or all that is wrong with it.
+fn checked(recipe: &Recipe, file: &Path, base: &Path) -> anyhow::Result<Plan> {
+    plan::plan(recipe, base).map_err(|problems| anyhow!("{}:\n{problems}", file.display()))
+}
+
+/// The plan of a recipe that is to be trained now; its warnings are printed.
+pub fn ready(recipe: &Recipe, file: &Path, base: &Path) -> anyhow::Result<Plan> {
+    let plan = checked(recipe, file, base)?;
+    let file = file.display();
+    ensure!(plan.missing.is_empty(), "{file}:\n  - {}", plan.missing.join("\n  - "));
+    ensure!(
+        plan.trainable,
+        "{file}: a base is only declared; such a recipe can be planned, not trained"
+    );
+    for warning in &plan.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(plan)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sandhi_lab::{experiment, pipeline::Place};
 
-use super::plan::checked;
+use super::plan::ready;
 use crate::{
     console::Console,
     output::Interrupted,
@@ -31,16 +31,7 @@ pub struct Args {
 /// Runs the recipe, saves on Ctrl-C.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let recipe = args.recipe.read()?;
-    let plan = checked(&recipe, &args.recipe)?;
-    if !plan.trainable {
-        anyhow::bail!(
-            "{}: a base is only declared; such a recipe can be planned, not trained",
-            args.recipe.display()
-        );
-    }
-    for warning in &plan.warnings {
-        eprintln!("warning: {warning}");
-    }
+    ready(&recipe, &args.recipe.recipe, args.recipe.base())?;
     let place = Place {
         dir: args.out.clone(),
         resume: args.resume,
