@@ -244,6 +244,7 @@ pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
         patterns(recipe, parts, &mut problems);
     }
     let (Some(parts), true) = (counted, problems.is_empty()) else {
+        problems.extend(missing);
         return Err(Problems(problems));
     };
     let shape = Shape::of(recipe, encoder.as_ref(), language_model.as_ref(), &parts);

@@ -377,7 +377,8 @@ pub struct ManifestSource {
     /// Speeds at which every utterance is heard besides its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub speeds: Vec<f64>,
-    /// Instructions to draw from when the model is a connector model.
+    /// Instructions to draw from when the model is a connector model; the utterances' own where nothing is
+    /// said, and to transcribe where they have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instructions: Vec<String>,
     /// As text only: the transcripts train a language model.

@@ -237,10 +237,14 @@ impl Workshop {
                 let utterances = self.recorded(source)?;
                 let mut lessons = Vec::new();
                 for speed in std::iter::once(1.0).chain(source.speeds.iter().copied()) {
-                    lessons.extend(utterances.iter().enumerate().map(|(i, u)| Lesson {
-                        spoken: Spoken::Recorded { utterance: u.clone(), speed },
-                        instruction: list[i % list.len()].clone(),
-                        answer: u.text.clone(),
+                    lessons.extend(utterances.iter().enumerate().map(|(i, u)| {
+                        let own = u.instruction.as_ref().filter(|_| source.instructions.is_empty());
+                        let own = own.map(|text| text.replace("<audio>", "").trim().to_owned());
+                        Lesson {
+                            spoken: Spoken::Recorded { utterance: u.clone(), speed },
+                            instruction: own.unwrap_or_else(|| list[i % list.len()].clone()),
+                            answer: u.answer.as_ref().unwrap_or(&u.text).clone(),
+                        }
                     }));
                 }
                 lessons
