@@ -176,7 +176,7 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
     mut net: L,
     mut data: impl FnMut(usize, &mut dyn Monitor) -> Result<Prepared<D>, Error>,
 ) -> Result<Option<L>, Error> {
-    let kept: Vec<String> = recipe.stages.iter().flat_map(|s| s.trainable.clone()).collect();
+    let kept = train::trainable(recipe);
     let mut run = Run { dir: &place.dir, seed: recipe.seed, monitor, kept };
     let mut state = RunState::default();
     let mut checkpoint: Option<Checkpoint> = None;
@@ -312,14 +312,15 @@ fn connector(
         speech,
         text,
     };
-    // The encoder is heard once and cached as long as no stage trains it.
-    let cache = (!trains_encoder(recipe))
-        .then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.net.encoder)));
     let net = ConnectorNet {
         encoder: model.speech.net.encoder.clone(),
         connector: model.connector.clone(),
         language_model: model.text.lm.clone(),
     };
+    // The encoder is heard once and cached as long as no stage trains it.
+    let names: Vec<String> = weights::parameters(&net).into_iter().map(|info| info.name).collect();
+    let cache = (!trains_encoder(recipe, names.iter().map(String::as_str)))
+        .then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.net.encoder)));
     let net = weights::to_autodiff(net);
     let net = stages(recipe, place, monitor, net, |i, monitor| {
         let progress = |done, total| monitor.preparing("speaking and encoding", done, total);

@@ -9,6 +9,7 @@ pub mod init;
 pub mod layers;
 pub mod length;
 pub mod ops;
+pub mod pattern;
 pub mod ragged;
 pub mod transformer;
 pub mod weights;

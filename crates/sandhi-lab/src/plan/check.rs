@@ -23,7 +23,6 @@ use crate::{
     },
     sources::{WORLD_SEED, resolve},
     tasks,
-    train::trains_encoder,
 };
 
 /// What checking found.
@@ -349,7 +348,7 @@ impl Checker<'_> {
         self.need(
             !stage.trainable.is_empty(),
             place,
-            "trainable is empty, expected name prefixes such as \"connector\", or \"*\"",
+            "trainable is empty, expected names or patterns such as \"connector\", or \"*\"",
         );
         self.need(
             (0.0..1.0).contains(&stage.dropout),
@@ -379,11 +378,6 @@ impl Checker<'_> {
             &format!("{place}.loss"),
             format_args!("{names} 0, so nothing would be learned"),
         );
-        if stage.spec_augment.is_some() && !self.hears_features() {
-            self.warnings.push(format!(
-                "{place}.spec_augment: the encoder is frozen and hears every utterance once, so nothing is masked"
-            ));
-        }
         self.batch(place, stage);
         self.optimizer(place, &stage.optimizer, stage.steps);
         self.need(!stage.sources.is_empty(), place, "data is empty, expected at least one source");
@@ -393,15 +387,6 @@ impl Checker<'_> {
             n_items = n_items.zip(n).map(|(sum, n): (usize, usize)| sum.saturating_add(n));
         }
         n_items
-    }
-
-    /// Whether features, and not cached frames, reach the model.
-    fn hears_features(&self) -> bool {
-        match &self.recipe.model {
-            ModelConfig::Ctc(_) => true,
-            ModelConfig::Text(_) => false,
-            ModelConfig::Connector(_) => trains_encoder(self.recipe),
-        }
     }
 
     fn batch(&mut self, place: &str, stage: &StageConfig) {

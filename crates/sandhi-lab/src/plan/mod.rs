@@ -29,7 +29,7 @@ use self::{
 use crate::{
     recipe::{MatrixRule, ModelConfig, Problems, Recipe, StageConfig},
     sources::Workshop,
-    train::{is_trained, optimizer::is_hidden_matrix},
+    train::{is_covered, is_ever_trained, is_trained, optimizer::is_hidden_matrix, trainable},
 };
 
 /// A resolved recipe.
@@ -182,43 +182,60 @@ impl Counted {
 
     /// Parameters that patterns of `trainable` cover.
     fn n_trained(&self, patterns: &[String]) -> u64 {
-        self.weighed(patterns, 1, |_| 1)
+        self.weighed(|name| is_trained(patterns, name), 1, |_| 1)
+    }
+
+    /// Parameters that some stage trains.
+    fn n_ever_trained(&self, stages: &[Vec<String>]) -> u64 {
+        self.weighed(|name| is_ever_trained(stages, name), 1, |_| 1)
     }
 
     /// Values that the optimizer of a stage keeps: two moments for AdamW, one velocity for Muon. What is
     /// only declared counts as AdamW's.
     fn n_kept(&self, stage: &StageConfig) -> u64 {
-        self.weighed(&stage.trainable, 2, |entry| {
-            let muon = stage.optimizer.matrices == MatrixRule::Muon;
-            let rank = if entry.matrix { 2 } else { 1 };
-            if muon && is_hidden_matrix(&entry.name, rank) { 1 } else { 2 }
-        })
+        self.weighed(
+            |name| is_trained(&stage.trainable, name),
+            2,
+            |entry| {
+                let muon = stage.optimizer.matrices == MatrixRule::Muon;
+                let rank = if entry.matrix { 2 } else { 1 };
+                if muon && is_hidden_matrix(&entry.name, rank) { 1 } else { 2 }
+            },
+        )
     }
 
     /// The sum of the covered parameters, each as often as its entry says; `declared` times where there is
     /// no list.
-    fn weighed(&self, patterns: &[String], declared: u64, times: impl Fn(&Entry) -> u64) -> u64 {
+    fn weighed(
+        &self,
+        covered: impl Fn(&str) -> bool,
+        declared: u64,
+        times: impl Fn(&Entry) -> u64,
+    ) -> u64 {
         match &self.size {
-            Size::Declared { n_parameters, .. } if is_trained(patterns, self.name) => {
+            // What a declared part consists of is not known: it is trained whole or not at all.
+            Size::Declared { n_parameters, .. } if covered(&format!("{}.?", self.name)) => {
                 n_parameters.saturating_mul(declared)
             }
             Size::Declared { .. } => 0,
             Size::Listed(list) => {
-                let covered = list.0.iter().filter(|entry| is_trained(patterns, &entry.name));
+                let covered = list.0.iter().filter(|entry| covered(&entry.name));
                 total(covered.map(|entry| entry.n_values.saturating_mul(times(entry))))
             }
         }
     }
 
-    fn matches(&self, pattern: &String) -> bool {
-        let one = std::slice::from_ref(pattern);
+    fn matches(&self, pattern: &str) -> bool {
         match &self.size {
-            // What a declared part consists of is not known.
             Size::Declared { .. } => {
-                is_trained(one, self.name)
-                    || pattern.strip_prefix(self.name).is_some_and(|rest| rest.starts_with('.'))
+                let bare = pattern.strip_prefix('!').unwrap_or(pattern);
+                let (below, head) = (format!("{}.", self.name), bare.split('*').next());
+                bare == self.name
+                    || head.is_some_and(|head| {
+                        head.starts_with(&below) || (head != bare && below.starts_with(head))
+                    })
             }
-            Size::Listed(list) => list.0.iter().any(|entry| is_trained(one, &entry.name)),
+            Size::Listed(list) => list.0.iter().any(|entry| is_covered(pattern, &entry.name)),
         }
     }
 }
@@ -229,7 +246,7 @@ impl Counted {
 ///
 /// Everything that is wrong with it and can be known before training.
 pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
-    let Checked { mut problems, warnings, encoder, language_model, n_items } =
+    let Checked { mut problems, mut warnings, encoder, language_model, n_items } =
         check::check(recipe, base);
     // A model whose sizes are wrong has no parameters to speak of.
     let counted = if !check::model_is_wrong(&problems) {
@@ -243,6 +260,7 @@ pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
     let (Some(parts), true) = (counted, problems.is_empty()) else {
         return Err(Problems(problems));
     };
+    nothing_masked(recipe, &parts, &mut warnings);
     let shape = Shape::of(recipe, encoder.as_ref(), language_model.as_ref(), &parts);
     Ok(assemble(recipe, warnings, &n_items, &parts, &shape))
 }
@@ -296,6 +314,27 @@ fn counted(
             Some(vec![speech, Counted::known("connector", connector), text])
         }
     }
+}
+
+/// Stages whose masks nothing would reach.
+fn nothing_masked(recipe: &Recipe, parts: &[Counted], warnings: &mut Vec<String>) {
+    let hears_features = match &recipe.model {
+        ModelConfig::Ctc(_) => true,
+        ModelConfig::Text(_) => false,
+        ModelConfig::Connector(_) => learns(parts, "encoder", &trainable(recipe)),
+    };
+    let masked = recipe.stages.iter().enumerate().filter(|(_, s)| s.spec_augment.is_some());
+    for (i, _) in masked.filter(|_| !hears_features) {
+        warnings.push(format!(
+            "stage[{i}].spec_augment: the encoder is frozen and hears every utterance once, so nothing is masked"
+        ));
+    }
+}
+
+/// Whether some stage trains a part.
+fn learns(parts: &[Counted], name: &str, stages: &[Vec<String>]) -> bool {
+    let mut named = parts.iter().filter(|part| part.name == name);
+    named.any(|part| part.n_ever_trained(stages) > 0)
 }
 
 /// Patterns of `trainable` that match nothing.
@@ -398,9 +437,7 @@ impl Shape {
                     _ => None,
                 };
                 // A frozen encoder is heard once and keeps nothing.
-                let patterns: Vec<String> =
-                    recipe.stages.iter().flat_map(|stage| stage.trainable.clone()).collect();
-                let trains = parts.first().is_some_and(|part| part.n_trained(&patterns) > 0);
+                let trains = learns(parts, "encoder", &trainable(recipe));
                 let heard = match encoder {
                     _ if !trains => Some(0.0),
                     Some(Base::Known(speech)) => {
@@ -442,7 +479,7 @@ fn assemble(
     shape: &Shape,
 ) -> Plan {
     let n_parameters = total(counted.iter().map(Counted::n_parameters));
-    let all: Vec<String> = recipe.stages.iter().flat_map(|s| s.trainable.clone()).collect();
+    let all = trainable(recipe);
     // The stage that needs most for gradients and moments.
     let heaviest = recipe.stages.iter().max_by_key(|stage| {
         let learning = total(counted.iter().map(|part| part.n_trained(&stage.trainable)));
@@ -468,7 +505,7 @@ fn assemble(
                     Size::Declared { .. } => None,
                     Size::Listed(list) => Some(list.n_in_matrices()),
                 },
-                n_trained: part.n_trained(&all),
+                n_trained: part.n_ever_trained(&all),
                 share: n as f64 / n_parameters.max(1) as f64,
                 weight_bytes: n.saturating_mul(F32),
                 gradient_bytes: gradients.saturating_mul(F32),

@@ -103,6 +103,26 @@ fn a_text_model_is_counted() {
 }
 
 #[test]
+fn patterns_choose_what_learns() {
+    let trained = |patterns: &str| of(&TEXT.replace("[\"*\"]", patterns)).unwrap().n_trained;
+    assert_eq!(trained("[\"*.q_proj\", \"model.norm\"]"), 256 + 16);
+    let all = trained("[\"*\"]");
+    assert_eq!(trained("[\"*\", \"!*.mlp\"]"), all - 3 * 512);
+    assert_eq!(trained("[\"*\", \"!*.mlp\", \"*.mlp.up_proj\"]"), all - 2 * 512);
+    let found = ["stage[0].trainable", "!*.mpl"];
+    check_one(TEXT, "[\"*\"]", "[\"*\", \"!*.mpl\"]", &found);
+}
+
+#[test]
+fn what_several_stages_train_is_added_up() {
+    let two = CTC.replace("trainable = [\"head\"]", "trainable = [\"*\", \"!encoder\"]");
+    let plan = of(&two).unwrap();
+    assert_eq!(plan.stages[1].n_trained, plan.parts[1].n_parameters);
+    // The second stage takes the encoder away from itself, not from the first.
+    assert_eq!(plan.n_trained, plan.n_parameters);
+}
+
+#[test]
 fn a_ctc_model_has_a_symbol_for_every_character() {
     let plan = of(CTC).unwrap();
     let head = &plan.parts[1];

@@ -145,7 +145,8 @@ pub struct StageConfig {
     pub name: String,
     /// Optimizer steps, after accumulation.
     pub steps: u64,
-    /// Name prefixes of the parameters that are trained, e.g. `["connector"]`; all when `["*"]`.
+    /// Names and patterns of the parameters that are trained, e.g. `["connector"]`, `["*lora_*"]` or
+    /// `["*", "!encoder"]`; the last entry that covers a name decides ([`sandhi_nn::pattern`]).
     pub trainable: Vec<String>,
     /// What is learned from.
     #[serde(rename = "data")]
