@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
 use sandhi_data::text::Tokenizer;
-use sandhi_nn::{init::Init, weights};
+use sandhi_nn::{init::Init, lora, weights};
 
 use crate::{
     chat::{Chat, MARKERS},
@@ -227,7 +227,10 @@ fn text(
     let chat = Chat::new(tokenizer)?;
     let device = place.device.clone().autodiff();
     let init = Init::new(recipe.seed, &device);
-    let net = config.language_model.init(chat.tokenizer().n_tokens(), &init);
+    let mut net = config.language_model.init(chat.tokenizer().n_tokens(), &init);
+    if let Some(lora) = &config.lora {
+        lora::attach(&mut net, "", lora, recipe.seed);
+    }
     let net = stages(recipe, place, monitor, net, |i, monitor| {
         monitor.note(&format!("cutting the documents of stage {}", recipe.stages[i].name));
         Ok(workshop.text(&recipe.stages[i], &chat)?)
@@ -277,7 +280,7 @@ fn base_dir(base: &BaseConfig, which: &'static str, workshop: &Workshop) -> Resu
     }
 }
 
-/// The two foundation models of a connector recipe.
+/// The two foundation models of a connector recipe. Branches that they have are merged.
 ///
 /// # Errors
 ///
@@ -289,7 +292,11 @@ pub fn bases(
 ) -> Result<(SpeechModel, TextModel), Error> {
     let encoder: &Path = &base_dir(&config.encoder, "model.encoder", workshop)?;
     let lm: &Path = &base_dir(&config.language_model, "model.language_model", workshop)?;
-    Ok((AnyModel::load_speech(encoder, device)?, AnyModel::load_text(lm, device)?))
+    let mut speech = AnyModel::load_speech(encoder, device)?;
+    let mut text = AnyModel::load_text(lm, device)?;
+    lora::merge(&mut speech.net);
+    lora::merge(&mut text.lm);
+    Ok((speech, text))
 }
 
 fn connector(
@@ -299,7 +306,11 @@ fn connector(
     workshop: &Workshop,
     monitor: &mut dyn Monitor,
 ) -> Result<Option<AnyModel>, Error> {
-    let (speech, text) = bases(config, workshop, &place.device)?;
+    let (mut speech, mut text) = bases(config, workshop, &place.device)?;
+    if let Some(lora) = &config.lora {
+        lora::attach(&mut speech.net.encoder, "encoder", lora, recipe.seed);
+        lora::attach(&mut text.lm, "language_model", lora, recipe.seed);
+    }
     let mut model = ConnectorModel {
         connector: config.connector.init(
             sandhi_nn::connector::Widths {
@@ -436,6 +447,33 @@ mod tests {
         assert_eq!(losses(whole_dir.path()).len(), 8);
         assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
         assert_eq!(hash(&whole), hash(&pieces));
+    }
+
+    #[test]
+    fn branches_learn_beside_a_frozen_model() {
+        let lora = r#"{ rank = 2, alpha = 4, targets = ["*.q_proj", "*.down_proj"] }"#;
+        let set = [("model.lora", lora), ("stage.0.trainable", r#"["*lora_*"]"#)];
+        let (plain_dir, plain) = in_pieces(&recipe(&[("stage.0.optimizer.lr", "1e-30")]), u64::MAX);
+        let (whole_dir, whole) = in_pieces(&recipe(&set), u64::MAX);
+        let (pieces_dir, pieces) = in_pieces(&recipe(&set), 3);
+        assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
+        assert_eq!(hash(&whole), hash(&pieces));
+        // Branches begin as nothing, and the first loss is that of the model without them.
+        let (plain_losses, losses) = (losses(plain_dir.path()), losses(whole_dir.path()));
+        assert_eq!(plain_losses[0].2, losses[0].2);
+        assert_ne!(plain_losses.last(), losses.last());
+
+        let loaded = AnyModel::load(&whole_dir.path().join("run/model"), &Device::flex()).unwrap();
+        assert_eq!(hash(&loaded), hash(&whole));
+        let AnyModel::Text(mut loaded) = loaded else { panic!("a text model was saved") };
+        let AnyModel::Text(plain) = plain else { panic!("a text model was made") };
+        for (name, tensor) in lora::lora_weights(&loaded.lm) {
+            assert!(tensor.values.iter().any(|&v| v != 0.0), "{name} did not learn");
+        }
+        for (_, linear) in lora::Linears::linears(&mut loaded.lm) {
+            linear.lora = None;
+        }
+        assert_eq!(fingerprint(&loaded.lm), fingerprint(&plain.lm));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod encoder;
 pub mod init;
 pub mod layers;
 pub mod length;
+pub mod lora;
 pub mod ops;
 pub mod pattern;
 pub mod ragged;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use sandhi_nn::{ops::RopeScaling, transformer::TransformerConfig, weights};
+use sandhi_nn::{lora, ops::RopeScaling, transformer::TransformerConfig, weights};
 use serde_json::{Value, json};
 
 use super::{Error, Family, LanguageModelConfig};
@@ -17,11 +17,15 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::NoFamily`] when no published family computes what the model computes; otherwise when the directory
-/// exists and is something else, or cannot be written.
+/// [`Error::Branches`] when the model has branches that [`lora::merge`] would fold in; [`Error::NoFamily`] when no
+/// published family computes what the model computes; otherwise when the directory exists and is something else, or
+/// cannot be written.
 pub fn export_language_model(model: &TextModel, dir: &Path, dtype: Dtype) -> Result<(), Error> {
     if dir.exists() {
         return Err(Error::Exists { dir: dir.to_owned() });
+    }
+    if lora::describe(&model.lm).is_some() {
+        return Err(Error::Branches);
     }
     let end = model.chat.end();
     let (family, mut config) = published(&model.config, model.lm.n_tokens(), end)?;

@@ -12,6 +12,7 @@
 
 mod config;
 mod export;
+mod peft;
 mod shards;
 mod speech;
 mod verify;
@@ -28,6 +29,7 @@ use sandhi_nn::{
 pub use self::{
     config::{Family, LanguageModelConfig},
     export::export_language_model,
+    peft::{export_adapter, load_adapter},
     shards::{ShardIndex, Shards},
     speech::{SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
@@ -75,6 +77,12 @@ pub enum Error {
         /// The configuration.
         config: Box<TransformerConfig>,
     },
+    /// A published model has no branches.
+    #[error("the language model has LoRA branches: merge them, or write them alone")]
+    Branches,
+    /// There is no adapter to write.
+    #[error("the language model has no LoRA branches")]
+    NoBranches,
     /// What is there may be somebody's, cards and notes included.
     #[error("{} exists, expected the name of a new directory", dir.display())]
     Exists {

@@ -24,6 +24,7 @@ use sandhi_nn::{
     connector::{Connector, ConnectorConfig, ConnectorInput, Widths},
     encoder::{CtcHead, CtcHeadConfig, Encoder, EncoderConfig},
     init::Init,
+    lora::{Linears, NamedLinears},
     ragged::{Offsets, Ragged},
     transformer::{CausalLm, Dropout, TransformerConfig},
 };
@@ -204,6 +205,16 @@ pub(crate) fn extract(
             Err(sandhi_data::features::Error::Frames { found: features.n_frames, max })
         }
         _ => Ok(features),
+    }
+}
+
+impl Linears for CtcNet {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let parts = [("encoder", self.encoder.linears()), ("head", self.head.linears())];
+        let named = parts.into_iter().flat_map(|(part, layers)| {
+            layers.into_iter().map(move |(name, linear)| (format!("{part}.{name}"), linear))
+        });
+        named.collect()
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! model.json               what it is: kind, settings, symbols
 //! *.safetensors            encoder, language_model, connector
+//! lora.safetensors         the low-rank branches of encoder and language model, which are stored without them
 //! tokenizer.json           when it has a text side
 //! checkpoint.json          hash of every file and tensor
 //! ```
@@ -19,6 +20,7 @@ use sandhi_nn::{
     connector::ConnectorConfig,
     encoder::{CtcHeadConfig, EncoderConfig},
     init::Init,
+    lora::{self, Linears, LoraConfig},
     transformer::TransformerConfig,
     weights::{self, Mismatch, NamedTensor, Weights},
 };
@@ -79,6 +81,9 @@ struct SpeechSpec {
     encoder: EncoderConfig,
     ctc: CtcHeadConfig,
     symbols: Characters,
+    /// Branches; names as in the module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +91,9 @@ struct SpeechSpec {
 struct TextSpec {
     transformer: TransformerConfig,
     n_tokens: usize,
+    /// Branches; names as in the module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
 }
 
 /// A model of any kind, as a directory holds it.
@@ -132,8 +140,45 @@ fn put<M: Module>(
     dtype: Dtype,
 ) -> Result<(), Error> {
     let metadata = IndexMap::from([("format".to_owned(), "pt".to_owned())]);
-    writer.tensors(file, &to_host(weights::weights(module)), dtype, &metadata)?;
+    let plain = weights::weights_where(module, |name| !lora::is_lora(name));
+    writer.tensors(file, &to_host(plain), dtype, &metadata)?;
     Ok(())
+}
+
+/// Writes the branches of all parts, each under the name of its part, if there are any.
+fn put_lora(writer: &mut CheckpointWriter, parts: &[(&str, Weights)]) -> Result<(), Error> {
+    let named: Weights = parts
+        .iter()
+        .flat_map(|(part, weights)| {
+            weights.iter().map(move |(name, t)| (format!("{part}.{name}"), t.clone()))
+        })
+        .collect();
+    if !named.is_empty() {
+        let metadata = IndexMap::from([("format".to_owned(), "pt".to_owned())]);
+        // Small, and what was trained: all digits are kept.
+        writer.tensors(LORA, &to_host(named), Dtype::F32, &metadata)?;
+    }
+    Ok(())
+}
+
+/// Gives a module its branches back.
+fn get_lora<M: Module + Linears>(
+    checkpoint: &Checkpoint,
+    part: &str,
+    config: Option<&LoraConfig>,
+    mut module: M,
+) -> Result<M, Error> {
+    let Some(config) = config else { return Ok(module) };
+    lora::attach(&mut module, "", config, 0);
+    let stored = from_host(checkpoint.tensors(LORA)?);
+    let prefix = format!("{part}.");
+    let own: Weights = stored
+        .into_iter()
+        .filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?.to_owned(), t)))
+        .collect();
+    weights::load_where(module, &own, |info| lora::is_lora(&info.name)).map_err(|mismatch| {
+        Error::Tensors { file: checkpoint.dir().join(LORA).display().to_string(), mismatch }
+    })
 }
 
 fn get<M: Module>(checkpoint: &Checkpoint, file: &str, module: M) -> Result<M, Error> {
@@ -145,6 +190,10 @@ fn get<M: Module>(checkpoint: &Checkpoint, file: &str, module: M) -> Result<M, E
 const ENCODER: &str = "encoder.safetensors";
 const LANGUAGE_MODEL: &str = "language_model.safetensors";
 const CONNECTOR: &str = "connector.safetensors";
+const LORA: &str = "lora.safetensors";
+/// Names of the parts in [`LORA`].
+const SPEECH_PART: &str = "speech";
+const TEXT_PART: &str = "language_model";
 const TOKENIZER: &str = "tokenizer.json";
 const SPEC: &str = "model.json";
 
@@ -155,6 +204,7 @@ impl SpeechModel {
             encoder: self.encoder.clone(),
             ctc: self.ctc.clone(),
             symbols: self.symbols.clone(),
+            lora: lora::describe(&self.net),
         }
     }
 
@@ -170,6 +220,7 @@ impl SpeechModel {
             ),
         };
         let net = get(checkpoint, ENCODER, net)?;
+        let net = get_lora(checkpoint, SPEECH_PART, spec.lora.as_ref(), net)?;
         Ok(Self {
             features: spec.features,
             encoder: spec.encoder,
@@ -183,12 +234,14 @@ impl SpeechModel {
 
 impl TextModel {
     fn spec(&self) -> TextSpec {
-        TextSpec { transformer: self.config.clone(), n_tokens: self.lm.n_tokens() }
+        let lora = lora::describe(&self.lm);
+        TextSpec { transformer: self.config.clone(), n_tokens: self.lm.n_tokens(), lora }
     }
 
     fn read(checkpoint: &Checkpoint, spec: TextSpec, device: &Device) -> Result<Self, Error> {
         let lm = spec.transformer.init(spec.n_tokens, &Init::new(0, device));
         let lm = get(checkpoint, LANGUAGE_MODEL, lm)?;
+        let lm = get_lora(checkpoint, TEXT_PART, spec.lora.as_ref(), lm)?;
         let tokenizer = Tokenizer::from_bytes(&checkpoint.bytes(TOKENIZER)?)?;
         Ok(Self { config: spec.transformer, lm, chat: Chat::new(tokenizer)? })
     }
@@ -236,10 +289,12 @@ impl AnyModel {
             Self::Ctc(model) => {
                 writer.json(SPEC, &Spec::Ctc { speech: model.spec() })?;
                 put(&mut writer, ENCODER, &model.net, dtype)?;
+                put_lora(&mut writer, &[(SPEECH_PART, lora::lora_weights(&model.net))])?;
             }
             Self::Text(model) => {
                 writer.json(SPEC, &Spec::Text { text: model.spec() })?;
                 put(&mut writer, LANGUAGE_MODEL, &model.lm, dtype)?;
+                put_lora(&mut writer, &[(TEXT_PART, lora::lora_weights(&model.lm))])?;
                 tokenizer(&mut writer, model)?;
             }
             Self::Connector(model) => {
@@ -252,6 +307,11 @@ impl AnyModel {
                 put(&mut writer, ENCODER, &model.speech.net, dtype)?;
                 put(&mut writer, LANGUAGE_MODEL, &model.text.lm, dtype)?;
                 put(&mut writer, CONNECTOR, &model.connector, dtype)?;
+                let parts = [
+                    (SPEECH_PART, lora::lora_weights(&model.speech.net)),
+                    (TEXT_PART, lora::lora_weights(&model.text.lm)),
+                ];
+                put_lora(&mut writer, &parts)?;
                 tokenizer(&mut writer, &model.text)?;
             }
         }

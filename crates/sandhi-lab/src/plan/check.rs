@@ -11,7 +11,7 @@ use sandhi_data::{
     },
     text,
 };
-use sandhi_nn::{encoder::EncoderConfig, transformer::TransformerConfig};
+use sandhi_nn::{encoder::EncoderConfig, lora::LoraConfig, transformer::TransformerConfig};
 use serde::Deserialize;
 
 use crate::{
@@ -220,6 +220,7 @@ impl Checker<'_> {
                 self.need(found >= needed, place, format_args!("vocab_size: {wrong}"));
                 self.sane(place, 0, &[found]);
                 self.counts(place, "n_documents", config.tokenizer.n_documents);
+                self.lora(config.lora.as_ref());
                 (None, None)
             }
             ModelConfig::Ctc(config) => {
@@ -232,6 +233,14 @@ impl Checker<'_> {
             }
             ModelConfig::Connector(config) => self.connector(config),
         }
+    }
+
+    fn lora(&mut self, config: Option<&LoraConfig>) {
+        let Some(config) = config else { return };
+        for problem in config.problems() {
+            self.problem("model.lora", problem);
+        }
+        self.sane("model.lora", 0, &[config.rank]);
     }
 
     fn transformer(&mut self, place: &str, config: &TransformerConfig) {
@@ -283,6 +292,7 @@ impl Checker<'_> {
                 self.sane(place, c.n_layers, &[c.d_hidden, c.d_ff, c.reduction]);
             }
         }
+        self.lora(config.lora.as_ref());
         let place = "model.encoder";
         let encoder = self.base(place, &config.encoder, "ctc").and_then(|base| {
             base.and_then(|spec| {

@@ -18,6 +18,8 @@ use sandhi_data::features::FeatureExtractor;
 use sandhi_nn::{
     connector::{ConnectorConfig, Widths},
     encoder::EncoderConfig,
+    lora::LoraConfig,
+    pattern,
     transformer::TransformerConfig,
 };
 use serde::Serialize;
@@ -62,7 +64,7 @@ pub struct Plan {
 /// A part of the model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Part {
-    /// `encoder`, `head`, `connector`, `language_model`.
+    /// `encoder`, `head`, `connector`, `language_model`, `lora`.
     pub name: String,
     /// What a declared part stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,7 +137,7 @@ const TEXT_TOKENS_AN_ITEM: f64 = 48.0;
 
 const FORMULA: &str = "f32 values that backward keeps for each row of the largest batch, times \
     replicas: a transformer block 5 d + 2 d_q + 2 d_kv + 3 d_ff (SwiGLU) or + 2 d_ff (GELU), a Conformer \
-    block 19 d + 4 d_ff, 2 n_symbols a scored row; an item of speech has 48 tokens of text besides";
+    block 19 d + 4 d_ff, 2 n_symbols a scored row, 2 r a LoRA branch; an item of speech has 48 tokens of text besides";
 
 /// A part while it is counted.
 struct Counted {
@@ -254,6 +256,11 @@ pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
     } else {
         None
     };
+    let counted = counted.map(|mut parts| {
+        let branches = lora(recipe).and_then(|config| branches(config, &parts, &mut problems));
+        parts.extend(branches);
+        parts
+    });
     if let Some(parts) = &counted {
         patterns(recipe, parts, &mut problems);
     }
@@ -261,6 +268,10 @@ pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
         return Err(Problems(problems));
     };
     nothing_masked(recipe, &parts, &mut warnings);
+    let stages = trainable(recipe);
+    if parts.iter().any(|part| part.name == LORA && part.n_ever_trained(&stages) == 0) {
+        warnings.push("model.lora: no stage trains it; trainable may have \"*lora_*\"".into());
+    }
     let shape = Shape::of(recipe, encoder.as_ref(), language_model.as_ref(), &parts);
     Ok(assemble(recipe, warnings, &n_items, &parts, &shape))
 }
@@ -316,6 +327,41 @@ fn counted(
     }
 }
 
+/// Name of the part that holds the low-rank branches.
+const LORA: &str = "lora";
+
+/// The `[model.lora]` table.
+fn lora(recipe: &Recipe) -> Option<&LoraConfig> {
+    match &recipe.model {
+        ModelConfig::Text(config) => config.lora.as_ref(),
+        ModelConfig::Connector(config) => config.lora.as_ref(),
+        ModelConfig::Ctc(_) => None,
+    }
+}
+
+/// The low-rank branches as a part of their own.
+fn branches(config: &LoraConfig, parts: &[Counted], problems: &mut Vec<String>) -> Option<Counted> {
+    let mut all = Inventory::default();
+    for part in parts.iter().filter(|part| part.name != "connector") {
+        match &part.size {
+            Size::Listed(list) => all.0.extend(list.0.iter().cloned()),
+            Size::Declared { .. } => {
+                problems.push(format!(
+                    "model.lora: the layers of a declared {} are not known",
+                    part.name
+                ));
+                return None;
+            }
+        }
+    }
+    for target in &config.targets {
+        if !all.linears().any(|(name, _)| pattern::covers(target, name)) {
+            problems.push(format!("model.lora.targets: {target:?} matches no linear layer"));
+        }
+    }
+    Some(Counted { name: LORA, size: Size::Listed(all.lora(config)) })
+}
+
 /// Stages whose masks nothing would reach.
 fn nothing_masked(recipe: &Recipe, parts: &[Counted], warnings: &mut Vec<String>) {
     let hears_features = match &recipe.model {
@@ -331,10 +377,11 @@ fn nothing_masked(recipe: &Recipe, parts: &[Counted], warnings: &mut Vec<String>
     }
 }
 
-/// Whether some stage trains a part.
+/// Whether some stage trains a part of the model, its branches included.
 fn learns(parts: &[Counted], name: &str, stages: &[Vec<String>]) -> bool {
-    let mut named = parts.iter().filter(|part| part.name == name);
-    named.any(|part| part.n_ever_trained(stages) > 0)
+    let below = format!("{name}.");
+    let trained = |n: &str| n.starts_with(&below) && is_ever_trained(stages, n);
+    parts.iter().any(|part| part.weighed(trained, 1, |_| 1) > 0)
 }
 
 /// Patterns of `trainable` that match nothing.
@@ -378,6 +425,17 @@ fn transformer_row(config: &TransformerConfig) -> f64 {
     (config.n_layers * (5 * config.d_model + 2 * d_q + 2 * d_kv + 3 * config.d_ff)) as f64
 }
 
+/// Twice the rank for every branch below a name.
+fn lora_row(recipe: &Recipe, parts: &[Counted], below: &str) -> f64 {
+    let rank = lora(recipe).map_or(0, |config| config.rank);
+    let factors = |part: &Counted| match &part.size {
+        Size::Listed(list) => list.0.iter().filter(|entry| entry.name.starts_with(below)).count(),
+        Size::Declared { .. } => 0,
+    };
+    let n_factors: usize = parts.iter().filter(|part| part.name == LORA).map(factors).sum();
+    (n_factors * rank) as f64
+}
+
 fn encoder_row(config: &EncoderConfig) -> f64 {
     match config {
         EncoderConfig::Conformer(c) => (c.n_layers * (19 * c.d_model + 4 * c.d_ff)) as f64,
@@ -404,6 +462,7 @@ impl Shape {
             ModelConfig::Text(config) => Self {
                 kept_per_unit: Some(
                     transformer_row(&config.language_model)
+                        + lora_row(recipe, parts, "model.")
                         + 2.0 * config.tokenizer.vocab_size as f64,
                 ),
                 kept_per_item: 0.0,
@@ -432,7 +491,9 @@ impl Shape {
                 let vectors = rate.map(|rate| rate / reduction);
                 let lm = match language_model {
                     Some(Base::Known(text)) => {
-                        Some((transformer_row(&text.transformer), 2.0 * text.n_tokens as f64))
+                        let branches = lora_row(recipe, parts, "language_model.");
+                        let row = transformer_row(&text.transformer) + branches;
+                        Some((row, 2.0 * text.n_tokens as f64))
                     }
                     _ => None,
                 };
@@ -441,7 +502,8 @@ impl Shape {
                 let heard = match encoder {
                     _ if !trains => Some(0.0),
                     Some(Base::Known(speech)) => {
-                        rate.map(|rate| rate * encoder_row(&speech.encoder))
+                        let branches = lora_row(recipe, parts, "encoder.");
+                        rate.map(|rate| rate * (encoder_row(&speech.encoder) + branches))
                     }
                     _ => None,
                 };

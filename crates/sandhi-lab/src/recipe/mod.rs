@@ -20,6 +20,7 @@ use sandhi_data::{
 use sandhi_nn::{
     connector::ConnectorConfig,
     encoder::{CtcHeadConfig, EncoderConfig},
+    lora::LoraConfig,
     transformer::TransformerConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,9 @@ pub struct TextModelConfig {
     pub tokenizer: TokenizerConfig,
     /// The transformer.
     pub language_model: TransformerConfig,
+    /// Low-rank branches beside linear layers, for stages that train `["*lora_*"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
 }
 
 /// Byte-level BPE, trained on the text of the longest stage.
@@ -112,6 +116,10 @@ pub struct ConnectorModelConfig {
     pub language_model: BaseConfig,
     /// What joins them.
     pub connector: ConnectorConfig,
+    /// Low-rank branches beside linear layers of `encoder.…` and `language_model.…`, for stages that train
+    /// `["connector", "*lora_*"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
 }
 
 /// Where a foundation model comes from.
