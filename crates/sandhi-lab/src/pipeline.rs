@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use burn::prelude::*;
 use sandhi_data::text::Tokenizer;
-use sandhi_nn::{init::Init, weights};
+use sandhi_nn::{init::Init, lora, weights};
 
 use crate::{
     chat::{Chat, MARKERS},
@@ -194,7 +194,7 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
     mut net: L,
     mut data: impl FnMut(usize, &mut dyn Monitor) -> Result<Prepared<D>, Error>,
 ) -> Result<Option<L>, Error> {
-    let kept: Vec<String> = recipe.stages.iter().flat_map(|s| s.trainable.clone()).collect();
+    let kept = train::trainable(recipe);
     let mut run = Run { dir: &place.dir, seed: recipe.seed, monitor, kept };
     let mut state = RunState::default();
     let mut checkpoint: Option<Checkpoint> = None;
@@ -245,7 +245,10 @@ fn text(
     let chat = Chat::with_markers(tokenizer)?;
     let device = place.device.clone().autodiff();
     let init = Init::new(recipe.seed, &device);
-    let net = config.language_model.init(chat.tokenizer().n_tokens(), &init);
+    let mut net = config.language_model.init(chat.tokenizer().n_tokens(), &init);
+    if let Some(lora) = &config.lora {
+        lora::attach(&mut net, "", lora, recipe.seed);
+    }
     let net = stages(recipe, place, monitor, net, |i, monitor| {
         monitor.note(&format!("cutting the documents of stage {}", recipe.stages[i].name));
         Ok(workshop.text(&recipe.stages[i], &chat)?)
@@ -305,7 +308,7 @@ fn base<P, M>(
     }
 }
 
-/// The two foundation models of a connector recipe.
+/// The two foundation models of a connector recipe. Branches that they have are merged.
 ///
 /// # Errors
 ///
@@ -315,18 +318,20 @@ pub fn bases(
     workshop: &Workshop,
     device: &Device,
 ) -> Result<(SpeechModel, TextModel), Error> {
-    let speech = base(
+    let mut speech = base(
         &config.encoder,
         "model.encoder",
         |path| Ok(AnyModel::load_speech(&workshop.resolve(path), device)?),
         |config| Ok(hf::speech_model(&workshop.resolve(&config.path), device)?),
     )?;
-    let text = base(
+    let mut text = base(
         &config.language_model,
         "model.language_model",
         |path| Ok(AnyModel::load_text(&workshop.resolve(path), device)?),
         |config| Ok(hf::text_model(&workshop.resolve(&config.path), config, device)?),
     )?;
+    speech.merge_lora();
+    lora::merge(&mut text.lm);
     Ok((speech, text))
 }
 
@@ -337,7 +342,11 @@ fn connector(
     workshop: &Workshop,
     monitor: &mut dyn Monitor,
 ) -> Result<Option<AnyModel>, Error> {
-    let (speech, text) = bases(config, workshop, &place.device)?;
+    let (mut speech, mut text) = bases(config, workshop, &place.device)?;
+    if let Some(lora) = &config.lora {
+        lora::attach(&mut speech.encoder, "encoder", lora, recipe.seed);
+        lora::attach(&mut text.lm, "language_model", lora, recipe.seed);
+    }
     let mut model = ConnectorModel {
         connector: config.connector.init(
             sandhi_nn::connector::Widths {
@@ -350,14 +359,15 @@ fn connector(
         speech,
         text,
     };
-    // The encoder is heard once and cached as long as no stage trains it.
-    let cache = (!trains_encoder(recipe))
-        .then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.encoder)));
     let net = ConnectorNet {
         encoder: model.speech.encoder.clone(),
         connector: model.connector.clone(),
         language_model: model.text.lm.clone(),
     };
+    // The encoder is heard once and cached as long as no stage trains it.
+    let names: Vec<String> = weights::parameters(&net).into_iter().map(|info| info.name).collect();
+    let cache = (!trains_encoder(recipe, names.iter().map(String::as_str)))
+        .then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.encoder)));
     let net = weights::to_autodiff(net);
     let net = stages(recipe, place, monitor, net, |i, monitor| {
         let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
@@ -374,7 +384,7 @@ fn connector(
     // What a stage has trained is no longer what was published.
     let trained = |prefix: &str| {
         let names = weights::parameters(&net).into_iter().map(|parameter| parameter.name);
-        names.filter(|name| name.starts_with(prefix)).any(|name| {
+        names.filter(|name| name.starts_with(prefix) && !lora::is_lora(name)).any(|name| {
             recipe.stages.iter().any(|stage| train::is_trained(&stage.trainable, &name))
         })
     };
@@ -489,6 +499,33 @@ mod tests {
         assert_eq!(losses(whole_dir.path()).len(), 8);
         assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
         assert_eq!(hash(&whole), hash(&pieces));
+    }
+
+    #[test]
+    fn branches_learn_beside_a_frozen_model() {
+        let lora = r#"{ rank = 2, alpha = 4, targets = ["*.q_proj", "*.down_proj"] }"#;
+        let set = [("model.lora", lora), ("stage.0.trainable", r#"["*lora_*"]"#)];
+        let (plain_dir, plain) = in_pieces(&recipe(&[("stage.0.optimizer.lr", "1e-30")]), u64::MAX);
+        let (whole_dir, whole) = in_pieces(&recipe(&set), u64::MAX);
+        let (pieces_dir, pieces) = in_pieces(&recipe(&set), 3);
+        assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
+        assert_eq!(hash(&whole), hash(&pieces));
+        // Branches begin as nothing, and the first loss is that of the model without them.
+        let (plain_losses, losses) = (losses(plain_dir.path()), losses(whole_dir.path()));
+        assert_eq!(plain_losses[0].2, losses[0].2);
+        assert_ne!(plain_losses.last(), losses.last());
+
+        let loaded = AnyModel::load(&whole_dir.path().join("run/model"), &Device::flex()).unwrap();
+        assert_eq!(hash(&loaded), hash(&whole));
+        let AnyModel::Text(mut loaded) = loaded else { panic!("a text model was saved") };
+        let AnyModel::Text(plain) = plain else { panic!("a text model was made") };
+        for (name, tensor) in lora::lora_weights(&loaded.lm) {
+            assert!(tensor.values.iter().any(|&v| v != 0.0), "{name} did not learn");
+        }
+        for (_, linear) in lora::Linears::linears(&mut loaded.lm) {
+            linear.lora = None;
+        }
+        assert_eq!(fingerprint(&loaded.lm), fingerprint(&plain.lm));
     }
 
     #[test]

@@ -77,6 +77,19 @@ impl Init {
         self.param(values, shape)
     }
 
+    /// A parameter with values spread evenly between `-bound` and `bound`.
+    pub fn uniform<const D: usize>(&self, shape: [usize; D], bound: f64) -> Param<Tensor<D>> {
+        let mut state = stream(self.seed, &self.path);
+        let values = (0..shape.iter().product())
+            .map(|_| {
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let share = (mix(state) >> 11) as f64 / (1_u64 << 53) as f64;
+                (bound * (2.0 * share - 1.0)) as f32
+            })
+            .collect();
+        self.param(values, shape)
+    }
+
     /// A parameter of given values, row-major.
     pub fn values<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<D>> {
         self.param(values, shape)

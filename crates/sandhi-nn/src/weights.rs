@@ -44,21 +44,24 @@ impl Path {
         self.stack.pop();
     }
 
-    /// The name without enum variants: an enum's child is the variant.
+    /// The name without enum variants (an enum's child is the variant) and without the branch between a linear
+    /// layer and its factors.
     fn name(&self) -> String {
         let mut parts = Vec::with_capacity(self.stack.len());
         for (name, container) in &self.stack {
-            if !container.starts_with("Enum:") {
+            let branch = name == "lora" && container == "Struct:Linear";
+            if !branch && !container.starts_with("Enum:") {
                 parts.push(name.as_str());
             }
         }
         parts.join(".")
     }
 
-    /// Whether the parameter here is the weight of a linear layer.
+    /// Whether the parameter here is the weight of a linear layer, or a factor of its branch.
     fn transposed(&self) -> bool {
-        let n = self.stack.len();
-        n >= 1 && self.stack[n - 1].0 == "weight" && self.stack[n - 1].1 == "Struct:Linear"
+        self.stack.last().is_some_and(|(name, container)| {
+            name == "weight" && ["Struct:Linear", "Struct:Factor"].contains(&container.as_str())
+        })
     }
 }
 
@@ -116,8 +119,13 @@ pub fn parameters<M: Module>(module: &M) -> Vec<ParameterInfo> {
 
 /// Copies the parameters of a module to the host.
 pub fn weights<M: Module>(module: &M) -> Weights {
-    struct Collect(Path, Weights);
-    impl ModuleVisitor for Collect {
+    weights_where(module, |_| true)
+}
+
+/// Copies the parameters whose names are wanted to the host.
+pub fn weights_where<M: Module>(module: &M, wanted: impl Fn(&str) -> bool) -> Weights {
+    struct Collect<F>(Path, Weights, F);
+    impl<F: Fn(&str) -> bool> ModuleVisitor for Collect<F> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
@@ -125,16 +133,19 @@ pub fn weights<M: Module>(module: &M) -> Weights {
             self.0.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let name = self.0.name();
+            if !(self.2)(&name) {
+                return;
+            }
             let mut value = param.val();
-            let transposed = self.0.transposed();
-            if transposed {
+            if self.0.transposed() {
                 value = value.transpose();
             }
             let shape = value.dims().to_vec();
-            self.1.insert(self.0.name(), NamedTensor { shape, values: host(value) });
+            self.1.insert(name, NamedTensor { shape, values: host(value) });
         }
     }
-    let mut collect = Collect(Path::default(), Weights::new());
+    let mut collect = Collect(Path::default(), Weights::new(), wanted);
     module.visit(&mut collect);
     collect.1
 }

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use sandhi_data::features::FeatureConfig;
 use sandhi_nn::{
     encoder::{EncoderConfig, WhisperEncoderConfig},
+    lora,
     ops::RopeScaling,
     transformer::TransformerConfig,
     weights,
@@ -24,9 +25,13 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::NoFamily`] when no published family computes what the model computes; otherwise when the directory
-/// exists and is something else, or cannot be written.
+/// [`Error::Branches`] when the model has branches that [`lora::merge`] would fold in; [`Error::NoFamily`] when no
+/// published family computes what the model computes; otherwise when the directory exists and is something else, or
+/// cannot be written.
 pub fn export_language_model(model: &TextModel, dir: &Path, dtype: Dtype) -> Result<(), Error> {
+    if lora::describe(&model.lm).is_some() {
+        return Err(Error::Branches);
+    }
     let end = model.chat.layout().end;
     let (family, mut config) = published(&model.config, model.lm.n_tokens(), end)?;
     config["torch_dtype"] = name_of(dtype).into();
@@ -77,6 +82,9 @@ pub fn export_speech_encoder(model: &SpeechModel, dir: &Path, dtype: Dtype) -> R
     else {
         return Err(Error::NoEncoderFamily);
     };
+    if lora::describe(&model.encoder).is_some() {
+        return Err(Error::Branches);
+    }
     let mut config = describe_whisper(encoder, features.n_mels);
     config["torch_dtype"] = name_of(dtype).into();
     let mut writer = create(dir)?;

@@ -12,6 +12,7 @@
 
 mod config;
 mod export;
+mod peft;
 mod prompt;
 mod shards;
 mod speech;
@@ -30,6 +31,7 @@ use sandhi_nn::{
 pub use self::{
     config::{Family, LanguageModelConfig},
     export::{export_language_model, export_speech_encoder},
+    peft::{export_adapter, load_adapter},
     shards::{ShardIndex, Shards},
     speech::{SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
@@ -97,6 +99,12 @@ pub enum Error {
         "the encoder is none that has been published, expected one in Whisper's layout over Whisper's features"
     )]
     NoEncoderFamily,
+    /// A published model has no branches.
+    #[error("the model has LoRA branches: merge them, or write them alone")]
+    Branches,
+    /// There is no adapter to write.
+    #[error("the language model has no LoRA branches")]
+    NoBranches,
     /// What is there may be somebody's, cards and notes included.
     #[error("{} exists, expected the name of a new directory", dir.display())]
     Exists {

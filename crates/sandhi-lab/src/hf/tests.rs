@@ -1,9 +1,11 @@
+mod peft;
+
 use std::path::PathBuf;
 
 use burn::tensor::TensorData;
 use indexmap::IndexMap;
 use sandhi_nn::{
-    ops,
+    lora, ops,
     ragged::{Offsets, Ragged},
     transformer::Dropout,
     weights::{host, to_autodiff},

@@ -24,6 +24,7 @@ use sandhi_nn::{
     connector::{Connector, ConnectorConfig, ConnectorInput, Widths},
     encoder::{CtcHead, CtcHeadConfig, Encoder, EncoderConfig},
     init::Init,
+    lora::{self, Linears, NamedLinears},
     ragged::{Offsets, Ragged},
     transformer::{CausalLm, Dropout, TransformerConfig},
 };
@@ -193,6 +194,14 @@ impl SpeechModel {
         Some(CtcNet { encoder: self.encoder.clone(), head })
     }
 
+    /// Folds the LoRA branches of encoder and head into the weights.
+    pub fn merge_lora(&mut self) {
+        lora::merge(&mut self.encoder);
+        if let Some(recognizer) = &mut self.recognizer {
+            lora::merge(&mut recognizer.head);
+        }
+    }
+
     /// Width of the frames.
     pub fn d_encoder(&self) -> usize {
         self.config.d_encoder()
@@ -250,6 +259,16 @@ pub(crate) fn extract(
             Err(sandhi_data::features::Error::Frames { found: features.n_frames, max })
         }
         _ => Ok(features),
+    }
+}
+
+impl Linears for CtcNet {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let parts = [("encoder", self.encoder.linears()), ("head", self.head.linears())];
+        let named = parts.into_iter().flat_map(|(part, layers)| {
+            layers.into_iter().map(move |(name, linear)| (format!("{part}.{name}"), linear))
+        });
+        named.collect()
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! model.json               what it is: kind, settings, symbols, prompt layout
 //! *.safetensors            encoder, language_model, connector
+//! lora.safetensors         the low-rank branches of encoder and language model, which are stored without them
 //! tokenizer.json           when it has a text side
 //! checkpoint.json          hash of every file and tensor
 //! ```
@@ -22,6 +23,7 @@ use sandhi_nn::{
     connector::ConnectorConfig,
     encoder::{CtcHeadConfig, Encoder, EncoderConfig},
     init::Init,
+    lora::{self, Linears, LoraConfig, NamedLinears},
     transformer::TransformerConfig,
     weights::{self, Mismatch, NamedTensor, Weights},
 };
@@ -116,6 +118,9 @@ struct SpeechSpec {
     ctc: Option<CtcHeadConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     symbols: Option<Characters>,
+    /// Branches; names as in the module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
     /// Where the weights are, where they are not in the directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<Origin>,
@@ -129,6 +134,9 @@ struct TextSpec {
     /// That of our own language models where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prompt: Option<PromptLayout>,
+    /// Branches; names as in the module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
     /// Where the weights are, where they are not in the directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<Origin>,
@@ -178,8 +186,45 @@ fn put<M: Module>(
     dtype: Dtype,
 ) -> Result<(), Error> {
     let metadata = IndexMap::from([("format".to_owned(), "pt".to_owned())]);
-    writer.tensors(file, &to_host(weights::weights(module)), dtype, &metadata)?;
+    let plain = weights::weights_where(module, |name| !lora::is_lora(name));
+    writer.tensors(file, &to_host(plain), dtype, &metadata)?;
     Ok(())
+}
+
+/// Writes the branches of all parts, each under the name of its part, if there are any.
+fn put_lora(writer: &mut CheckpointWriter, parts: &[(&str, Weights)]) -> Result<(), Error> {
+    let named: Weights = parts
+        .iter()
+        .flat_map(|(part, weights)| {
+            weights.iter().map(move |(name, t)| (format!("{part}.{name}"), t.clone()))
+        })
+        .collect();
+    if !named.is_empty() {
+        let metadata = IndexMap::from([("format".to_owned(), "pt".to_owned())]);
+        // Small, and what was trained: all digits are kept.
+        writer.tensors(LORA, &to_host(named), Dtype::F32, &metadata)?;
+    }
+    Ok(())
+}
+
+/// Gives a module its branches back.
+fn get_lora<M: Module + Linears>(
+    checkpoint: &Checkpoint,
+    part: &str,
+    config: Option<&LoraConfig>,
+    mut module: M,
+) -> Result<M, Error> {
+    let Some(config) = config else { return Ok(module) };
+    lora::attach(&mut module, "", config, 0);
+    let stored = from_host(checkpoint.tensors(LORA)?);
+    let prefix = format!("{part}.");
+    let own: Weights = stored
+        .into_iter()
+        .filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?.to_owned(), t)))
+        .collect();
+    weights::load_where(module, &own, |info| lora::is_lora(&info.name)).map_err(|mismatch| {
+        Error::Tensors { file: checkpoint.dir().join(LORA).display().to_string(), mismatch }
+    })
 }
 
 fn get<M: Module>(checkpoint: &Checkpoint, file: &str, module: M) -> Result<M, Error> {
@@ -191,6 +236,10 @@ fn get<M: Module>(checkpoint: &Checkpoint, file: &str, module: M) -> Result<M, E
 const ENCODER: &str = "encoder.safetensors";
 const LANGUAGE_MODEL: &str = "language_model.safetensors";
 const CONNECTOR: &str = "connector.safetensors";
+const LORA: &str = "lora.safetensors";
+/// Names of the parts in [`LORA`].
+const SPEECH_PART: &str = "speech";
+const TEXT_PART: &str = "language_model";
 const TOKENIZER: &str = "tokenizer.json";
 const SPEC: &str = "model.json";
 
@@ -198,6 +247,13 @@ const SPEC: &str = "model.json";
 #[derive(Module, Debug)]
 struct EncoderNet {
     encoder: Encoder,
+}
+
+impl Linears for EncoderNet {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let layers = self.encoder.linears().into_iter();
+        layers.map(|(name, linear)| (format!("encoder.{name}"), linear)).collect()
+    }
 }
 
 impl SpeechModel {
@@ -209,7 +265,23 @@ impl SpeechModel {
             encoder: self.config.clone(),
             ctc,
             symbols,
+            lora: match self.ctc_net() {
+                Some(net) => lora::describe(&net),
+                None => lora::describe(&self.encoder_net()),
+            },
             origin: self.origin.clone().filter(|_| !whole),
+        }
+    }
+
+    fn encoder_net(&self) -> EncoderNet {
+        EncoderNet { encoder: self.encoder.clone() }
+    }
+
+    /// The branches, under the names that [`put`] leaves out.
+    fn branches(&self) -> Weights {
+        match self.ctc_net() {
+            Some(net) => lora::lora_weights(&net),
+            None => lora::lora_weights(&self.encoder_net()),
         }
     }
 
@@ -217,7 +289,7 @@ impl SpeechModel {
         match self.ctc_net() {
             _ if self.origin.is_some() && !whole => Ok(()),
             Some(net) => put(writer, ENCODER, &net, dtype),
-            None => put(writer, ENCODER, &EncoderNet { encoder: self.encoder.clone() }, dtype),
+            None => put(writer, ENCODER, &self.encoder_net(), dtype),
         }
     }
 
@@ -227,7 +299,9 @@ impl SpeechModel {
             let model = hf::speech_model(Path::new(&origin.path), device)
                 .map_err(|source| Error::Base { part, source: Box::new(source) })?;
             check_origin(part, &origin, &fingerprint(&model.encoder))?;
-            return Ok(model);
+            let net = model.encoder_net();
+            let net = get_lora(checkpoint, SPEECH_PART, spec.lora.as_ref(), net)?;
+            return Ok(Self { encoder: net.encoder, ..model });
         }
         let init = Init::new(0, device);
         let n_mels = FeatureExtractor::new(&spec.features)?.n_mels();
@@ -236,10 +310,15 @@ impl SpeechModel {
             (Some(config), Some(symbols)) => {
                 let d_encoder = spec.encoder.d_encoder();
                 let head = config.init(d_encoder, symbols.n_symbols(), &init.child("head"));
-                let CtcNet { encoder, head } = get(checkpoint, ENCODER, CtcNet { encoder, head })?;
+                let net = get(checkpoint, ENCODER, CtcNet { encoder, head })?;
+                let net = get_lora(checkpoint, SPEECH_PART, spec.lora.as_ref(), net)?;
+                let CtcNet { encoder, head } = net;
                 (encoder, Some(Recognizer { config, symbols, head }))
             }
-            (None, None) => (get(checkpoint, ENCODER, EncoderNet { encoder })?.encoder, None),
+            (None, None) => {
+                let net = get(checkpoint, ENCODER, EncoderNet { encoder })?;
+                (get_lora(checkpoint, SPEECH_PART, spec.lora.as_ref(), net)?.encoder, None)
+            }
             (ctc, _) => {
                 let (there, missing) =
                     if ctc.is_some() { ("ctc", "symbols") } else { ("symbols", "ctc") };
@@ -271,6 +350,7 @@ impl TextModel {
             transformer: self.config.clone(),
             n_tokens: self.lm.n_tokens(),
             prompt: (!ours).then(|| layout.clone()),
+            lora: lora::describe(&self.lm),
             origin: self.origin.clone().filter(|_| !whole),
         })
     }
@@ -313,6 +393,7 @@ impl TextModel {
                 get(checkpoint, LANGUAGE_MODEL, lm)?
             }
         };
+        let lm = get_lora(checkpoint, TEXT_PART, spec.lora.as_ref(), lm)?;
         Ok(Self { config: spec.transformer, lm, chat, origin: spec.origin })
     }
 }
@@ -393,10 +474,12 @@ impl AnyModel {
             Self::Ctc(model) => {
                 writer.json(SPEC, &Spec::Ctc { speech: model.spec(whole) })?;
                 model.write(&mut writer, dtype, whole)?;
+                put_lora(&mut writer, &[(SPEECH_PART, model.branches())])?;
             }
             Self::Text(model) => {
                 writer.json(SPEC, &Spec::Text { text: model.spec(whole)? })?;
                 model.write(&mut writer, dtype, whole)?;
+                put_lora(&mut writer, &[(TEXT_PART, lora::lora_weights(&model.lm))])?;
             }
             Self::Connector(model) => {
                 let spec = Spec::Connector {
@@ -408,6 +491,11 @@ impl AnyModel {
                 model.speech.write(&mut writer, dtype, whole)?;
                 model.text.write(&mut writer, dtype, whole)?;
                 put(&mut writer, CONNECTOR, &model.connector, dtype)?;
+                let parts = [
+                    (SPEECH_PART, model.speech.branches()),
+                    (TEXT_PART, lora::lora_weights(&model.text.lm)),
+                ];
+                put_lora(&mut writer, &parts)?;
             }
         }
         writer.finish()?;

@@ -11,7 +11,7 @@ use sandhi_data::{
     },
     text,
 };
-use sandhi_nn::{encoder::EncoderConfig, transformer::TransformerConfig};
+use sandhi_nn::{encoder::EncoderConfig, lora::LoraConfig, transformer::TransformerConfig};
 use serde::Deserialize;
 
 use crate::{
@@ -24,7 +24,6 @@ use crate::{
     },
     sources::{WORLD_SEED, resolve},
     tasks,
-    train::trains_encoder,
 };
 
 /// What checking found.
@@ -219,6 +218,7 @@ impl Checker<'_> {
                 self.need(found >= needed, place, format_args!("vocab_size: {wrong}"));
                 self.sane(place, 0, &[found]);
                 self.counts(place, "n_documents", config.tokenizer.n_documents);
+                self.lora(config.lora.as_ref());
                 (None, None)
             }
             ModelConfig::Ctc(config) => {
@@ -231,6 +231,14 @@ impl Checker<'_> {
             }
             ModelConfig::Connector(config) => self.connector(config),
         }
+    }
+
+    fn lora(&mut self, config: Option<&LoraConfig>) {
+        let Some(config) = config else { return };
+        for problem in config.problems() {
+            self.problem("model.lora", problem);
+        }
+        self.sane("model.lora", 0, &[config.rank]);
     }
 
     fn transformer(&mut self, place: &str, config: &TransformerConfig) {
@@ -282,6 +290,7 @@ impl Checker<'_> {
                 self.sane(place, c.n_layers, &[c.d_hidden, c.d_ff, c.reduction]);
             }
         }
+        self.lora(config.lora.as_ref());
         let place = "model.encoder";
         let encoder = self.base(
             place,
@@ -369,7 +378,7 @@ impl Checker<'_> {
         self.need(
             !stage.trainable.is_empty(),
             place,
-            "trainable is empty, expected name prefixes such as \"connector\", or \"*\"",
+            "trainable is empty, expected names or patterns such as \"connector\", or \"*\"",
         );
         self.need(
             (0.0..1.0).contains(&stage.dropout),
@@ -399,11 +408,6 @@ impl Checker<'_> {
             &format!("{place}.loss"),
             format_args!("{names} 0, so nothing would be learned"),
         );
-        if stage.spec_augment.is_some() && !self.hears_features() {
-            self.warnings.push(format!(
-                "{place}.spec_augment: the encoder is frozen and hears every utterance once, so nothing is masked"
-            ));
-        }
         self.batch(place, stage);
         self.optimizer(place, &stage.optimizer, stage.steps);
         self.need(!stage.sources.is_empty(), place, "data is empty, expected at least one source");
@@ -413,15 +417,6 @@ impl Checker<'_> {
             n_items = n_items.zip(n).map(|(sum, n): (usize, usize)| sum.saturating_add(n));
         }
         n_items
-    }
-
-    /// Whether features, and not cached frames, reach the model.
-    fn hears_features(&self) -> bool {
-        match &self.recipe.model {
-            ModelConfig::Ctc(_) => true,
-            ModelConfig::Text(_) => false,
-            ModelConfig::Connector(_) => trains_encoder(self.recipe),
-        }
     }
 
     fn batch(&mut self, place: &str, stage: &StageConfig) {

@@ -13,6 +13,8 @@ use sandhi_nn::{
     connector::{ConnectorConfig, Reduction, SlmConfig, Widths},
     encoder::{ConformerConfig, CtcHeadConfig, EncoderConfig, WhisperEncoderConfig},
     layers::NormKind,
+    lora::LoraConfig,
+    pattern,
     transformer::{AttentionBias, MlpKind, TransformerConfig},
 };
 
@@ -25,6 +27,8 @@ pub(crate) struct Entry {
     pub(super) n_values: u64,
     /// Two axes: a linear layer's weight, a table, a kernel.
     pub(super) matrix: bool,
+    /// The weight of a linear layer.
+    linear: bool,
 }
 
 /// The tensors of a part of a model.
@@ -87,14 +91,35 @@ impl Inventory {
 
     fn tensor(&mut self, name: String, shape: &[usize]) {
         let n_values = shape.iter().fold(1_u64, |n, &size| n.saturating_mul(size as u64));
-        self.0.push(Entry { name, shape: shape.to_vec(), n_values, matrix: shape.len() > 1 });
+        let (shape, matrix) = (shape.to_vec(), shape.len() > 1);
+        self.0.push(Entry { name, shape, n_values, matrix, linear: false });
     }
 
     fn linear(&mut self, name: &str, d_in: usize, d_out: usize, bias: bool) {
         self.tensor(format!("{name}.weight"), &[d_out, d_in]);
+        self.0.last_mut().expect("pushed the line before").linear = true;
         if bias {
             self.tensor(format!("{name}.bias"), &[d_out]);
         }
+    }
+
+    /// Names of the linear layers, with the shapes of their weights.
+    pub(super) fn linears(&self) -> impl Iterator<Item = (&str, [usize; 2])> {
+        self.0.iter().filter(|entry| entry.linear).filter_map(|entry| {
+            Some((entry.name.strip_suffix(".weight")?, [entry.shape[0], entry.shape[1]]))
+        })
+    }
+
+    /// The branches that linear layers get.
+    pub(super) fn lora(&self, config: &LoraConfig) -> Self {
+        let mut list = Self::default();
+        for (name, [d_out, d_in]) in self.linears() {
+            if pattern::selects(&config.targets, name) {
+                list.tensor(format!("{name}.lora_a.weight"), &[config.rank, d_in]);
+                list.tensor(format!("{name}.lora_b.weight"), &[d_out, config.rank]);
+            }
+        }
+        list
     }
 
     fn norm(&mut self, name: &str, kind: NormKind, d: usize) {
@@ -305,6 +330,22 @@ mod tests {
         for config in [TEXT, wide] {
             check(language_model(&config, 31), &config.init(31, &init()));
         }
+    }
+
+    #[test]
+    fn branches_are_the_listed_parameters() {
+        let targets = ["lm.*.q_proj", "*.mlp", "!*.layers.1"].map(str::to_owned).to_vec();
+        let config = LoraConfig { rank: 3, alpha: 6.0, targets, rslora: false };
+        let mut lm = TEXT.init(31, &init());
+        sandhi_nn::lora::attach(&mut lm, "lm", &config, 1);
+        let mut list = language_model(&TEXT, 31).below("lm");
+        let branches = list.lora(&config);
+        assert_eq!(branches.0.len(), 8);
+        list.0.extend(branches.0);
+        for entry in &mut list.0 {
+            entry.name = entry.name.trim_start_matches("lm.").to_owned();
+        }
+        check(list, &lm);
     }
 
     #[test]

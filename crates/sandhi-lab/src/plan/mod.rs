@@ -18,6 +18,8 @@ use sandhi_data::features::FeatureExtractor;
 use sandhi_nn::{
     connector::{ConnectorConfig, Widths},
     encoder::EncoderConfig,
+    lora::LoraConfig,
+    pattern,
     transformer::TransformerConfig,
 };
 use serde::Serialize;
@@ -29,7 +31,7 @@ use self::{
 use crate::{
     recipe::{MatrixRule, ModelConfig, Problems, Recipe, StageConfig},
     sources::Workshop,
-    train::{is_trained, optimizer::is_hidden_matrix},
+    train::{is_covered, is_ever_trained, is_trained, optimizer::is_hidden_matrix, trainable},
 };
 
 /// A resolved recipe.
@@ -65,7 +67,7 @@ pub struct Plan {
 /// A part of the model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Part {
-    /// `encoder`, `head`, `connector`, `language_model`.
+    /// `encoder`, `head`, `connector`, `language_model`, `lora`.
     pub name: String,
     /// What a declared part stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,7 +140,7 @@ const TEXT_TOKENS_AN_ITEM: f64 = 48.0;
 
 const FORMULA: &str = "f32 values that backward keeps for each row of the largest batch, times \
     replicas: a transformer block 5 d + 2 d_q + 2 d_kv + 3 d_ff (SwiGLU) or + 2 d_ff (GELU), a Conformer \
-    block 19 d + 4 d_ff, 2 n_symbols a scored row; an item of speech has 48 tokens of text besides";
+    block 19 d + 4 d_ff, 2 n_symbols a scored row, 2 r a LoRA branch; an item of speech has 48 tokens of text besides";
 
 /// A part while it is counted.
 struct Counted {
@@ -185,43 +187,60 @@ impl Counted {
 
     /// Parameters that patterns of `trainable` cover.
     fn n_trained(&self, patterns: &[String]) -> u64 {
-        self.weighed(patterns, 1, |_| 1)
+        self.weighed(|name| is_trained(patterns, name), 1, |_| 1)
+    }
+
+    /// Parameters that some stage trains.
+    fn n_ever_trained(&self, stages: &[Vec<String>]) -> u64 {
+        self.weighed(|name| is_ever_trained(stages, name), 1, |_| 1)
     }
 
     /// Values that the optimizer of a stage keeps: two moments for AdamW, one velocity for Muon. What is
     /// only declared counts as AdamW's.
     fn n_kept(&self, stage: &StageConfig) -> u64 {
-        self.weighed(&stage.trainable, 2, |entry| {
-            let muon = stage.optimizer.matrices == MatrixRule::Muon;
-            let rank = if entry.matrix { 2 } else { 1 };
-            if muon && is_hidden_matrix(&entry.name, rank) { 1 } else { 2 }
-        })
+        self.weighed(
+            |name| is_trained(&stage.trainable, name),
+            2,
+            |entry| {
+                let muon = stage.optimizer.matrices == MatrixRule::Muon;
+                let rank = if entry.matrix { 2 } else { 1 };
+                if muon && is_hidden_matrix(&entry.name, rank) { 1 } else { 2 }
+            },
+        )
     }
 
     /// The sum of the covered parameters, each as often as its entry says; `declared` times where there is
     /// no list.
-    fn weighed(&self, patterns: &[String], declared: u64, times: impl Fn(&Entry) -> u64) -> u64 {
+    fn weighed(
+        &self,
+        covered: impl Fn(&str) -> bool,
+        declared: u64,
+        times: impl Fn(&Entry) -> u64,
+    ) -> u64 {
         match &self.size {
-            Size::Declared { n_parameters, .. } if is_trained(patterns, self.name) => {
+            // What a declared part consists of is not known: it is trained whole or not at all.
+            Size::Declared { n_parameters, .. } if covered(&format!("{}.?", self.name)) => {
                 n_parameters.saturating_mul(declared)
             }
             Size::Declared { .. } => 0,
             Size::Listed(list) => {
-                let covered = list.0.iter().filter(|entry| is_trained(patterns, &entry.name));
+                let covered = list.0.iter().filter(|entry| covered(&entry.name));
                 total(covered.map(|entry| entry.n_values.saturating_mul(times(entry))))
             }
         }
     }
 
-    fn matches(&self, pattern: &String) -> bool {
-        let one = std::slice::from_ref(pattern);
+    fn matches(&self, pattern: &str) -> bool {
         match &self.size {
-            // What a declared part consists of is not known.
             Size::Declared { .. } => {
-                is_trained(one, self.name)
-                    || pattern.strip_prefix(self.name).is_some_and(|rest| rest.starts_with('.'))
+                let bare = pattern.strip_prefix('!').unwrap_or(pattern);
+                let (below, head) = (format!("{}.", self.name), bare.split('*').next());
+                bare == self.name
+                    || head.is_some_and(|head| {
+                        head.starts_with(&below) || (head != bare && below.starts_with(head))
+                    })
             }
-            Size::Listed(list) => list.0.iter().any(|entry| is_trained(one, &entry.name)),
+            Size::Listed(list) => list.0.iter().any(|entry| is_covered(pattern, &entry.name)),
         }
     }
 }
@@ -232,7 +251,7 @@ impl Counted {
 ///
 /// Everything that is wrong with it and can be known before training.
 pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
-    let Checked { mut problems, warnings, missing, encoder, language_model, n_items } =
+    let Checked { mut problems, mut warnings, missing, encoder, language_model, n_items } =
         check::check(recipe, base);
     // A model whose sizes are wrong has no parameters to speak of.
     let counted = if !check::model_is_wrong(&problems) {
@@ -240,6 +259,11 @@ pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
     } else {
         None
     };
+    let counted = counted.map(|mut parts| {
+        let branches = lora(recipe).and_then(|config| branches(config, &parts, &mut problems));
+        parts.extend(branches);
+        parts
+    });
     if let Some(parts) = &counted {
         patterns(recipe, parts, &mut problems);
     }
@@ -247,6 +271,11 @@ pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
         problems.extend(missing);
         return Err(Problems(problems));
     };
+    nothing_masked(recipe, &parts, &mut warnings);
+    let stages = trainable(recipe);
+    if parts.iter().any(|part| part.name == LORA && part.n_ever_trained(&stages) == 0) {
+        warnings.push("model.lora: no stage trains it; trainable may have \"*lora_*\"".into());
+    }
     let shape = Shape::of(recipe, encoder.as_ref(), language_model.as_ref(), &parts);
     let mut plan = assemble(recipe, warnings, &n_items, &parts, &shape);
     plan.trainable &= missing.is_empty();
@@ -305,6 +334,63 @@ fn counted(
     }
 }
 
+/// Name of the part that holds the low-rank branches.
+const LORA: &str = "lora";
+
+/// The `[model.lora]` table.
+fn lora(recipe: &Recipe) -> Option<&LoraConfig> {
+    match &recipe.model {
+        ModelConfig::Text(config) => config.lora.as_ref(),
+        ModelConfig::Connector(config) => config.lora.as_ref(),
+        ModelConfig::Ctc(_) => None,
+    }
+}
+
+/// The low-rank branches as a part of their own.
+fn branches(config: &LoraConfig, parts: &[Counted], problems: &mut Vec<String>) -> Option<Counted> {
+    let mut all = Inventory::default();
+    for part in parts.iter().filter(|part| part.name != "connector") {
+        match &part.size {
+            Size::Listed(list) => all.0.extend(list.0.iter().cloned()),
+            Size::Declared { .. } => {
+                problems.push(format!(
+                    "model.lora: the layers of a declared {} are not known",
+                    part.name
+                ));
+                return None;
+            }
+        }
+    }
+    for target in &config.targets {
+        if !all.linears().any(|(name, _)| pattern::covers(target, name)) {
+            problems.push(format!("model.lora.targets: {target:?} matches no linear layer"));
+        }
+    }
+    Some(Counted { name: LORA, size: Size::Listed(all.lora(config)) })
+}
+
+/// Stages whose masks nothing would reach.
+fn nothing_masked(recipe: &Recipe, parts: &[Counted], warnings: &mut Vec<String>) {
+    let hears_features = match &recipe.model {
+        ModelConfig::Ctc(_) => true,
+        ModelConfig::Text(_) => false,
+        ModelConfig::Connector(_) => learns(parts, "encoder", &trainable(recipe)),
+    };
+    let masked = recipe.stages.iter().enumerate().filter(|(_, s)| s.spec_augment.is_some());
+    for (i, _) in masked.filter(|_| !hears_features) {
+        warnings.push(format!(
+            "stage[{i}].spec_augment: the encoder is frozen and hears every utterance once, so nothing is masked"
+        ));
+    }
+}
+
+/// Whether some stage trains a part of the model, its branches included.
+fn learns(parts: &[Counted], name: &str, stages: &[Vec<String>]) -> bool {
+    let below = format!("{name}.");
+    let trained = |n: &str| n.starts_with(&below) && is_ever_trained(stages, n);
+    parts.iter().any(|part| part.weighed(trained, 1, |_| 1) > 0)
+}
+
 /// Patterns of `trainable` that match nothing.
 fn patterns(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
     for (i, stage) in recipe.stages.iter().enumerate() {
@@ -346,6 +432,17 @@ fn transformer_row(config: &TransformerConfig) -> f64 {
     (config.n_layers * (5 * config.d_model + 2 * d_q + 2 * d_kv + 3 * config.d_ff)) as f64
 }
 
+/// Twice the rank for every branch below a name.
+fn lora_row(recipe: &Recipe, parts: &[Counted], below: &str) -> f64 {
+    let rank = lora(recipe).map_or(0, |config| config.rank);
+    let factors = |part: &Counted| match &part.size {
+        Size::Listed(list) => list.0.iter().filter(|entry| entry.name.starts_with(below)).count(),
+        Size::Declared { .. } => 0,
+    };
+    let n_factors: usize = parts.iter().filter(|part| part.name == LORA).map(factors).sum();
+    (n_factors * rank) as f64
+}
+
 fn encoder_row(config: &EncoderConfig) -> f64 {
     match config {
         EncoderConfig::Conformer(c) => (c.n_layers * (19 * c.d_model + 4 * c.d_ff)) as f64,
@@ -372,6 +469,7 @@ impl Shape {
             ModelConfig::Text(config) => Self {
                 kept_per_unit: Some(
                     transformer_row(&config.language_model)
+                        + lora_row(recipe, parts, "model.")
                         + 2.0 * config.tokenizer.vocab_size as f64,
                 ),
                 kept_per_item: 0.0,
@@ -400,18 +498,19 @@ impl Shape {
                 let vectors = rate.map(|rate| rate / reduction);
                 let lm = match language_model {
                     Some(Base::Known(text)) => {
-                        Some((transformer_row(&text.transformer), 2.0 * text.n_tokens as f64))
+                        let branches = lora_row(recipe, parts, "language_model.");
+                        let row = transformer_row(&text.transformer) + branches;
+                        Some((row, 2.0 * text.n_tokens as f64))
                     }
                     _ => None,
                 };
                 // A frozen encoder is heard once and keeps nothing.
-                let patterns: Vec<String> =
-                    recipe.stages.iter().flat_map(|stage| stage.trainable.clone()).collect();
-                let trains = parts.first().is_some_and(|part| part.n_trained(&patterns) > 0);
+                let trains = learns(parts, "encoder", &trainable(recipe));
                 let heard = match encoder {
                     _ if !trains => Some(0.0),
                     Some(Base::Known(speech)) => {
-                        rate.map(|rate| rate * encoder_row(&speech.encoder))
+                        let branches = lora_row(recipe, parts, "encoder.");
+                        rate.map(|rate| rate * (encoder_row(&speech.encoder) + branches))
                     }
                     _ => None,
                 };
@@ -449,7 +548,7 @@ fn assemble(
     shape: &Shape,
 ) -> Plan {
     let n_parameters = total(counted.iter().map(Counted::n_parameters));
-    let all: Vec<String> = recipe.stages.iter().flat_map(|s| s.trainable.clone()).collect();
+    let all = trainable(recipe);
     // The stage that needs most for gradients and moments.
     let heaviest = recipe.stages.iter().max_by_key(|stage| {
         let learning = total(counted.iter().map(|part| part.n_trained(&stage.trainable)));
@@ -475,7 +574,7 @@ fn assemble(
                     Size::Declared { .. } => None,
                     Size::Listed(list) => Some(list.n_in_matrices()),
                 },
-                n_trained: part.n_trained(&all),
+                n_trained: part.n_ever_trained(&all),
                 share: n as f64 / n_parameters.max(1) as f64,
                 weight_bytes: n.saturating_mul(F32),
                 gradient_bytes: gradients.saturating_mul(F32),

@@ -103,6 +103,26 @@ fn a_text_model_is_counted() {
 }
 
 #[test]
+fn patterns_choose_what_learns() {
+    let trained = |patterns: &str| of(&TEXT.replace("[\"*\"]", patterns)).unwrap().n_trained;
+    assert_eq!(trained("[\"*.q_proj\", \"model.norm\"]"), 256 + 16);
+    let all = trained("[\"*\"]");
+    assert_eq!(trained("[\"*\", \"!*.mlp\"]"), all - 3 * 512);
+    assert_eq!(trained("[\"*\", \"!*.mlp\", \"*.mlp.up_proj\"]"), all - 2 * 512);
+    let found = ["stage[0].trainable", "!*.mpl"];
+    check_one(TEXT, "[\"*\"]", "[\"*\", \"!*.mpl\"]", &found);
+}
+
+#[test]
+fn what_several_stages_train_is_added_up() {
+    let two = CTC.replace("trainable = [\"head\"]", "trainable = [\"*\", \"!encoder\"]");
+    let plan = of(&two).unwrap();
+    assert_eq!(plan.stages[1].n_trained, plan.parts[1].n_parameters);
+    // The second stage takes the encoder away from itself, not from the first.
+    assert_eq!(plan.n_trained, plan.n_parameters);
+}
+
+#[test]
 fn a_ctc_model_has_a_symbol_for_every_character() {
     let plan = of(CTC).unwrap();
     let head = &plan.parts[1];
@@ -319,4 +339,30 @@ fn bases_must_be_there() {
     let path = "encoder = { from = \"directory\", path = \"src\" }";
     check_one(paper, declared, path, &["model.encoder", "not a checkpoint"]);
     check_one(paper, "n_heads = 19", "n_heads = 18", &["model.connector", "2432"]);
+}
+
+#[test]
+fn branches_are_a_part_of_their_own() {
+    let lora =
+        "[model.lora]\nrank = 4\nalpha = 8\ntargets = [\"*.q_proj\", \"*.down_proj\"]\n\n[[stage]]";
+    let recipe = TEXT.replacen("[[stage]]", lora, 1).replace("[\"*\"]", "[\"*lora_*\"]");
+    let plan = of(&recipe).unwrap();
+    let part = &plan.parts[1];
+    // q: 4·16 + 16·4; down: 4·32 + 16·4.
+    assert_eq!((part.name.as_str(), part.n_parameters), ("lora", 128 + 192));
+    assert_eq!((plan.n_trained, plan.stages[0].n_trained), (320, 320));
+    let without = of(TEXT).unwrap();
+    assert_eq!(plan.n_parameters, without.n_parameters + 320);
+    // Two branches keep twice their rank for each of 400 rows.
+    let more = plan.memory.activation_bytes.unwrap() - without.memory.activation_bytes.unwrap();
+    assert_eq!(more, 4 * 400 * 2 * 2 * 4);
+    assert!(plan.to_string().contains("lora"));
+    let forgotten = of(&recipe.replace("[\"*lora_*\"]", "[\"model\", \"!*lora_*\"]")).unwrap();
+    assert!(
+        forgotten.warnings.iter().any(|w| w.contains("model.lora")),
+        "{:?}",
+        forgotten.warnings
+    );
+    check_one(&recipe, "*.q_proj", "*.kv_proj", &["model.lora.targets", "*.kv_proj"]);
+    check_one(&recipe, "rank = 4", "rank = 0", &["model.lora", "rank is 0"]);
 }

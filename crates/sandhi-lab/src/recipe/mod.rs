@@ -20,6 +20,7 @@ use sandhi_data::{
 use sandhi_nn::{
     connector::ConnectorConfig,
     encoder::{CtcHeadConfig, EncoderConfig},
+    lora::LoraConfig,
     transformer::TransformerConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,9 @@ pub struct TextModelConfig {
     pub tokenizer: TokenizerConfig,
     /// The transformer.
     pub language_model: TransformerConfig,
+    /// Low-rank branches beside linear layers, for stages that train `["*lora_*"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
 }
 
 /// Byte-level BPE, trained on the text of the longest stage.
@@ -112,6 +116,10 @@ pub struct ConnectorModelConfig {
     pub language_model: BaseConfig<PublishedLanguageModel>,
     /// What joins them.
     pub connector: ConnectorConfig,
+    /// Low-rank branches beside linear layers of `encoder.…` and `language_model.…`, for stages that train
+    /// `["connector", "*lora_*"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
 }
 
 /// Where a foundation model comes from; `P` says what can be said of a published one.
@@ -171,7 +179,8 @@ pub struct StageConfig {
     pub name: String,
     /// Optimizer steps, after accumulation.
     pub steps: u64,
-    /// Name prefixes of the parameters that are trained, e.g. `["connector"]`; all when `["*"]`.
+    /// Names and patterns of the parameters that are trained, e.g. `["connector"]`, `["*lora_*"]` or
+    /// `["*", "!encoder"]`; the last entry that covers a name decides ([`sandhi_nn::pattern`]).
     pub trainable: Vec<String>,
     /// What is learned from.
     #[serde(rename = "data")]

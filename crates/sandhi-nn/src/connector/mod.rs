@@ -9,7 +9,13 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use self::slm::{Reduction, SlmAdapter, SlmConfig};
-use crate::{init::Init, length::Length, ragged::Ragged, transformer::Dropout};
+use crate::{
+    init::Init,
+    length::Length,
+    lora::{Linears, NamedLinears},
+    ragged::Ragged,
+    transformer::Dropout,
+};
 
 /// Widths that the connector shares with its neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +74,14 @@ impl ConnectorConfig {
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Slm(config) => config.problems(),
+        }
+    }
+}
+
+impl Linears for Connector {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        match self {
+            Self::Slm(adapter) => adapter.linears(),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
     length::Length,
+    lora::{Linears, NamedLinears, numbered},
     ops::{self, Mask, Rope},
     ragged::{Offsets, Ragged},
     transformer::{AttentionBias, Block, BlockConfig, Dropout, MlpKind, Placement},
@@ -117,6 +118,13 @@ impl SlmConfig {
             reduction: self.reduction,
             stack: self.reduce == Reduction::Stack,
         }
+    }
+}
+
+impl Linears for SlmAdapter {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let ends = [("input".to_owned(), &mut self.input), ("output".to_owned(), &mut self.output)];
+        ends.into_iter().chain(numbered("layers", &mut self.layers)).collect()
     }
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
+    lora::{Linears, NamedLinears, below, numbered},
     ops::{self, Mask, Rope},
     ragged::{Offsets, Ragged},
     transformer::{Attention, AttentionBias, BlockConfig, Dropout, MlpKind, Placement},
@@ -162,6 +163,42 @@ impl ConformerConfig {
                 .map(|i| ConformerBlock::new(&init.child("layers").child(i), self))
                 .collect(),
         }
+    }
+}
+
+impl Linears for FeedForward {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        vec![("up".to_owned(), &mut self.up), ("down".to_owned(), &mut self.down)]
+    }
+}
+
+impl Linears for Convolution {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        vec![
+            ("pointwise1".to_owned(), &mut self.pointwise1),
+            ("pointwise2".to_owned(), &mut self.pointwise2),
+        ]
+    }
+}
+
+impl Linears for ConformerBlock {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        below("ff1", self.ff1.linears())
+            .chain(below("self_attn", self.self_attn.linears()))
+            .chain(below("conv", self.conv.linears()))
+            .chain(below("ff2", self.ff2.linears()))
+            .collect()
+    }
+}
+
+impl Linears for Conformer {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let first = [
+            ("conv1".to_owned(), &mut self.conv1),
+            ("conv2".to_owned(), &mut self.conv2),
+            ("input".to_owned(), &mut self.input),
+        ];
+        first.into_iter().chain(numbered("layers", &mut self.layers)).collect()
     }
 }
 

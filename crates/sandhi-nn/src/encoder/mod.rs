@@ -15,7 +15,13 @@ pub use self::{
     ctc::{CtcHead, CtcHeadConfig},
     whisper::{WhisperEncoder, WhisperEncoderConfig},
 };
-use crate::{init::Init, length::Length, ragged::Ragged, transformer::Dropout};
+use crate::{
+    init::Init,
+    length::Length,
+    lora::{Linears, NamedLinears},
+    ragged::Ragged,
+    transformer::Dropout,
+};
 
 /// The `[encoder]` table of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,6 +88,15 @@ impl EncoderConfig {
         match self {
             Self::Conformer(config) => config.problems(),
             Self::Whisper(config) => config.problems(),
+        }
+    }
+}
+
+impl Linears for Encoder {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        match self {
+            Self::Conformer(encoder) => encoder.linears(),
+            Self::Whisper(encoder) => encoder.linears(),
         }
     }
 }

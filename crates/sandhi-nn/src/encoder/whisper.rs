@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
+    lora::{Linears, NamedLinears, numbered},
     ops::{self, Mask},
     ragged::Ragged,
     transformer::{AttentionBias, Block, BlockConfig, Dropout, MlpKind, Placement},
@@ -115,6 +116,13 @@ fn sinusoids(n_frames: usize, width: usize) -> Vec<f32> {
             sines.chain((0..half).map(move |i| angle(frame, i).cos() as f32))
         })
         .collect()
+}
+
+impl Linears for WhisperEncoder {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let first = [("conv1".to_owned(), &mut self.conv1), ("conv2".to_owned(), &mut self.conv2)];
+        first.into_iter().chain(numbered("layers", &mut self.layers)).collect()
+    }
 }
 
 impl WhisperEncoder {

@@ -7,6 +7,7 @@ use super::{Attention, AttentionBias, Dropout, Placement};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
+    lora::{Linears, NamedLinears, below},
     ops::{self, Rope},
 };
 
@@ -50,6 +51,7 @@ pub struct BlockConfig {
 
 /// The feed-forward half of a block.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // handles of tensors, not tensors
 pub enum Mlp {
     /// Gated, as in Llama.
     SwiGlu(SwiGlu),
@@ -111,6 +113,28 @@ pub struct Block {
     mlp: Mlp,
     input_layernorm: Norm,
     post_attention_layernorm: Norm,
+}
+
+impl Linears for Mlp {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        match self {
+            Self::SwiGlu(mlp) => vec![
+                ("gate_proj".to_owned(), &mut mlp.gate_proj),
+                ("up_proj".to_owned(), &mut mlp.up_proj),
+                ("down_proj".to_owned(), &mut mlp.down_proj),
+            ],
+            Self::Gelu(mlp) => {
+                vec![("fc1".to_owned(), &mut mlp.fc1), ("fc2".to_owned(), &mut mlp.fc2)]
+            }
+        }
+    }
+}
+
+impl Linears for Block {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let attention = below("self_attn", self.self_attn.linears());
+        attention.chain(below("mlp", self.mlp.linears())).collect()
+    }
 }
 
 impl Block {

@@ -30,6 +30,7 @@ pub use self::{
 };
 use crate::{
     layers::{Embedding, Linear, Norm},
+    lora::{Linears, NamedLinears, numbered},
     ops::{self, Mask},
     ragged::Ragged,
 };
@@ -59,6 +60,13 @@ pub struct Hidden {
     /// The residual stream at the depths that were asked for, in that order; depth 0 is the input,
     /// depth `n_layers` what leaves the last block before its norm.
     pub depths: Vec<Tensor<2>>,
+}
+
+impl Linears for CausalLm {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let head = self.lm_head.as_mut().map(|head| ("lm_head".to_owned(), head));
+        numbered("model.layers", &mut self.model.layers).chain(head).collect()
+    }
 }
 
 impl CausalLm {

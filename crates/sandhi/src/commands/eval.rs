@@ -112,6 +112,7 @@ fn nameless(name: &str) -> Recipe {
                 "d_model": 2, "n_layers": 1, "n_heads": 1, "d_ff": 1
             }))
             .expect("a constant"),
+            lora: None,
         }),
         stages: Vec::new(),
         eval: None,

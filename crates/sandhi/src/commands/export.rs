@@ -1,9 +1,14 @@
-//! `sandhi export`: a language model or a speech encoder in Hugging Face's layout.
+//! `sandhi export`: a language model or a speech encoder in Hugging Face's layout, or LoRA branches in PEFT's.
 
 use std::path::PathBuf;
 
 use burn::prelude::Device;
-use sandhi_lab::{checkpoint::Dtype, hf, model::AnyModel};
+use sandhi_lab::{
+    checkpoint::Dtype,
+    hf,
+    model::{AnyModel, SpeechModel},
+};
+use sandhi_nn::lora;
 
 /// Arguments of `sandhi export`.
 #[derive(Debug, clap::Args)]
@@ -19,6 +24,18 @@ pub struct Args {
     /// 16-bit weights.
     #[arg(long)]
     f16: bool,
+    /// First give the language model the branches of an adapter in PEFT's layout.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Fold the LoRA branches into the weights.
+    #[arg(long)]
+    merge_lora: bool,
+    /// Write the LoRA branches alone, as an adapter that PEFT loads.
+    #[arg(long, conflicts_with = "merge_lora")]
+    lora_only: bool,
+    /// What the adapter says of the model below it: a name or a folder.
+    #[arg(long, value_name = "NAME", requires = "lora_only")]
+    base: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -30,24 +47,41 @@ enum Part {
 /// Writes the directory.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let dtype = if args.f16 { Dtype::F16 } else { Dtype::F32 };
-    let what = match (AnyModel::load(&args.model, &Device::flex())?, args.part) {
-        (AnyModel::Text(model), _) => {
-            hf::export_language_model(&model, &args.out, dtype)?;
-            "language model"
-        }
-        (AnyModel::Connector(model), Part::LanguageModel) => {
-            hf::export_language_model(&model.text, &args.out, dtype)?;
-            "language model"
-        }
-        (AnyModel::Connector(model), Part::Encoder) => {
-            hf::export_speech_encoder(&model.speech, &args.out, dtype)?;
-            "encoder"
-        }
-        (AnyModel::Ctc(model), _) => {
-            hf::export_speech_encoder(&model, &args.out, dtype)?;
-            "encoder"
-        }
+    let mut text = match (AnyModel::load(&args.model, &Device::flex())?, args.part) {
+        (AnyModel::Text(model), _) => *model,
+        (AnyModel::Connector(model), Part::LanguageModel) => model.text,
+        (AnyModel::Connector(model), Part::Encoder) => return encoder(model.speech, &args, dtype),
+        (AnyModel::Ctc(model), _) => return encoder(*model, &args, dtype),
     };
-    eprintln!("the {what} is in {}", args.out.display());
+    if let Some(adapter) = &args.adapter {
+        hf::load_adapter(&mut text.lm, adapter)?;
+    }
+    if args.lora_only {
+        hf::export_adapter(&text.lm, args.base.as_deref(), &args.out, dtype)?;
+        eprintln!("the adapter is in {}", args.out.display());
+        return Ok(());
+    }
+    if args.merge_lora {
+        lora::merge(&mut text.lm);
+    }
+    if lora::describe(&text.lm).is_some() {
+        anyhow::bail!(
+            "the language model has LoRA branches: --merge-lora folds them in, --lora-only writes them alone"
+        );
+    }
+    hf::export_language_model(&text, &args.out, dtype)?;
+    eprintln!("the language model is in {}", args.out.display());
+    Ok(())
+}
+
+/// Writes an encoder, its branches folded in.
+fn encoder(mut speech: SpeechModel, args: &Args, dtype: Dtype) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.adapter.is_none() && !args.lora_only,
+        "--adapter and --lora-only are for language models"
+    );
+    speech.merge_lora();
+    hf::export_speech_encoder(&speech, &args.out, dtype)?;
+    eprintln!("the encoder is in {}", args.out.display());
     Ok(())
 }
