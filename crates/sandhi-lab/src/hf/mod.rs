@@ -7,11 +7,12 @@
 //! tokenizer.json
 //! ```
 //!
-//! Files are mapped, and their tensors converted to f32. Every tensor that is missing, left over or of
+//! [`hub`] downloads them by name. Files are mapped, and their tensors converted to f32. Every tensor that is missing, left over or of
 //! another shape is listed, and any of them is fatal, before a model of that size is made.
 
 mod config;
 mod export;
+pub mod hub;
 mod shards;
 mod speech;
 mod verify;
@@ -28,6 +29,7 @@ use sandhi_nn::{
 pub use self::{
     config::{Family, LanguageModelConfig},
     export::export_language_model,
+    hub::{Hub, HubError, ModelName, ModelSource, Snapshot, Want},
     shards::{ShardIndex, Shards},
     speech::{SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
