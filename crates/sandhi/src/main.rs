@@ -9,6 +9,7 @@ mod commands;
 mod console;
 mod device;
 mod foundation;
+mod hub_args;
 mod output;
 mod provenance;
 mod recipe_args;
@@ -19,8 +20,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, completions, data, doctor, eval, export, features, pack, plan, quickstart, score,
-    sweep, table, train, transcribe, verify,
+    ask, bench, completions, data, doctor, download, eval, export, features, pack, plan,
+    quickstart, score, sweep, table, train, transcribe, verify,
 };
 
 #[global_allocator]
@@ -60,6 +61,8 @@ enum Command {
     Features(features::Args),
     /// Write a language model in Hugging Face's layout.
     Export(export::Args),
+    /// Download a published model.
+    Download(download::Args),
     /// Hold a published checkpoint against what its authors' code gives.
     Verify(verify::Args),
     /// Score hypotheses against references.
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Command::Data(args) => data::run(args),
         Command::Features(args) => features::run(args),
         Command::Export(args) => export::run(args),
+        Command::Download(args) => download::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Score(args) => score::run(args),
         Command::Bench(args) => bench::run(args),

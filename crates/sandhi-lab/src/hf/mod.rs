@@ -7,11 +7,12 @@
 //! tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json
 //! ```
 //!
-//! Files are mapped, and their tensors converted to f32. Every tensor that is missing, left over or of
+//! [`hub`] downloads them by name. Files are mapped, and their tensors converted to f32. Every tensor that is missing, left over or of
 //! another shape is listed, and any of them is fatal, before a model of that size is made.
 
 mod config;
 mod export;
+pub mod hub;
 mod peft;
 mod prompt;
 mod shards;
@@ -31,6 +32,7 @@ use sandhi_nn::{
 pub use self::{
     config::{Family, LanguageModelConfig},
     export::{export_language_model, export_speech_encoder},
+    hub::{Hub, HubError, ModelName, ModelSource, Snapshot, Want},
     peft::{export_adapter, load_adapter},
     shards::{ShardIndex, Shards},
     speech::{SpeechEncoder, SpeechEncoderConfig},

@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub(super) const ONE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The mapped files of a directory.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod completions;
 pub mod data;
 pub mod doctor;
+pub mod download;
 pub mod eval;
 pub mod export;
 pub mod features;

@@ -2,16 +2,18 @@
 
 use std::path::PathBuf;
 
-use sandhi_lab::hf;
+use sandhi_lab::hf::{self, ModelSource};
 
-use crate::{device::DeviceArg, output};
+use crate::{device::DeviceArg, hub_args::HubArgs, output};
 
 /// Arguments of `sandhi verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A directory in Hugging Face's layout.
+    /// A directory in Hugging Face's layout, or hf:owner/name@revision.
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    model: ModelSource,
+    #[command(flatten)]
+    hub: HubArgs,
     /// Inputs and outputs of the same model elsewhere; tools/reference.py writes them.
     #[arg(long, value_name = "FILE.safetensors")]
     reference: PathBuf,
@@ -34,7 +36,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "--tolerance is {}, expected a positive number",
         args.tolerance
     );
-    let found = hf::verify(&args.model, &args.reference, &args.device.open()?)?;
+    let model = args.hub.directory(&args.model)?;
+    let found = hf::verify(&model, &args.reference, &args.device.open()?)?;
     if args.json {
         output::print_json(&found)?;
     } else {
@@ -50,7 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         anyhow::ensure!(
             one.largest.is_finite() && one.largest <= allowed,
             "{}: {} differs by {:.2e}, allowed are {allowed:.2e}",
-            args.model.display(),
+            args.model,
             one.output,
             one.largest
         );

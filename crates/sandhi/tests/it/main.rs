@@ -3,6 +3,7 @@
 //! Nothing here needs a file that is not in the repository; what speaks needs espeak-ng.
 
 mod data;
+mod hub;
 mod recipes;
 mod score;
 mod train;
