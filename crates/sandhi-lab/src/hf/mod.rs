@@ -29,7 +29,7 @@ pub use self::{
     config::{Family, LanguageModelConfig},
     export::export_language_model,
     shards::{ShardIndex, Shards},
-    speech::{SpeechEncoder, SpeechEncoderConfig},
+    speech::{PublishedCtcHead, SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
 };
 use crate::{checkpoint::files, model::from_host, plan::count};

@@ -188,7 +188,7 @@ impl SpeechModel {
 
     /// Encoder frames a second.
     pub fn frame_rate_hz(&self) -> f64 {
-        100.0 / self.encoder.stride() as f64
+        self.features.rate_hz() / self.encoder.stride() as f64
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) enum Base<T> {
 
 /// A speech foundation model's sizes.
 pub(super) struct SpeechBase {
+    pub(super) features: FeatureConfig,
     pub(super) encoder: EncoderConfig,
     pub(super) n_mels: usize,
 }
@@ -77,7 +78,7 @@ impl Base<SpeechBase> {
     /// Encoder frames a second, where they are known.
     pub(super) fn rate_hz(&self) -> Option<f64> {
         match self {
-            Self::Known(speech) => Some(100.0 / speech.encoder.stride() as f64),
+            Self::Known(speech) => Some(speech.features.rate_hz() / speech.encoder.stride() as f64),
             Self::Declared { rate_hz, .. } => (*rate_hz > 0.0).then_some(*rate_hz),
         }
     }
@@ -139,6 +140,7 @@ pub(super) fn check(recipe: &Recipe, base: &Path) -> Checked {
     if let Some(eval) = &recipe.eval {
         checker.eval(eval);
     }
+    checker.masks(encoder.as_ref());
     let Checker { problems, warnings, .. } = checker;
     Checked { problems, warnings, encoder, language_model, n_items }
 }
@@ -226,6 +228,7 @@ impl Checker<'_> {
             ModelConfig::Ctc(config) => {
                 self.features("model.features", &config.features);
                 self.encoder("model.encoder", &config.encoder);
+                self.hears("model.encoder", &config.encoder, &config.features);
                 let steps = config.ctc.steps_per_frame;
                 self.at_least_one("model.ctc", "steps_per_frame", steps);
                 self.sane("model.ctc", 0, &[steps]);
@@ -255,6 +258,45 @@ impl Checker<'_> {
             EncoderConfig::Whisper(c) => {
                 self.sane(place, c.n_layers, &[c.d_model, c.d_ff, c.max_frames]);
             }
+            EncoderConfig::Wav2vec2(c) => {
+                let lists = [&c.conv_dims, &c.conv_kernels, &c.conv_strides];
+                let n_buckets = c.position_bias.as_ref().map_or(0, |bias| bias.buckets);
+                let sizes = [c.d_model, c.d_ff, c.position_kernel, n_buckets];
+                let sizes: Vec<usize> = lists.into_iter().flatten().copied().chain(sizes).collect();
+                self.sane(place, c.n_layers.max(c.conv_dims.len()), &sizes);
+            }
+        }
+    }
+
+    /// Samples go into encoders that begin with samples, spectra into the others.
+    fn hears(&mut self, place: &str, encoder: &EncoderConfig, features: &FeatureConfig) {
+        let waveform = matches!(features, FeatureConfig::Waveform(_));
+        let expected = match encoder {
+            EncoderConfig::Wav2vec2(_) if !waveform => "a wav2vec2 encoder takes \"waveform\"",
+            EncoderConfig::Conformer(_) | EncoderConfig::Whisper(_) if waveform => {
+                "a conformer or whisper encoder takes spectra, not \"waveform\""
+            }
+            _ => return,
+        };
+        self.problem(place, format_args!("model.features do not fit, {expected}"));
+    }
+
+    /// There are no bands to mask in a waveform.
+    fn masks(&mut self, base: Option<&Base<SpeechBase>>) {
+        let features = match (&self.recipe.model, base) {
+            (ModelConfig::Ctc(config), _) => &config.features,
+            (ModelConfig::Connector(_), Some(Base::Known(speech))) => &speech.features,
+            _ => return,
+        };
+        if !matches!(features, FeatureConfig::Waveform(_)) {
+            return;
+        }
+        for (i, stage) in self.recipe.stages.iter().enumerate() {
+            self.need(
+                stage.spec_augment.is_none(),
+                &format!("stage[{i}].spec_augment"),
+                "masks bands and frames of spectra, the encoder hears a waveform; leave it out",
+            );
         }
     }
 
@@ -289,7 +331,7 @@ impl Checker<'_> {
             base.and_then(|spec| {
                 let speech = spec.speech?;
                 let n_mels = self.features(place, &speech.features)?;
-                Some(SpeechBase { encoder: speech.encoder, n_mels })
+                Some(SpeechBase { features: speech.features, encoder: speech.encoder, n_mels })
             })
         });
         let place = "model.language_model";
@@ -662,7 +704,7 @@ impl Checker<'_> {
     fn encoder_hears(&mut self, place: &str, what: &str, seconds: f64) {
         let ModelConfig::Ctc(model) = &self.recipe.model else { return };
         let Some(most) = model.encoder.max_feature_frames() else { return };
-        let most_s = most as f64 / 100.0;
+        let most_s = most as f64 / model.features.rate_hz();
         self.need(
             seconds <= most_s,
             place,

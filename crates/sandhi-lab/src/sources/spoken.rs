@@ -186,6 +186,7 @@ impl Workshop {
             Ok(CtcDataset {
                 items: utterances.into_iter().zip(targets?).collect(),
                 n_mels: extractor.n_mels(),
+                rate_hz: extractor.rate_hz(),
                 encoder: speech.encoder.clone(),
                 steps_per_frame: speech.ctc.steps_per_frame,
                 symbols: speech.symbols.clone(),

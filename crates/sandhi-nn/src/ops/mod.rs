@@ -35,7 +35,7 @@ mod rotary;
 mod rows;
 mod simd;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use activation::{gelu, gelu_tanh, glu, silu, swiglu};
 pub use attention::{AttentionLayout, Mask, ragged_attention};

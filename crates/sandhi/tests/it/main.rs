@@ -6,6 +6,7 @@ mod data;
 mod recipes;
 mod score;
 mod train;
+mod units;
 mod usage;
 mod verify;
 
