@@ -322,7 +322,7 @@ pub fn bases(
         &config.encoder,
         "model.encoder",
         |path| Ok(AnyModel::load_speech(&workshop.resolve(path), device)?),
-        |config| Ok(hf::speech_model(&workshop.resolve(&config.path), device)?),
+        |config| Ok(hf::speech_model(&workshop.resolve(&config.path), config, device)?),
     )?;
     let mut text = base(
         &config.language_model,

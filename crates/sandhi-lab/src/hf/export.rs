@@ -123,7 +123,7 @@ fn theirs(name: &str, tensor: HostTensor, n_mels: usize) -> (String, HostTensor)
         Some(d_in) => speech::taps_last(tensor, d_in),
         None => tensor,
     };
-    (format!("model.encoder.{}", speech::published_whisper_name(name)), tensor)
+    (format!("model.encoder.{}", speech::whisper::published_name(name)), tensor)
 }
 
 /// The fields of Whisper's `config.json`, with a decoder that has no layers.

@@ -22,7 +22,10 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
-use sandhi_data::text::Tokenizer;
+use sandhi_data::{
+    features::{FeatureConfig, WhisperConfig},
+    text::Tokenizer,
+};
 use sandhi_nn::{
     init::Init,
     transformer::{CausalLm, TransformerConfig},
@@ -35,15 +38,15 @@ pub use self::{
     hub::{Hub, HubError, ModelName, ModelSource, Snapshot, Want},
     peft::{export_adapter, load_adapter},
     shards::{ShardIndex, Shards},
-    speech::{SpeechEncoder, SpeechEncoderConfig},
+    speech::{PublishedCtcHead, SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
 };
 use crate::{
     chat::Chat,
     checkpoint::files,
-    model::{Origin, SpeechModel, TextModel, fingerprint, from_host},
+    model::{Origin, Recognizer, SpeechModel, TextModel, fingerprint, from_host},
     plan::count,
-    recipe::PublishedLanguageModel,
+    recipe::{PublishedEncoder, PublishedLanguageModel},
 };
 
 /// What can go wrong with a published checkpoint.
@@ -181,16 +184,32 @@ pub fn check_text(
     Ok(found)
 }
 
-/// What the speech encoder of a directory is, as [`check_text`].
+/// What the speech encoder of a directory is and hears, as [`check_text`].
 ///
 /// # Errors
 ///
 /// See [`Error`].
-pub fn check_speech(dir: &Path) -> Result<SpeechEncoderConfig, Error> {
-    let path = dir.join("config.json");
-    let found = SpeechEncoderConfig::read(&path, &read_json(&path)?)?;
+pub fn check_speech(
+    dir: &Path,
+    config: &PublishedEncoder,
+) -> Result<(SpeechEncoderConfig, FeatureConfig), Error> {
+    let (found, features) = SpeechEncoderConfig::of_directory(dir, config.layer)?;
     Shards::open(dir)?;
-    Ok(found)
+    Ok((found, padded(features, config.pad_to_30_s, dir)?))
+}
+
+/// Whisper's features over 30 s, as its authors have them, where that is asked for.
+fn padded(features: FeatureConfig, pad: bool, dir: &Path) -> Result<FeatureConfig, Error> {
+    match features {
+        features if !pad => Ok(features),
+        FeatureConfig::Whisper(config) => {
+            Ok(FeatureConfig::Whisper(WhisperConfig { pad_to_30_s: true, ..config }))
+        }
+        _ => Err(Error::Config {
+            path: dir.join("config.json"),
+            message: "pad_to_30_s is for Whisper's features, this encoder hears samples".into(),
+        }),
+    }
 }
 
 /// A language model with its tokenizer and prompt layout.
@@ -215,15 +234,25 @@ pub fn text_model(
     })
 }
 
-/// A speech encoder with its front end.
+/// A speech encoder with its front end, and its CTC head where there is one.
 ///
 /// # Errors
 ///
 /// See [`Error`].
-pub fn speech_model(dir: &Path, device: &Device) -> Result<SpeechModel, Error> {
-    let SpeechEncoder { config, encoder } = SpeechEncoder::load(dir, device)?;
-    let fingerprint = fingerprint(&encoder);
-    let mut model = SpeechModel::new(config.features(), config.encoder, encoder, None)?;
+pub fn speech_model(
+    dir: &Path,
+    config: &PublishedEncoder,
+    device: &Device,
+) -> Result<SpeechModel, Error> {
+    let loaded = SpeechEncoder::load_layer(dir, config.layer, device)?;
+    let features = padded(loaded.features, config.pad_to_30_s, dir)?;
+    let fingerprint = fingerprint(&loaded.encoder);
+    let recognizer = loaded.ctc.map(|PublishedCtcHead { config, head, symbols, .. }| Recognizer {
+        config,
+        symbols,
+        head,
+    });
+    let mut model = SpeechModel::new(features, loaded.config.encoder, loaded.encoder, recognizer)?;
     model.origin = Some(Origin { path: dir.display().to_string(), fingerprint });
     Ok(model)
 }

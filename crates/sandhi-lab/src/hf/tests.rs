@@ -2,7 +2,6 @@ mod peft;
 
 use std::path::PathBuf;
 
-use burn::tensor::TensorData;
 use indexmap::IndexMap;
 use sandhi_nn::{
     lora, ops,
@@ -28,7 +27,7 @@ fn golden(family: &str) -> PathBuf {
 }
 
 /// Tensors of a reference: values, and whole numbers.
-fn reference(dir: &Path) -> (IndexMap<String, HostTensor>, IndexMap<String, Vec<u32>>) {
+pub(super) fn reference(dir: &Path) -> (IndexMap<String, HostTensor>, IndexMap<String, Vec<u32>>) {
     let bytes = std::fs::read(dir.join("reference.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let (mut values, mut ids) = (IndexMap::new(), IndexMap::new());
@@ -75,7 +74,7 @@ impl Golden {
 }
 
 /// The largest difference, absolute or relative to values above 1.
-fn difference(found: &[f32], expected: &[f32]) -> f32 {
+pub(super) fn difference(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     found.iter().zip(expected).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f32::max)
 }
@@ -144,7 +143,7 @@ fn gradients_are_those_of_the_authors_code() {
 }
 
 /// Holds the gradients of every parameter against those expected, in the layout of files.
-fn check_gradients<M: Module>(
+pub(super) fn check_gradients<M: Module>(
     family: &str,
     module: M,
     loss: Tensor<1>,
@@ -174,77 +173,12 @@ fn check_gradients<M: Module>(
     assert!(!expected.is_empty());
 }
 
-#[test]
-fn a_speech_encoder_hears_what_the_authors_code_hears() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/speech_encoders/whisper");
-    let (reference, _) = reference(&dir);
-    let encoder = SpeechEncoder::load(&dir, &Device::flex()).unwrap();
-    assert_eq!(encoder.config.n_mels, 12);
-    let packed = |which: &[usize], device: &Device| {
-        let inputs: Vec<&HostTensor> =
-            which.iter().map(|i| &reference[&format!("input_features.{i}")]).collect();
-        let values: Vec<f32> = inputs.iter().flat_map(|t| t.values.clone()).collect();
-        let lengths: Vec<usize> = inputs.iter().map(|t| t.shape[0]).collect();
-        let shape = [lengths.iter().sum(), 12];
-        Ragged {
-            values: Tensor::from_data(TensorData::new(values, shape), device),
-            offsets: Offsets::from_lengths(&lengths),
-        }
-    };
-    let flex = Device::flex();
-    let hear =
-        |which: &[usize]| host(encoder.encoder.forward(&packed(which, &flex), Dropout::OFF).values);
-    for i in 0..2 {
-        let worst = difference(&hear(&[i]), &reference[&format!("last_hidden_state.{i}")].values);
-        assert!(worst < 1e-5, "{i}: {worst:e}");
-    }
-    assert_eq!(hear(&[0, 1]), [hear(&[0]), hear(&[1])].concat());
-
-    let learning = to_autodiff(encoder.encoder.clone());
-    let heard = learning.forward(&packed(&[0, 1], &Device::flex().autodiff()), Dropout::OFF).values;
-    let expected = reference.iter().filter_map(|(name, tensor)| {
-        let theirs = name.strip_prefix("gradient.")?;
-        let tensor = tensor.clone();
-        let tensor = if theirs.starts_with("conv") { speech::taps_first(tensor) } else { tensor };
-        Some((speech::whisper_name(theirs), tensor))
-    });
-    check_gradients("whisper", learning, heard.powf_scalar(2.0).mean(), expected.collect());
-}
-
-#[test]
-fn configurations_of_other_encoders_are_refused() {
-    let whisper =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/speech_encoders/whisper");
-    let cases: [(&str, serde_json::Value, &[&str]); 5] = [
-        ("model_type", "musicgen".into(), &["musicgen", "whisper"]),
-        ("activation_function", "relu".into(), &["activation_function", "relu"]),
-        ("scale_embedding", true.into(), &["scale_embedding"]),
-        ("encoder_attention_heads", 5.into(), &["d_model 24", "n_heads 5"]),
-        ("max_source_positions", 20.into(), &["embed_positions", "[18, 24]", "[20, 24]"]),
-    ];
-    for (field, value, expected) in cases {
-        let dir = copy_of(&whisper);
-        edit(&dir.path().join("config.json"), |config| config[field] = value);
-        let error = SpeechEncoder::load(dir.path(), &Device::flex()).unwrap_err().to_string();
-        for part in expected {
-            assert!(error.contains(part), "{error:?} lacks {part:?}");
-        }
-    }
-    let dir = copy_of(&whisper);
-    let path = dir.path().join("model.safetensors");
-    let mut tensors = read_tensors(&path).unwrap();
-    tensors.insert("adapter.weight".into(), HostTensor::new([1], vec![0.0]));
-    write_tensors(&path, &tensors, Dtype::F32, &IndexMap::new()).unwrap();
-    let error = SpeechEncoder::load(dir.path(), &Device::flex()).unwrap_err().to_string();
-    assert!(error.contains("adapter.weight is left over"), "{error}");
-}
-
 /// A copy of a golden checkpoint to be damaged.
 fn copy(family: &str) -> tempfile::TempDir {
     copy_of(&golden(family))
 }
 
-fn copy_of(source: &Path) -> tempfile::TempDir {
+pub(super) fn copy_of(source: &Path) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(source).unwrap() {
         let entry = entry.unwrap();
@@ -260,7 +194,7 @@ fn refused(dir: &Path, expected: &[&str]) {
     }
 }
 
-fn edit(path: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
+pub(super) fn edit(path: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
     let mut value = read_json(path).unwrap();
     edit(&mut value);
     std::fs::write(path, value.to_string()).unwrap();

@@ -209,7 +209,7 @@ impl SpeechModel {
 
     /// Encoder frames a second.
     pub fn frame_rate_hz(&self) -> f64 {
-        100.0 / self.config.stride() as f64
+        self.features.rate_hz() / self.config.stride() as f64
     }
 }
 

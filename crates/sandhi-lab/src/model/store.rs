@@ -34,6 +34,7 @@ use crate::{
     chat::{Chat, PromptLayout},
     checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
     hf,
+    recipe::PublishedEncoder,
     tensor::HostTensor,
 };
 
@@ -296,7 +297,15 @@ impl SpeechModel {
     fn read(checkpoint: &Checkpoint, spec: SpeechSpec, device: &Device) -> Result<Self, Error> {
         if let Some(origin) = spec.origin {
             let part = "encoder";
-            let model = hf::speech_model(Path::new(&origin.path), device)
+            let published = PublishedEncoder {
+                path: origin.path.clone(),
+                layer: match &spec.encoder {
+                    EncoderConfig::Wav2vec2(config) => config.layer,
+                    EncoderConfig::Conformer(_) | EncoderConfig::Whisper(_) => None,
+                },
+                pad_to_30_s: matches!(&spec.features, FeatureConfig::Whisper(c) if c.pad_to_30_s),
+            };
+            let model = hf::speech_model(Path::new(&origin.path), &published, device)
                 .map_err(|source| Error::Base { part, source: Box::new(source) })?;
             check_origin(part, &origin, &fingerprint(&model.encoder))?;
             let net = model.encoder_net();

@@ -47,6 +47,7 @@ pub(super) enum Base<T> {
 
 /// A speech foundation model's sizes.
 pub(super) struct SpeechBase {
+    pub(super) features: FeatureConfig,
     pub(super) encoder: EncoderConfig,
     pub(super) n_mels: usize,
 }
@@ -68,7 +69,7 @@ impl Base<SpeechBase> {
     /// Encoder frames a second, where they are known.
     pub(super) fn rate_hz(&self) -> Option<f64> {
         match self {
-            Self::Known(speech) => Some(100.0 / speech.encoder.stride() as f64),
+            Self::Known(speech) => Some(speech.features.rate_hz() / speech.encoder.stride() as f64),
             Self::Declared { rate_hz, .. } => (*rate_hz > 0.0).then_some(*rate_hz),
         }
     }
@@ -131,6 +132,7 @@ pub(super) fn check(recipe: &Recipe, base: &Path) -> Checked {
     if let Some(eval) = &recipe.eval {
         checker.eval(eval);
     }
+    checker.masks(encoder.as_ref());
     let Checker { mut problems, warnings, mut missing, .. } = checker;
     let is_connector = matches!(recipe.model, ModelConfig::Connector(_));
     if is_connector && (encoder.is_none() || language_model.is_none()) {
@@ -224,6 +226,7 @@ impl Checker<'_> {
             ModelConfig::Ctc(config) => {
                 self.features("model.features", &config.features);
                 self.encoder("model.encoder", &config.encoder);
+                self.hears("model.encoder", &config.encoder, &config.features);
                 let steps = config.ctc.steps_per_frame;
                 self.at_least_one("model.ctc", "steps_per_frame", steps);
                 self.sane("model.ctc", 0, &[steps]);
@@ -261,6 +264,45 @@ impl Checker<'_> {
             EncoderConfig::Whisper(c) => {
                 self.sane(place, c.n_layers, &[c.d_model, c.d_ff, c.max_frames]);
             }
+            EncoderConfig::Wav2vec2(c) => {
+                let lists = [&c.conv_dims, &c.conv_kernels, &c.conv_strides];
+                let n_buckets = c.position_bias.as_ref().map_or(0, |bias| bias.buckets);
+                let sizes = [c.d_model, c.d_ff, c.position_kernel, n_buckets];
+                let sizes: Vec<usize> = lists.into_iter().flatten().copied().chain(sizes).collect();
+                self.sane(place, c.n_layers.max(c.conv_dims.len()), &sizes);
+            }
+        }
+    }
+
+    /// Samples go into encoders that begin with samples, spectra into the others.
+    fn hears(&mut self, place: &str, encoder: &EncoderConfig, features: &FeatureConfig) {
+        let waveform = matches!(features, FeatureConfig::Waveform(_));
+        let expected = match encoder {
+            EncoderConfig::Wav2vec2(_) if !waveform => "a wav2vec2 encoder takes \"waveform\"",
+            EncoderConfig::Conformer(_) | EncoderConfig::Whisper(_) if waveform => {
+                "a conformer or whisper encoder takes spectra, not \"waveform\""
+            }
+            _ => return,
+        };
+        self.problem(place, format_args!("model.features do not fit, {expected}"));
+    }
+
+    /// There are no bands to mask in a waveform.
+    fn masks(&mut self, base: Option<&Base<SpeechBase>>) {
+        let features = match (&self.recipe.model, base) {
+            (ModelConfig::Ctc(config), _) => &config.features,
+            (ModelConfig::Connector(_), Some(Base::Known(speech))) => &speech.features,
+            _ => return,
+        };
+        if !matches!(features, FeatureConfig::Waveform(_)) {
+            return;
+        }
+        for (i, stage) in self.recipe.stages.iter().enumerate() {
+            self.need(
+                stage.spec_augment.is_none(),
+                &format!("stage[{i}].spec_augment"),
+                "masks bands and frames of spectra, the encoder hears a waveform; leave it out",
+            );
         }
     }
 
@@ -298,13 +340,13 @@ impl Checker<'_> {
             |checker, path| {
                 let speech = checker.directory(place, path, "ctc")?.speech?;
                 let n_mels = checker.features(place, &speech.features)?;
-                Some(SpeechBase { encoder: speech.encoder, n_mels })
+                Some(SpeechBase { features: speech.features, encoder: speech.encoder, n_mels })
             },
             |checker, published| {
                 let dir = checker.path(&format!("{place}.path"), &published.path)?;
-                let found = checker.right(place, hf::check_speech(&dir))?;
-                let n_mels = checker.features(place, &found.features())?;
-                Some(SpeechBase { encoder: found.encoder, n_mels })
+                let (found, features) = checker.right(place, hf::check_speech(&dir, published))?;
+                let n_mels = checker.features(place, &features)?;
+                Some(SpeechBase { features, encoder: found.encoder, n_mels })
             },
         );
         let place = "model.language_model";
@@ -677,7 +719,7 @@ impl Checker<'_> {
     fn encoder_hears(&mut self, place: &str, what: &str, seconds: f64) {
         let ModelConfig::Ctc(model) = &self.recipe.model else { return };
         let Some(most) = model.encoder.max_feature_frames() else { return };
-        let most_s = most as f64 / 100.0;
+        let most_s = most as f64 / model.features.rate_hz();
         self.need(
             seconds <= most_s,
             place,

@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 
 use sandhi_nn::{
     connector::{ConnectorConfig, Reduction, SlmConfig, Widths},
-    encoder::{ConformerConfig, CtcHeadConfig, EncoderConfig, WhisperEncoderConfig},
+    encoder::{
+        ConformerConfig, CtcHeadConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig,
+        wav2vec2::ConvolutionNorm,
+    },
     layers::NormKind,
     lora::LoraConfig,
     pattern,
@@ -188,6 +191,7 @@ pub(crate) fn encoder(config: &EncoderConfig, n_mels: usize) -> Inventory {
     match config {
         EncoderConfig::Conformer(config) => conformer(config, n_mels),
         EncoderConfig::Whisper(config) => whisper(config, n_mels),
+        EncoderConfig::Wav2vec2(config) => wav2vec2(config),
     }
 }
 
@@ -205,6 +209,52 @@ fn whisper(config: &WhisperEncoderConfig, n_mels: usize) -> Inventory {
         list.block(&format!("layers.{i}"), &block);
     }
     list.norm("layer_norm", NormKind::Layer, d);
+    list
+}
+
+fn wav2vec2(config: &Wav2vec2EncoderConfig) -> Inventory {
+    let mut list = Inventory::default();
+    let d = config.d_model;
+    let mut d_in = 1_usize;
+    for (i, (&d_out, &kernel)) in config.conv_dims.iter().zip(&config.conv_kernels).enumerate() {
+        let name = format!("conv_layers.{i}");
+        let d_window = d_in.saturating_mul(kernel);
+        list.linear(&format!("{name}.conv"), d_window, d_out, config.conv_bias);
+        if config.conv_norm == ConvolutionNorm::Layer || i == 0 {
+            list.norm(&format!("{name}.layer_norm"), NormKind::Layer, d_out);
+        }
+        d_in = d_out;
+    }
+    if config.projection_norm {
+        list.norm("feature_projection.layer_norm", NormKind::Layer, d_in);
+    }
+    list.linear("feature_projection.projection", d_in, d, true);
+    let d_group = d / config.position_groups.max(1);
+    for i in 0..config.position_groups {
+        let d_window = config.position_kernel.saturating_mul(d_group);
+        list.linear(&format!("pos_conv_embed.groups.{i}"), d_window, d_group, true);
+    }
+    if config.has_stack_norm() {
+        list.norm("layer_norm", NormKind::Layer, d);
+    }
+    if let Some(bias) = config.position_bias.as_ref().filter(|_| config.n_blocks() > 0) {
+        list.tensor("rel_attn_embed.weight".into(), &[bias.buckets, config.n_heads]);
+    }
+    for i in 0..config.n_blocks() {
+        let name = format!("layers.{i}");
+        for projection in ["q_proj", "k_proj", "v_proj", "out_proj"] {
+            list.linear(&format!("{name}.attention.{projection}"), d, d, true);
+        }
+        if config.position_bias.is_some() {
+            let d_head = d / config.n_heads.max(1);
+            list.linear(&format!("{name}.attention.gate.linear"), d_head, 8, true);
+            list.tensor(format!("{name}.attention.gate.scale"), &[config.n_heads]);
+        }
+        list.norm(&format!("{name}.layer_norm"), NormKind::Layer, d);
+        list.linear(&format!("{name}.feed_forward.intermediate_dense"), d, config.d_ff, true);
+        list.linear(&format!("{name}.feed_forward.output_dense"), config.d_ff, d, true);
+        list.norm(&format!("{name}.final_layer_norm"), NormKind::Layer, d);
+    }
     list
 }
 
@@ -358,6 +408,33 @@ mod tests {
             max_frames: 9,
         });
         check(encoder(&config, 16), &config.init(16, &init()));
+    }
+
+    #[test]
+    fn a_wav2vec2_encoder_has_the_listed_parameters() {
+        for text in [
+            r#"{}"#,
+            r#"{"layer": 1, "conv_norm": "layer", "conv_bias": true, "pre_norm": true}"#,
+            r#"{"pre_norm": true, "position_bias": {"buckets": 8}, "projection_norm": false}"#,
+            r#"{"layer": 0, "position_bias": {}}"#,
+        ] {
+            let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
+            for (name, size) in [
+                ("d_model", 12),
+                ("n_layers", 2),
+                ("n_heads", 3),
+                ("d_ff", 20),
+                ("position_groups", 4),
+            ] {
+                value[name] = size.into();
+            }
+            value["conv_dims"] = serde_json::json!([5, 6]);
+            value["conv_kernels"] = serde_json::json!([4, 3]);
+            value["conv_strides"] = serde_json::json!([3, 2]);
+            let config: Wav2vec2EncoderConfig = serde_json::from_value(value).unwrap();
+            let config = EncoderConfig::Wav2vec2(config);
+            check(encoder(&config, 1), &config.init(1, &init()));
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::path::Path;
 use sandhi_data::features::FeatureExtractor;
 use sandhi_nn::{
     connector::{ConnectorConfig, Widths},
-    encoder::EncoderConfig,
+    encoder::{EncoderConfig, Wav2vec2EncoderConfig},
     lora::LoraConfig,
     pattern,
     transformer::TransformerConfig,
@@ -447,7 +447,21 @@ fn encoder_row(config: &EncoderConfig) -> f64 {
     match config {
         EncoderConfig::Conformer(c) => (c.n_layers * (19 * c.d_model + 4 * c.d_ff)) as f64,
         EncoderConfig::Whisper(c) => (c.n_layers * (9 * c.d_model + 2 * c.d_ff)) as f64,
+        EncoderConfig::Wav2vec2(c) => wav2vec2_row(c),
     }
+}
+
+/// The convolutions keep their windows and what comes of them, at the rate of each.
+fn wav2vec2_row(c: &Wav2vec2EncoderConfig) -> f64 {
+    let (mut rows, mut d_in, mut kept) = (c.samples_per_frame() as f64, 1, 0.0);
+    for ((&d, &kernel), &stride) in c.conv_dims.iter().zip(&c.conv_kernels).zip(&c.conv_strides) {
+        rows /= stride as f64;
+        kept += rows * (kernel as f64 * d_in as f64 + 3.0 * d as f64);
+        d_in = d;
+    }
+    let d = c.d_model as f64;
+    let blocks = c.n_blocks() as f64 * (9.0 * d + 2.0 * c.d_ff as f64);
+    kept + (c.position_kernel as f64 + 4.0) * d + blocks
 }
 
 fn connector_row(config: &ConnectorConfig) -> (f64, f64) {
@@ -478,7 +492,7 @@ impl Shape {
                 audio: false,
             },
             ModelConfig::Ctc(config) => {
-                let rate = 100.0 / config.encoder.stride() as f64;
+                let rate = config.features.rate_hz() / config.encoder.stride() as f64;
                 // The head has a row of the weight and an entry of the bias for every output.
                 let d = config.encoder.d_encoder() as u64;
                 let outputs = parts.get(1).map_or(0, Counted::n_parameters) / (d + 1);

@@ -153,6 +153,13 @@ pub enum BaseConfig<P> {
 pub struct PublishedEncoder {
     /// A directory, relative to the recipe's file.
     pub path: String,
+    /// Which frames are handed out, of the wav2vec 2.0 family: those that go into block `layer`, counted from 0, as
+    /// `hidden_states[layer]` of `transformers`; those of the last block where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
+    /// Utterances are padded to 30 s, as Whisper's authors do; otherwise they keep their length.
+    #[serde(default)]
+    pub pad_to_30_s: bool,
 }
 
 /// A language model of `from = "hugging_face"`.

@@ -187,6 +187,7 @@ impl Workshop {
             Ok(CtcDataset {
                 items: utterances.into_iter().zip(targets?).collect(),
                 n_mels: extractor.n_mels(),
+                rate_hz: extractor.rate_hz(),
                 encoder: speech.config.clone(),
                 steps_per_frame: recognizer.config.steps_per_frame,
                 symbols: recognizer.symbols.clone(),
