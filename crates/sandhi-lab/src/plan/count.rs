@@ -34,6 +34,13 @@ pub(crate) struct Entry {
     linear: bool,
 }
 
+impl Entry {
+    /// The rank that a matrix can have at most.
+    pub(super) fn rank(&self) -> usize {
+        self.shape.iter().copied().min().unwrap_or(0)
+    }
+}
+
 /// The tensors of a part of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Inventory(pub(super) Vec<Entry>);

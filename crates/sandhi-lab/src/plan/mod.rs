@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! Recipe ─ check ─┬─ every problem, all at once
-//!                 └─ Plan: parameters of each part, memory, seconds and tokens of each stage
+//!                 └─ Plan: parameters and memory of each part; seconds, tokens and operations of each stage
 //! ```
 //!
 //! Nothing is allocated and nothing is spoken. Files that a recipe names are opened: a base model's
 //! directory is verified, a manifest read.
 
 pub(crate) mod check;
+mod cost;
 pub(crate) mod count;
 mod text;
 
@@ -17,15 +18,14 @@ use std::path::Path;
 use sandhi_data::features::FeatureExtractor;
 use sandhi_nn::{
     connector::{ConnectorConfig, Widths},
-    encoder::{EncoderConfig, Wav2vec2EncoderConfig},
     lora::LoraConfig,
     pattern,
-    transformer::TransformerConfig,
 };
 use serde::Serialize;
 
 use self::{
     check::{Base, Checked},
+    cost::{Batch, PartLayers},
     count::{Entry, Inventory},
 };
 use crate::{
@@ -83,28 +83,46 @@ pub struct Part {
     pub share: f64,
     /// Bytes of weights, f32.
     pub weight_bytes: u64,
-    /// Bytes of gradients, f32, in the stage that has most of them.
+    /// Bytes of gradients, f32, of all batches whose gradients live at once, in the stage that needs most memory.
     pub gradient_bytes: u64,
     /// Bytes of what the optimizer keeps in that stage, f32: two moments for AdamW, one velocity for Muon.
     pub moment_bytes: u64,
+    /// Bytes of what backward keeps of the full batches that are at work at once in that stage, f32; none where
+    /// a part is only declared.
+    pub activation_bytes: Option<u64>,
 }
 
-/// Bytes that training needs, apart from data.
+/// Bytes that training needs on its device, in the stage that needs most; without data.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Memory {
+    /// That stage.
+    pub stage: String,
     /// Weights of all parts.
     pub weight_bytes: u64,
-    /// Gradients of the stage that has most of them.
+    /// Gradients.
     pub gradient_bytes: u64,
-    /// What the optimizer keeps in that stage.
+    /// What the optimizer keeps.
     pub moment_bytes: u64,
-    /// An estimate of what the backward pass keeps of the largest batch; none where a part is only
-    /// declared.
+    /// What backward keeps; none where a part is only declared.
     pub activation_bytes: Option<u64>,
-    /// How that was estimated.
-    pub activation_formula: &'static str,
-    /// Sum of all that is known.
+    /// The most at once. Gradients come while what backward kept goes, so this is less than the sum; where a
+    /// part is only declared, it is the sum of what is known.
     pub total_bytes: u64,
+    /// Besides, on the host and for every thread: the lattice of CTC's loss over one utterance.
+    pub lattice_bytes: u64,
+}
+
+/// Operations of matrix products that a part does in a stage: multiplications and additions.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Work {
+    /// The part.
+    pub part: String,
+    /// Forward, a step.
+    pub forward: f64,
+    /// Backward, a step.
+    pub backward: f64,
+    /// Before the first step: a frozen encoder hears every utterance once, unless its frames are cached.
+    pub once: f64,
 }
 
 /// A stage.
@@ -130,6 +148,18 @@ pub struct StagePlan {
     pub tokens_per_step: Option<u64>,
     /// The same over the stage.
     pub tokens: Option<u64>,
+    /// Operations of every part, for full batches; none where a declared part does not say its rate.
+    pub work: Option<Vec<Work>>,
+    /// Their sum over a step.
+    pub operations_per_step: Option<f64>,
+    /// Their sum over the stage, what is done once included.
+    pub operations: Option<f64>,
+    /// Seconds of a step at the rate of [`Plan::at_rate`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_s: Option<f64>,
+    /// Seconds of the stage at that rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage_s: Option<f64>,
 }
 
 /// Bytes of an f32.
@@ -138,9 +168,8 @@ const F32: u64 = 4;
 /// Instruction and answer tokens that an item of speech is estimated to have.
 const TEXT_TOKENS_AN_ITEM: f64 = 48.0;
 
-const FORMULA: &str = "f32 values that backward keeps for each row of the largest batch, times \
-    replicas: a transformer block 5 d + 2 d_q + 2 d_kv + 3 d_ff (SwiGLU) or + 2 d_ff (GELU), a Conformer \
-    block 19 d + 4 d_ff, 2 n_symbols a scored row, 2 r a LoRA branch; an item of speech has 48 tokens of text besides";
+/// The share of them that is the answer, whose tokens are scored.
+const ANSWER_SHARE: f64 = 1.0 / 3.0;
 
 /// A part while it is counted.
 struct Counted {
@@ -276,8 +305,13 @@ pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
     if parts.iter().any(|part| part.name == LORA && part.n_ever_trained(&stages) == 0) {
         warnings.push("model.lora: no stage trains it; trainable may have \"*lora_*\"".into());
     }
-    let shape = Shape::of(recipe, encoder.as_ref(), language_model.as_ref(), &parts);
-    let mut plan = assemble(recipe, warnings, &n_items, &parts, &shape);
+    let model = Model {
+        recipe,
+        encoder: encoder.as_ref(),
+        language_model: language_model.as_ref(),
+        parts: &parts,
+    };
+    let mut plan = assemble(recipe, warnings, &n_items, &model);
     plan.trainable &= missing.is_empty();
     plan.missing = missing;
     Ok(plan)
@@ -415,132 +449,189 @@ fn patterns(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
     }
 }
 
-/// What the lengths and activations of a batch follow from.
-struct Shape {
-    /// Values that backward keeps for a second of audio, a token of text, and an item.
-    kept_per_unit: Option<f64>,
-    kept_per_item: f64,
-    /// Tokens or vectors that a second of audio becomes; 1 for text.
-    tokens_per_unit: Option<f64>,
-    tokens_per_item: f64,
-    audio: bool,
+/// What the layers and lengths of a batch follow from.
+struct Model<'a> {
+    recipe: &'a Recipe,
+    encoder: Option<&'a Base<check::SpeechBase>>,
+    language_model: Option<&'a Base<check::TextBase>>,
+    parts: &'a [Counted],
 }
 
-fn transformer_row(config: &TransformerConfig) -> f64 {
-    let d_q = config.n_heads * config.head_width();
-    let d_kv = config.kv_heads() * config.head_width();
-    (config.n_layers * (5 * config.d_model + 2 * d_q + 2 * d_kv + 3 * config.d_ff)) as f64
-}
-
-/// Twice the rank for every branch below a name.
-fn lora_row(recipe: &Recipe, parts: &[Counted], below: &str) -> f64 {
-    let rank = lora(recipe).map_or(0, |config| config.rank);
-    let factors = |part: &Counted| match &part.size {
-        Size::Listed(list) => list.0.iter().filter(|entry| entry.name.starts_with(below)).count(),
-        Size::Declared { .. } => 0,
-    };
-    let n_factors: usize = parts.iter().filter(|part| part.name == LORA).map(factors).sum();
-    (n_factors * rank) as f64
-}
-
-fn encoder_row(config: &EncoderConfig) -> f64 {
-    match config {
-        EncoderConfig::Conformer(c) => (c.n_layers * (19 * c.d_model + 4 * c.d_ff)) as f64,
-        EncoderConfig::Whisper(c) => (c.n_layers * (9 * c.d_model + 2 * c.d_ff)) as f64,
-        EncoderConfig::Wav2vec2(c) => wav2vec2_row(c),
-    }
-}
-
-/// The convolutions keep their windows and what comes of them, at the rate of each.
-fn wav2vec2_row(c: &Wav2vec2EncoderConfig) -> f64 {
-    let (mut rows, mut d_in, mut kept) = (c.samples_per_frame() as f64, 1, 0.0);
-    for ((&d, &kernel), &stride) in c.conv_dims.iter().zip(&c.conv_kernels).zip(&c.conv_strides) {
-        rows /= stride as f64;
-        kept += rows * (kernel as f64 * d_in as f64 + 3.0 * d as f64);
-        d_in = d;
-    }
-    let d = c.d_model as f64;
-    let blocks = c.n_blocks() as f64 * (9.0 * d + 2.0 * c.d_ff as f64);
-    kept + (c.position_kernel as f64 + 4.0) * d + blocks
-}
-
-fn connector_row(config: &ConnectorConfig) -> (f64, f64) {
-    match config {
-        ConnectorConfig::Slm(c) => {
-            ((c.n_layers * (9 * c.d_hidden + 2 * c.d_ff)) as f64, c.reduction.max(1) as f64)
-        }
-    }
-}
-
-impl Shape {
-    fn of(
-        recipe: &Recipe,
-        encoder: Option<&Base<check::SpeechBase>>,
-        language_model: Option<&Base<check::TextBase>>,
-        parts: &[Counted],
-    ) -> Self {
-        match &recipe.model {
-            ModelConfig::Text(config) => Self {
-                kept_per_unit: Some(
-                    transformer_row(&config.language_model)
-                        + lora_row(recipe, parts, "model.")
-                        + 2.0 * config.tokenizer.vocab_size as f64,
-                ),
-                kept_per_item: 0.0,
-                tokens_per_unit: Some(1.0),
-                tokens_per_item: 0.0,
-                audio: false,
-            },
+impl Model<'_> {
+    /// Tokens, frames or vectors that a unit of `batch.max_length` becomes, and those of an item beside them.
+    fn tokens(&self) -> (Option<f64>, f64) {
+        match &self.recipe.model {
+            ModelConfig::Text(_) => (Some(1.0), 0.0),
             ModelConfig::Ctc(config) => {
-                let rate = config.features.rate_hz() / config.encoder.stride() as f64;
-                // The head has a row of the weight and an entry of the bias for every output.
-                let d = config.encoder.d_encoder() as u64;
-                let outputs = parts.get(1).map_or(0, Counted::n_parameters) / (d + 1);
-                Self {
-                    kept_per_unit: Some(
-                        rate * (encoder_row(&config.encoder) + 2.0 * outputs as f64),
-                    ),
-                    kept_per_item: 0.0,
-                    tokens_per_unit: Some(rate),
-                    tokens_per_item: 0.0,
-                    audio: true,
-                }
+                (Some(config.features.rate_hz() / config.encoder.stride() as f64), 0.0)
             }
             ModelConfig::Connector(config) => {
-                let (per_vector, reduction) = connector_row(&config.connector);
-                let rate = encoder.and_then(Base::rate_hz);
-                let vectors = rate.map(|rate| rate / reduction);
-                let lm = match language_model {
-                    Some(Base::Known(text)) => {
-                        let branches = lora_row(recipe, parts, "language_model.");
-                        let row = transformer_row(&text.transformer) + branches;
-                        Some((row, 2.0 * text.n_tokens as f64))
-                    }
-                    _ => None,
-                };
-                // A frozen encoder is heard once and keeps nothing.
-                let trains = learns(parts, "encoder", &trainable(recipe));
-                let heard = match encoder {
-                    _ if !trains => Some(0.0),
-                    Some(Base::Known(speech)) => {
-                        let branches = lora_row(recipe, parts, "encoder.");
-                        rate.map(|rate| rate * (encoder_row(&speech.encoder) + branches))
-                    }
-                    _ => None,
-                };
-                let kept = (|| Some(heard? + vectors? * (per_vector + lm?.0)))();
-                // A third of an item's text is its answer, whose rows are scored.
-                let item =
-                    lm.map_or(0.0, |(row, scored)| TEXT_TOKENS_AN_ITEM * (row + scored / 3.0));
-                Self {
-                    kept_per_unit: kept,
-                    kept_per_item: item,
-                    tokens_per_unit: vectors,
-                    tokens_per_item: TEXT_TOKENS_AN_ITEM,
-                    audio: true,
-                }
+                let ConnectorConfig::Slm(slm) = &config.connector;
+                let rate = self.encoder.and_then(Base::rate_hz);
+                (rate.map(|rate| rate / slm.reduction.max(1) as f64), TEXT_TOKENS_AN_ITEM)
             }
         }
+    }
+
+    /// The layers of every part over a full batch of equal items; `all` with an encoder that is heard once.
+    /// None where a declared part does not say its rate.
+    fn layers(&self, stage: &StageConfig, all: bool) -> Option<Vec<PartLayers<'_>>> {
+        let n = stage.batch.max_items as f64;
+        let units = stage.batch.max_length / n.max(1.0);
+        let layers = match &self.recipe.model {
+            ModelConfig::Text(config) => {
+                let n_tokens = config.tokenizer.vocab_size;
+                let batch = Batch::new(n, units);
+                vec![cost::language_model(&config.language_model, n_tokens, &batch)]
+            }
+            ModelConfig::Ctc(config) => {
+                let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
+                let rate = config.features.rate_hz() / config.encoder.stride() as f64;
+                let batch = Batch::new(n, units * rate);
+                // The head has a row of the weight and an entry of the bias for every output.
+                let d = config.encoder.d_encoder();
+                let outputs = self.parts.get(1)?.n_parameters() / (d as u64 + 1);
+                let aligned = stage.loss.alignment > 0.0;
+                let rows = n * batch.rows;
+                vec![
+                    cost::encoder(&config.encoder, n_mels, &batch),
+                    cost::ctc_head(d, outputs as f64, aligned, rows),
+                ]
+            }
+            ModelConfig::Connector(config) => {
+                let frames = units * self.encoder?.rate_hz()?;
+                let (vectors, text) = self.tokens();
+                let vectors = Batch::new(n, units * vectors?);
+                let spoken =
+                    Batch { tails: text * ANSWER_SHARE, ..Batch::new(n, vectors.rows + text) };
+                let heard = match self.encoder? {
+                    _ if !all && !learns(self.parts, "encoder", &trainable(self.recipe)) => {
+                        Vec::new()
+                    }
+                    Base::Known(speech) => {
+                        cost::encoder(&speech.encoder, speech.n_mels, &Batch::new(n, frames))
+                    }
+                    Base::Declared { n_parameters, .. } => {
+                        cost::declared(*n_parameters, n * frames)
+                    }
+                };
+                let lm = self.language_model?;
+                let read = match lm {
+                    Base::Known(text) => {
+                        cost::language_model(&text.transformer, text.n_tokens, &spoken)
+                    }
+                    Base::Declared { n_parameters, .. } => {
+                        cost::declared(*n_parameters, n * spoken.rows)
+                    }
+                };
+                let width = self.encoder?.width();
+                vec![heard, cost::connector(&config.connector, width, lm.width(), &vectors), read]
+            }
+        };
+        let text = matches!(self.recipe.model, ModelConfig::Text(_));
+        let branches = self.parts.iter().find(|part| part.name == LORA);
+        let branches = branches.and_then(|part| match &part.size {
+            Size::Listed(list) => Some(list),
+            Size::Declared { .. } => None,
+        });
+        // Branches have no layers of their own: they are counted where they are.
+        let layers = layers.into_iter().chain(branches.map(|_| Vec::new()));
+        let parts = layers.zip(self.parts).map(|(layers, part)| PartLayers {
+            prefix: if text { String::new() } else { format!("{}.", part.name) },
+            layers,
+            list: match &part.size {
+                Size::Listed(list) => Some(list),
+                Size::Declared { .. } => None,
+            },
+            branches,
+            trained: part.n_trained(&stage.trainable) > 0,
+        });
+        Some(parts.collect())
+    }
+
+    /// One batch of a stage.
+    fn step(&self, stage: &StageConfig, all: bool) -> Option<cost::Step> {
+        let parts = self.layers(stage, all)?;
+        Some(cost::step(&parts, |name| is_trained(&stage.trainable, name)))
+    }
+
+    /// Operations of every part in a stage.
+    fn work(&self, stage: &StageConfig, n_items: Option<usize>) -> Option<Vec<Work>> {
+        let (step, all) = (self.step(stage, false)?, self.step(stage, true)?);
+        let n = stage.batch.accumulate as f64;
+        let heard = n * stage.steps as f64;
+        // How often the stage hears an item, where that is known.
+        let passes = n_items.map_or(1.0, |n_items| {
+            (heard * stage.batch.max_items as f64 / n_items.max(1) as f64).max(1.0)
+        });
+        let parts = self.parts.iter().zip(step.parts.iter().zip(&all.parts));
+        let work = parts.map(|(part, (step, all))| Work {
+            part: part.name.to_owned(),
+            forward: n * step.forward,
+            backward: n * step.backward,
+            once: (all.forward - step.forward) * heard / passes,
+        });
+        Some(work.collect())
+    }
+
+    /// Memory of a stage, beside the weights: gradients and moments of every part, what backward keeps, and the
+    /// most of it at once.
+    fn memory(&self, stage: &StageConfig) -> StageMemory {
+        let step = self.step(stage, false);
+        let known = self.parts.iter().all(|part| matches!(part.size, Size::Listed(_)));
+        let copies = gradient_copies(stage);
+        let at_once = stage.batch.replicas.min(stage.batch.accumulate).max(1) as f64;
+        let bytes = |values: f64| (values * F32 as f64) as u64;
+        let parts: Vec<PartMemory> = self
+            .parts
+            .iter()
+            .enumerate()
+            .map(|(i, part)| PartMemory {
+                gradients: part.n_trained(&stage.trainable).saturating_mul(copies * F32),
+                moments: part.n_kept(stage).saturating_mul(F32),
+                activations: match (&part.size, &step) {
+                    (Size::Listed(_), Some(step)) => Some(bytes(at_once * step.parts[i].kept)),
+                    _ => None,
+                },
+            })
+            .collect();
+        let sum = |of: fn(&PartMemory) -> u64| total(parts.iter().map(of));
+        let activations = known.then_some(sum(|part| part.activations.unwrap_or(0)));
+        let (gradients, moments) = (sum(|part| part.gradients), sum(|part| part.moments));
+        let trained = total(self.parts.iter().map(|part| part.n_trained(&stage.trainable)));
+        let passing = match (&step, known) {
+            (Some(step), true) => bytes(at_once_bytes(stage, step.peak, trained as f64)),
+            _ => gradients.saturating_add(activations.unwrap_or(0)),
+        };
+        StageMemory { parts, activations, total: passing.saturating_add(moments) }
+    }
+}
+
+/// Bytes of a part in a stage.
+struct PartMemory {
+    gradients: u64,
+    moments: u64,
+    activations: Option<u64>,
+}
+
+/// Bytes of a stage, without weights.
+struct StageMemory {
+    parts: Vec<PartMemory>,
+    activations: Option<u64>,
+    total: u64,
+}
+
+/// The most values of activations and gradients at once, when a batch has at most `peak` and gives
+/// `gradients`. A replica holds the gradients of its batches until all are done.
+fn at_once_bytes(stage: &StageConfig, peak: f64, gradients: f64) -> f64 {
+    let n = stage.batch.accumulate as f64;
+    let replicas = (stage.batch.replicas.min(stage.batch.accumulate)).max(1) as f64;
+    if replicas > 1.0 {
+        ((n - replicas) * gradients + replicas * peak).max(n * gradients)
+    } else if n > 1.0 {
+        gradients + peak
+    } else {
+        peak
     }
 }
 
@@ -558,25 +649,19 @@ fn assemble(
     recipe: &Recipe,
     warnings: Vec<String>,
     n_items: &[Option<usize>],
-    counted: &[Counted],
-    shape: &Shape,
+    model: &Model,
 ) -> Plan {
+    let counted = model.parts;
     let n_parameters = total(counted.iter().map(Counted::n_parameters));
     let all = trainable(recipe);
-    // The stage that needs most for gradients and moments.
-    let heaviest = recipe.stages.iter().max_by_key(|stage| {
-        let learning = total(counted.iter().map(|part| part.n_trained(&stage.trainable)));
-        let kept = total(counted.iter().map(|part| part.n_kept(stage)));
-        learning.saturating_mul(gradient_copies(stage)).saturating_add(kept)
-    });
+    let needed = recipe.stages.iter().map(|stage| (stage, model.memory(stage)));
+    let (heaviest, needed) =
+        needed.max_by_key(|(_, memory)| memory.total).expect("a recipe has stages");
     let parts: Vec<Part> = counted
         .iter()
-        .map(|part| {
+        .zip(&needed.parts)
+        .map(|(part, memory)| {
             let n = part.n_parameters();
-            let gradients = heaviest.map_or(0, |stage| {
-                part.n_trained(&stage.trainable).saturating_mul(gradient_copies(stage))
-            });
-            let kept = heaviest.map_or(0, |stage| part.n_kept(stage));
             Part {
                 name: part.name.to_owned(),
                 declared: match &part.size {
@@ -591,34 +676,32 @@ fn assemble(
                 n_trained: part.n_ever_trained(&all),
                 share: n as f64 / n_parameters.max(1) as f64,
                 weight_bytes: n.saturating_mul(F32),
-                gradient_bytes: gradients.saturating_mul(F32),
-                moment_bytes: kept.saturating_mul(F32),
+                gradient_bytes: memory.gradients,
+                moment_bytes: memory.moments,
+                activation_bytes: memory.activations,
             }
         })
         .collect();
-
-    let activations = recipe.stages.iter().map(|stage| {
-        let batch = &stage.batch;
-        let per_batch =
-            batch.max_length * shape.kept_per_unit? + batch.max_items as f64 * shape.kept_per_item;
-        let at_once = batch.replicas.min(batch.accumulate).max(1) as f64;
-        Some((per_batch * at_once * F32 as f64) as u64)
-    });
-    let activation_bytes =
-        activations.collect::<Option<Vec<u64>>>().and_then(|v| v.into_iter().max());
     let sum = |of: fn(&Part) -> u64| total(parts.iter().map(of));
-    let (weight_bytes, gradient_bytes, moment_bytes) =
-        (sum(|p| p.weight_bytes), sum(|p| p.gradient_bytes), sum(|p| p.moment_bytes));
+    let weight_bytes = sum(|part| part.weight_bytes);
     let memory = Memory {
+        stage: heaviest.name.clone(),
         weight_bytes,
-        gradient_bytes,
-        moment_bytes,
-        activation_bytes,
-        activation_formula: FORMULA,
-        total_bytes: total(
-            [weight_bytes, gradient_bytes, moment_bytes, activation_bytes.unwrap_or(0)].into_iter(),
-        ),
+        gradient_bytes: sum(|part| part.gradient_bytes),
+        moment_bytes: sum(|part| part.moment_bytes),
+        activation_bytes: needed.activations,
+        total_bytes: weight_bytes.saturating_add(needed.total),
+        lattice_bytes: match &recipe.model {
+            ModelConfig::Ctc(config) => {
+                let duration_s = heaviest.batch.max_length / heaviest.batch.max_items.max(1) as f64;
+                let frames = duration_s * 100.0 / config.encoder.stride() as f64;
+                cost::ctc_lattice(frames * config.ctc.steps_per_frame as f64, duration_s) as u64
+            }
+            ModelConfig::Text(_) | ModelConfig::Connector(_) => 0,
+        },
     };
+    let audio = !matches!(recipe.model, ModelConfig::Text(_));
+    let (per_unit, per_item) = model.tokens();
 
     let stages = recipe
         .stages
@@ -627,20 +710,33 @@ fn assemble(
         .map(|(stage, &n_items)| {
             let n_batches = stage.batch.accumulate as f64;
             let units = n_batches * stage.batch.max_length;
-            let tokens = shape.tokens_per_unit.map(|per_unit| {
+            let tokens = per_unit.map(|per_unit| {
                 let items = n_batches * stage.batch.max_items as f64;
-                units * per_unit + items * shape.tokens_per_item
+                units * per_unit + items * per_item
             });
+            let work = model.work(stage, n_items);
+            let sum = |of: fn(&Work) -> f64| -> Option<f64> {
+                work.as_ref().map(|work| work.iter().map(of).sum())
+            };
+            let operations_per_step = sum(|work| work.forward + work.backward);
+            let once = sum(|work| work.once);
             StagePlan {
                 name: stage.name.clone(),
                 steps: stage.steps,
                 n_trained: total(counted.iter().map(|part| part.n_trained(&stage.trainable))),
                 n_items,
                 batches_per_step: stage.batch.accumulate,
-                audio_s_per_step: shape.audio.then_some(units),
-                audio_h: shape.audio.then_some(units * stage.steps as f64 / 3600.0),
+                audio_s_per_step: audio.then_some(units),
+                audio_h: audio.then_some(units * stage.steps as f64 / 3600.0),
                 tokens_per_step: tokens.map(|n| n as u64),
                 tokens: tokens.map(|n| (n * stage.steps as f64) as u64),
+                operations: operations_per_step
+                    .zip(once)
+                    .map(|(step, once)| step * stage.steps as f64 + once),
+                work,
+                operations_per_step,
+                step_s: None,
+                stage_s: None,
             }
         })
         .collect();
@@ -657,6 +753,18 @@ fn assemble(
         memory,
         stages,
         warnings,
+    }
+}
+
+impl Plan {
+    /// The plan with the times that its steps and stages take at a rate of operations a second.
+    #[must_use]
+    pub fn at_rate(mut self, operations_per_s: f64) -> Self {
+        for stage in &mut self.stages {
+            stage.step_s = stage.operations_per_step.map(|n| n / operations_per_s);
+            stage.stage_s = stage.operations.map(|n| n / operations_per_s);
+        }
+        self
     }
 }
 

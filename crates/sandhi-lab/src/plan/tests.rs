@@ -98,8 +98,108 @@ fn a_text_model_is_counted() {
     // Two batches: the sum of the gradients and the newest.
     assert_eq!(plan.memory.gradient_bytes, 8 * plan.n_parameters);
     assert_eq!(plan.memory.moment_bytes, 8 * plan.n_parameters);
-    // Each of 400 rows keeps 9·16 + 3·32 in the block and 2·300 at the output.
-    assert_eq!(plan.memory.activation_bytes, Some(4 * 400 * (9 * 16 + 96 + 600)));
+    // Each of 400 rows keeps 8·16 + 2 heads + 3·32 in the block, 16 in the last norm, 16 + 300 at the output.
+    assert_eq!(plan.memory.activation_bytes, Some(4 * 400 * (8 * 16 + 2 + 96 + 16 + 316)));
+    // Gradients come while that goes: the sum of the first batch's, and the most of the second, which is at
+    // the output, with the gradients of its table and of its input.
+    let output = plan.memory.activation_bytes.unwrap() + 4 * (300 * 16 + 400 * 16);
+    let total = plan.memory.weight_bytes + plan.memory.moment_bytes + 4 * plan.n_parameters;
+    assert_eq!(plan.memory.total_bytes, total + output);
+}
+
+#[test]
+fn operations_of_a_text_model_are_those_of_its_products() {
+    let plan = of(TEXT).unwrap();
+    let work = &plan.stages[0].work.as_ref().unwrap()[0];
+    // Two batches of four documents of 100 rows: 800 rows through 4·16² + 3·16·32 weights of the block and
+    // 16·300 of the output; 5050 pairs a document, 16 wide, for the scores and for what they weigh.
+    let weights = 2.0 * 800.0 * (4.0 * 256.0 + 3.0 * 512.0 + 4800.0);
+    let attention = 2.0 * 2.0 * 16.0 * 8.0 * 5050.0;
+    assert_eq!(work.forward, weights + attention);
+    assert_eq!(work.backward, 2.0 * (weights + attention));
+    assert_eq!(work.once, 0.0);
+    let stage = &plan.stages[0];
+    assert_eq!(stage.operations_per_step, Some(work.forward + work.backward));
+    assert_eq!(stage.operations, stage.operations_per_step.map(|n| 3.0 * n));
+    assert_eq!((stage.step_s, stage.stage_s), (None, None));
+    let timed = of(TEXT).unwrap().at_rate(1e9);
+    let seconds = stage.operations_per_step.unwrap() / 1e9;
+    assert_eq!(timed.stages[0].step_s, Some(seconds));
+    assert!((timed.stages[0].stage_s.unwrap() - 3.0 * seconds).abs() < 1e-12);
+    assert!(timed.to_string().contains("at the given rate"), "{timed}");
+    assert!(!plan.to_string().contains("at the given rate"));
+}
+
+#[test]
+fn a_window_lets_fewer_pairs_through() {
+    let window = |n: &str| {
+        let plan = of(&TEXT.replace("d_ff = 32", &format!("d_ff = 32, {n}"))).unwrap();
+        plan.stages[0].work.as_ref().unwrap()[0].forward
+    };
+    // Of 100 rows the first 10 see themselves and all before, the others 10 rows.
+    let pairs = 8.0 * (5050.0 - (55.0 + 90.0 * 10.0));
+    assert_eq!(window("rope_theta = 1e4") - window("window = 10"), 4.0 * 16.0 * pairs);
+}
+
+#[test]
+fn gradients_go_back_to_the_first_part_that_learns() {
+    let plan = of(CTC).unwrap();
+    let [all, head] = [0, 1].map(|i| plan.stages[i].work.as_ref().unwrap());
+    // All of the encoder: twice, but for the input of its first layer: 6000 / 2 rows, 3·80 to 16.
+    let conv1 = 2.0 * 3000.0 * 240.0 * 16.0;
+    assert_eq!(all[0].backward, 2.0 * all[0].forward - conv1);
+    assert_eq!(all[1].backward, 2.0 * all[1].forward);
+    // The head alone: its weights once; its input's gradient is for nobody.
+    assert_eq!(head[0].forward, all[0].forward);
+    assert_eq!((head[0].backward, head[1].backward), (0.0, head[1].forward));
+    assert_eq!(plan.memory.stage, "a");
+}
+
+#[test]
+fn a_frozen_encoder_hears_once() {
+    let slm = |set: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/slm.toml");
+        let set = vec![("stage.0.trainable".to_owned(), set.to_owned())];
+        let recipe = crate::recipe::read(&path, &Overrides { set, paths: vec![] }).unwrap();
+        plan(&recipe, path.parent().unwrap()).unwrap()
+    };
+    let frozen = slm("[\"connector\"]");
+    let [encoder, connector, lm] = &frozen.stages[0].work.as_ref().unwrap()[..] else { panic!() };
+    assert_eq!((encoder.forward, encoder.backward), (0.0, 0.0));
+    // The first layer's input needs no gradient: 120 s at 25 frames, four of 160 to 128.
+    let input = 2.0 * 750.0 * 640.0 * 128.0;
+    assert_eq!(connector.backward, 2.0 * connector.forward - input);
+    // The language model is on the way: once for its weights, twice for its attention.
+    assert!(lm.backward > lm.forward && lm.backward < 2.0 * lm.forward);
+    assert_eq!(
+        frozen.memory.activation_bytes.map(|_| frozen.parts[0].activation_bytes),
+        Some(Some(0))
+    );
+    let learning = slm("[\"connector\", \"encoder\"]");
+    let heard = &learning.stages[0].work.as_ref().unwrap()[0];
+    assert!(heard.forward > 0.0 && heard.backward > heard.forward && heard.once == 0.0);
+    // Heard once, over less audio than the stage's steps hear.
+    let steps = frozen.stages[0].steps as f64;
+    assert!(encoder.once > 0.0 && encoder.once < steps * heard.forward);
+    let text = frozen.to_string();
+    assert!(
+        text.contains("hears every utterance once") && text.contains("adapter: encoder"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_declared_counts_by_its_parameters() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/paper/slm.toml");
+    let recipe = crate::recipe::read(&path, &Overrides::default()).unwrap();
+    let plan = plan(&recipe, path.parent().unwrap()).unwrap();
+    let work = plan.stages[0].work.as_ref().unwrap();
+    // 13 billion parameters over 1500·25/4 vectors and 128·48 tokens.
+    let rows = 1500.0 * 25.0 / 4.0 + 128.0 * 48.0;
+    assert_eq!(work[2].forward, 2.0 * 13e9 * rows);
+    assert_eq!(work[2].backward, work[2].forward);
+    assert_eq!(plan.memory.activation_bytes, None);
+    assert!(plan.to_string().contains("without attention"), "{plan}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Memory, Part, Plan, StagePlan};
+use super::{Memory, Part, Plan, StagePlan, Work};
 
 /// 155.6 M, 1.28 k, 950.
 fn count(n: u64) -> String {
@@ -30,6 +30,35 @@ fn bytes(n: u64) -> String {
         n if n >= (1u64 << 20) as f64 => format!("{:.1} MiB", n / (1u64 << 20) as f64),
         n if n > 0.0 => format!("{:.1} KiB", n / 1024.0),
         _ => "–".to_owned(),
+    }
+}
+
+/// 3.41 T: operations.
+fn operations(n: f64) -> String {
+    const UNITS: [(f64, &str); 7] = [
+        (1e18, " E"),
+        (1e15, " P"),
+        (1e12, " T"),
+        (1e9, " G"),
+        (1e6, " M"),
+        (1e3, " k"),
+        (1.0, ""),
+    ];
+    match UNITS.iter().find(|(scale, _)| n >= *scale) {
+        Some((scale, unit)) => format!("{:.2}{unit}", n / scale),
+        None => "–".to_owned(),
+    }
+}
+
+/// 12.3 ms, 4.5 s, 6.7 min, 8.9 h, 12.3 days.
+fn duration(s: f64) -> String {
+    match s {
+        s if s < 1e-3 => format!("{:.3} ms", 1e3 * s),
+        s if s < 1.0 => format!("{:.1} ms", 1e3 * s),
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
     }
 }
 
@@ -69,6 +98,61 @@ impl Plan {
             if part.n_trained == 0 { "–".to_owned() } else { count(part.n_trained) },
             percent(part.share),
         ]
+    }
+
+    /// A row for every part, and one for the step.
+    fn work_rows(stage: &StagePlan, work: &[Work]) -> Vec<Vec<String>> {
+        let row = |name: &str, forward: f64, backward: f64, once: f64| {
+            vec![
+                format!("{}: {name}", stage.name),
+                operations(forward),
+                operations(backward),
+                operations(forward + backward),
+                operations(once),
+                operations((forward + backward) * stage.steps as f64 + once),
+            ]
+        };
+        let sum = |of: fn(&Work) -> f64| work.iter().map(of).sum();
+        let mut rows: Vec<Vec<String>> =
+            work.iter().map(|w| row(&w.part, w.forward, w.backward, w.once)).collect();
+        if work.len() > 1 {
+            rows.push(row("all", sum(|w| w.forward), sum(|w| w.backward), sum(|w| w.once)));
+        }
+        rows
+    }
+
+    /// What the operations of every stage are, and how long they take.
+    fn write_work(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut rows =
+            vec![cells(["operations", "forward", "backward", "a step", "once", "the stage"])];
+        for stage in &self.stages {
+            match &stage.work {
+                Some(work) => rows.extend(Self::work_rows(stage, work)),
+                None => rows.push(vec![format!("{}: unknown", stage.name)]),
+            }
+        }
+        table(f, &rows)?;
+        writeln!(
+            f,
+            "  of matrix products, for full batches of equal items; a multiplication and an addition are two"
+        )?;
+        if self.stages.iter().flat_map(|s| s.work.iter().flatten()).any(|work| work.once > 0.0) {
+            writeln!(
+                f,
+                "  once: a frozen encoder hears every utterance once, its frames are cached; at most"
+            )?;
+        }
+        if !self.trainable {
+            writeln!(f, "  of declared parts: two a parameter and row, without attention")?;
+        }
+        let timed = |stage: &StagePlan| {
+            let (step_s, stage_s) = (duration(stage.step_s?), duration(stage.stage_s?));
+            Some(format!("  {}: {step_s} a step, {stage_s} in all", stage.name))
+        };
+        for line in self.stages.iter().filter_map(timed) {
+            writeln!(f, "{line}, at the given rate")?;
+        }
+        writeln!(f)
     }
 
     fn stage_row(stage: &StagePlan) -> Vec<String> {
@@ -118,13 +202,15 @@ impl Display for Plan {
 
         let Memory { weight_bytes, gradient_bytes, moment_bytes, activation_bytes, .. } =
             self.memory;
-        let mut rows = vec![cells(["memory", "weights", "gradients", "moments"])];
+        let unknown = || "unknown".to_owned();
+        let mut rows = vec![cells(["memory", "weights", "gradients", "moments", "activations"])];
         for part in &self.parts {
             rows.push(vec![
                 part.name.clone(),
                 bytes(part.weight_bytes),
                 bytes(part.gradient_bytes),
                 bytes(part.moment_bytes),
+                part.activation_bytes.map_or_else(unknown, bytes),
             ]);
         }
         rows.push(vec![
@@ -132,18 +218,26 @@ impl Display for Plan {
             bytes(weight_bytes),
             bytes(gradient_bytes),
             bytes(moment_bytes),
+            activation_bytes.map_or_else(unknown, bytes),
         ]);
         table(f, &rows)?;
-        let activations = activation_bytes
-            .map_or("unknown, a part is only declared".to_owned(), |n| {
-                format!("about {}", bytes(n))
-            });
-        writeln!(f, "  activations    {activations}")?;
-        writeln!(f, "  in all         {} without data", bytes(self.memory.total_bytes))?;
+        let total = bytes(self.memory.total_bytes);
         if activation_bytes.is_some() {
-            writeln!(f, "  (activations: {})", self.memory.activation_formula)?;
+            writeln!(f, "  at once        {total} at most, in stage {}", self.memory.stage)?;
+            writeln!(
+                f,
+                "  f32, without data; activations are what fused operations keep of full batches, and go while \
+                 gradients come"
+            )?;
+            if self.memory.lattice_bytes > 0 {
+                let lattice = bytes(self.memory.lattice_bytes);
+                writeln!(f, "  CTC's loss needs {lattice} more on the host for every thread")?;
+            }
+        } else {
+            writeln!(f, "  in all         {total}, and activations: a part is only declared")?;
         }
         writeln!(f)?;
+        self.write_work(f)?;
 
         let mut rows = vec![cells([
             "stage",
@@ -187,5 +281,9 @@ mod tests {
         assert_eq!(count(1_234), "1234");
         assert_eq!(bytes(3 << 30), "3.00 GiB");
         assert_eq!(bytes(0), "–");
+        assert_eq!(operations(3.406e12), "3.41 T");
+        assert_eq!(operations(0.0), "–");
+        let times = [4e-5, 0.0123, 12.34, 150.0, 10_000.0, 1e6].map(duration);
+        assert_eq!(times, ["0.040 ms", "12.3 ms", "12.3 s", "2.5 min", "2.8 h", "11.6 days"]);
     }
 }

@@ -15,15 +15,35 @@ use crate::{output, recipe_args::RecipeArgs};
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
+    /// Operations a second that the device is expected to reach, e.g. 300e12 or 50GFLOPS: gives the time of
+    /// steps and stages.
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    rate: Option<f64>,
     /// JSON instead of tables.
     #[arg(long)]
     json: bool,
 }
 
+/// A number of operations a second: `300e12`, `300T`, `50 GFLOPS`, `50 GFLOP/s`.
+fn rate(text: &str) -> Result<f64, String> {
+    let expected = || "expected a positive number such as 300e12, 300T or 50GFLOPS".to_owned();
+    let lower = text.trim().to_ascii_lowercase();
+    let plain = ["flop/s", "flops"].iter().find_map(|unit| lower.strip_suffix(unit));
+    let plain = plain.unwrap_or(&lower).trim_end();
+    let scales = [('k', 1e3), ('m', 1e6), ('g', 1e9), ('t', 1e12), ('p', 1e15), ('e', 1e18)];
+    let scaled = scales.iter().find_map(|(unit, scale)| Some((plain.strip_suffix(*unit)?, *scale)));
+    let (number, scale) = scaled.unwrap_or((plain, 1.0));
+    let rate = number.trim_end().parse::<f64>().map_err(|_| expected())? * scale;
+    if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err(expected()) }
+}
+
 /// Checks and prints.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let recipe = args.recipe.read()?;
-    let plan = checked(&recipe, &args.recipe.recipe, args.recipe.base())?;
+    let mut plan = checked(&recipe, &args.recipe.recipe, args.recipe.base())?;
+    if let Some(rate) = args.rate {
+        plan = plan.at_rate(rate);
+    }
     if args.json { output::print_json(&plan) } else { output::print(&plan.to_string()) }
 }
 
@@ -45,4 +65,28 @@ pub fn ready(recipe: &Recipe, file: &Path, base: &Path) -> anyhow::Result<Plan> 
         eprintln!("warning: {warning}");
     }
     Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_with_and_without_units() {
+        let cases = [
+            ("300e12", 3e14),
+            ("300T", 3e14),
+            ("50GFLOPS", 5e10),
+            ("50 gflop/s", 5e10),
+            ("1.5 PFLOPS", 1.5e15),
+            ("1e9", 1e9),
+            ("7FLOPS", 7.0),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(rate(text), Ok(expected), "{text}");
+        }
+        for wrong in ["", "fast", "0", "-1T", "inf", "nan", "T", "FLOPS", "1e400"] {
+            assert!(rate(wrong).unwrap_err().contains("50GFLOPS"), "{wrong}");
+        }
+    }
 }

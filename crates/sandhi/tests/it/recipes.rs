@@ -30,6 +30,13 @@ fn the_paper_s_adapter_is_planned() {
     let plan = sandhi(root(), &["plan", recipe, "--json"]).json();
     assert_eq!(plan["parts"][1]["n_in_matrices"], 155_648_000);
     assert_eq!(plan["trainable"], false);
+    assert!(plan["stages"][0]["step_s"].is_null(), "{plan}");
+    let timed = sandhi(root(), &["plan", recipe, "--json", "--rate", "300T"]).json();
+    let stage = &timed["stages"][0];
+    let number = |name: &str| stage[name].as_f64().unwrap();
+    assert_eq!(number("step_s"), number("operations_per_step") / 300e12);
+    let wrong = sandhi(root(), &["plan", recipe, "--rate", "fast"]);
+    assert!(wrong.code == 2 && wrong.err.contains("such as 300e12"), "{}", wrong.err);
 }
 
 #[test]

@@ -1,0 +1,439 @@
+//! What a training step costs: operations and memory, from the shapes.
+//!
+//! ```text
+//! forward    layer 0 ──> layer 1 ──> … ──> head ──> loss        operations; what backward keeps grows
+//! backward   layer 0 <── layer 1 <── … <── head <──┘            what was kept goes, gradients come
+//! ```
+//!
+//! Operations are those of matrix products, a multiplication and an addition each: `2 m n k` for
+//! `[m, k] [k, n]`. With weights: once forward, once backward for the gradient of the layer's input where one
+//! is needed, once for that of the weights that are trained. Between activations, in attention: once forward,
+//! twice backward; only what the mask lets through.
+//!
+//! Values kept are those that the fused operations of the CPU save, each buffer once. A test trains models of
+//! several shapes and holds the most bytes that were in use at once against [`Step::peak`].
+
+use std::collections::BTreeMap;
+
+use sandhi_nn::{
+    connector::{ConnectorConfig, Reduction},
+    encoder::{ConformerConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig},
+    transformer::TransformerConfig,
+};
+
+use super::count::Inventory;
+
+/// A piece of a model whose backward pass is one piece of work.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Layer {
+    /// Path of its parameters, without the part's name.
+    pub name: String,
+    /// Operations of a forward pass with weights.
+    pub with_weights: f64,
+    /// Operations of a forward pass between activations.
+    pub between: f64,
+    /// Values that the backward pass keeps.
+    pub kept: f64,
+    /// Values that the backward pass holds for a while, beside what it keeps and gives.
+    pub passing: f64,
+    /// One product with weights: nothing in it needs the gradient of its input.
+    pub single: bool,
+}
+
+/// Sequences of equal length.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Batch {
+    pub n_sequences: f64,
+    /// Rows of each.
+    pub rows: f64,
+    /// Rows at the end of each whose output is needed.
+    pub tails: f64,
+}
+
+impl Batch {
+    pub(super) fn new(n_sequences: f64, rows: f64) -> Self {
+        Self { n_sequences, rows, tails: rows }
+    }
+
+    fn n_rows(&self) -> f64 {
+        self.n_sequences * self.rows
+    }
+}
+
+/// The widths of an attention block.
+struct Widths {
+    d: f64,
+    d_q: f64,
+    d_kv: f64,
+    d_ff: f64,
+    n_heads: f64,
+    /// Matrices of the feed-forward layer: 3 with a gate, 2 without.
+    n_ff: f64,
+    /// Norms of queries and keys keep their inputs.
+    qk_norm: bool,
+}
+
+impl Widths {
+    /// As many heads for keys as for queries, no gate.
+    fn plain(d: usize, n_heads: usize, d_ff: usize) -> Self {
+        let [d, n_heads, d_ff] = [d, n_heads, d_ff].map(|n| n as f64);
+        Self { d, d_q: d, d_kv: d, d_ff, n_heads, n_ff: 2.0, qk_norm: false }
+    }
+
+    /// A transformer block of which `asked` rows of each sequence give an output.
+    fn block(&self, name: String, batch: &Batch, asked: f64, visible: f64) -> Layer {
+        let Self { d, d_q, d_kv, d_ff, n_heads, n_ff, qk_norm } = *self;
+        let (all, asked) = (batch.n_rows(), batch.n_sequences * asked);
+        // Block input and its norm; keys and values. Then, of rows that ask: queries, attention's output and
+        // one sum a head, the input of the second norm and its output, and what surrounds the activation.
+        let mut kept =
+            all * (2.0 * d + 2.0 * d_kv) + asked * (2.0 * d_q + n_heads + 2.0 * d + n_ff * d_ff);
+        if asked < all {
+            kept += asked * d;
+        }
+        if qk_norm {
+            kept += all * d_kv + asked * d_q;
+        }
+        Layer {
+            name,
+            with_weights: 2.0 * (all * 2.0 * d * d_kv + asked * (2.0 * d * d_q + n_ff * d * d_ff)),
+            // Scores, and the values that they weigh.
+            between: 4.0 * d_q * batch.n_sequences * visible,
+            kept,
+            passing: asked * (d + d_ff),
+            single: false,
+        }
+    }
+}
+
+/// One product with weights, `kept` values of whose input and output are kept.
+fn linear(name: &str, n_rows: f64, d_in: f64, d_out: f64, kept: f64) -> Layer {
+    Layer {
+        name: name.into(),
+        with_weights: 2.0 * n_rows * d_in * d_out,
+        kept,
+        passing: n_rows * d_in.max(d_out),
+        single: true,
+        ..Layer::default()
+    }
+}
+
+fn norm(name: &str, kept: f64) -> Layer {
+    Layer { name: name.into(), kept, passing: kept, ..Layer::default() }
+}
+
+/// Pairs of a query and a key that it sees, of a sequence of `rows` whose last `asked` rows ask.
+fn causal(rows: f64, asked: f64, window: Option<usize>) -> f64 {
+    let window = window.map_or(f64::INFINITY, |n| n as f64);
+    // The k-th row sees min(k, window) rows; of rows 1 to m these are:
+    let sum = |m: f64| {
+        let rising = m.min(window);
+        rising * (rising + 1.0) / 2.0 + if m > window { (m - window) * window } else { 0.0 }
+    };
+    sum(rows) - sum(rows - asked)
+}
+
+/// A language model: embedding, blocks, norm, output layer. Only the last block knows of tails.
+pub(super) fn language_model(
+    config: &TransformerConfig,
+    n_tokens: usize,
+    batch: &Batch,
+) -> Vec<Layer> {
+    let (d, n_tokens) = (config.d_model as f64, n_tokens as f64);
+    let widths = Widths {
+        d,
+        d_q: (config.n_heads * config.head_width()) as f64,
+        d_kv: (config.kv_heads() * config.head_width()) as f64,
+        d_ff: config.d_ff as f64,
+        n_heads: config.n_heads as f64,
+        n_ff: 3.0,
+        qk_norm: config.qk_norm,
+    };
+    let table = "model.embed_tokens";
+    let mut layers = vec![Layer {
+        name: table.into(),
+        // A table has the gradients of two uses.
+        passing: if config.tie_embeddings { n_tokens * d } else { 0.0 },
+        ..Layer::default()
+    }];
+    for i in 0..config.n_layers {
+        let asked = if i + 1 == config.n_layers { batch.tails } else { batch.rows };
+        let visible = causal(batch.rows, asked, config.window);
+        layers.push(widths.block(format!("model.layers.{i}"), batch, asked, visible));
+    }
+    let scored = batch.n_sequences * batch.tails;
+    layers.push(norm("model.norm", scored * d));
+    let head = if config.tie_embeddings { table } else { "lm_head" };
+    layers.push(Layer {
+        passing: scored * d,
+        ..linear(head, scored, d, n_tokens, scored * (d + n_tokens))
+    });
+    layers
+}
+
+/// An encoder that hears features of width `n_mels`; `batch` counts its output frames.
+pub(super) fn encoder(config: &EncoderConfig, n_mels: usize, batch: &Batch) -> Vec<Layer> {
+    match config {
+        EncoderConfig::Conformer(config) => conformer(config, n_mels as f64, batch),
+        EncoderConfig::Whisper(config) => whisper(config, n_mels as f64, batch),
+        EncoderConfig::Wav2vec2(config) => wav2vec2(config, batch),
+    }
+}
+
+fn whisper(config: &WhisperEncoderConfig, n_mels: f64, batch: &Batch) -> Vec<Layer> {
+    let (n, d) = (batch.n_rows(), config.d_model as f64);
+    let widths = Widths::plain(config.d_model, config.n_heads, config.d_ff);
+    // Unfolded input, and what the activation takes in.
+    let mut layers = vec![
+        linear("conv1", 2.0 * n, 3.0 * n_mels, d, 2.0 * n * (3.0 * n_mels + d)),
+        linear("conv2", n, 3.0 * d, d, n * (3.0 * d + d)),
+    ];
+    layers.extend(
+        (0..config.n_layers).map(|i| {
+            widths.block(format!("layers.{i}"), batch, batch.rows, batch.rows * batch.rows)
+        }),
+    );
+    layers.push(norm("layer_norm", n * d));
+    layers
+}
+
+fn wav2vec2(config: &Wav2vec2EncoderConfig, batch: &Batch) -> Vec<Layer> {
+    let (n, d) = (batch.n_rows(), config.d_model as f64);
+    let mut layers = Vec::new();
+    let (mut rows, mut d_in) = (n * config.samples_per_frame() as f64, 1.0);
+    let sizes = config.conv_dims.iter().zip(&config.conv_kernels).zip(&config.conv_strides);
+    for (i, ((&d_out, &kernel), &stride)) in sizes.enumerate() {
+        rows /= stride as f64;
+        let (d_out, window) = (d_out as f64, kernel as f64 * d_in);
+        // The windows, and what the norm and the activation take in.
+        let kept = rows * (window + 3.0 * d_out);
+        layers.push(linear(&format!("conv_layers.{i}"), rows, window, d_out, kept));
+        d_in = d_out;
+    }
+    layers.push(linear("feature_projection.projection", n, d_in, d, n * (2.0 * d_in + d)));
+    // Every group of channels has windows of its own.
+    let (groups, kernel) = (config.position_groups.max(1) as f64, config.position_kernel as f64);
+    layers.push(Layer {
+        name: "pos_conv_embed".into(),
+        with_weights: 2.0 * n * kernel * d * d / groups,
+        kept: n * (kernel * d + 2.0 * d),
+        passing: n * kernel * d / groups,
+        ..Layer::default()
+    });
+    layers.push(norm("layer_norm", n * d));
+    let widths = Widths::plain(config.d_model, config.n_heads, config.d_ff);
+    let pairs = batch.rows * batch.rows;
+    layers.extend((0..config.n_blocks()).map(|i| {
+        let mut block = widths.block(format!("layers.{i}"), batch, batch.rows, pairs);
+        if config.position_bias.is_some() {
+            // Scores, their softmax and the gated bias, where the fused attention keeps none.
+            block.kept += 3.0 * config.n_heads as f64 * batch.n_sequences * pairs;
+        }
+        block
+    }));
+    layers
+}
+
+fn conformer(config: &ConformerConfig, n_mels: f64, batch: &Batch) -> Vec<Layer> {
+    let n = batch.n_rows();
+    let [d, d_ff, n_heads] = [config.d_model, config.d_ff, config.n_heads].map(|n| n as f64);
+    let mut layers = vec![
+        linear("conv1", 2.0 * n, 3.0 * n_mels, d, 2.0 * n * (3.0 * n_mels + d)),
+        linear("conv2", n, 3.0 * d, d, n * (3.0 * d + d)),
+        linear("input", n, d, d, n * d),
+    ];
+    layers.extend((0..config.n_layers).map(|i| Layer {
+        name: format!("layers.{i}"),
+        // Two feed-forward layers, four projections of attention, and the convolution's two: to 2 d, and d.
+        with_weights: 2.0 * n * (4.0 * d * d_ff + 4.0 * d * d + 3.0 * d * d),
+        between: 4.0 * d * batch.n_sequences * batch.rows * batch.rows,
+        // 2 d + 2 d_ff in each feed-forward layer, 6 d in attention, 8 d in the convolution, the last norm's d.
+        kept: n * (19.0 * d + 4.0 * d_ff + n_heads),
+        passing: n * (2.0 * d + d_ff).max(4.0 * d),
+        single: false,
+    }));
+    layers
+}
+
+/// Characters a second that speech is estimated to have.
+const CHARACTERS_HZ: f64 = 16.0;
+
+/// Bytes of the lattice that CTC's loss makes on the host of one utterance of `n_steps` steps: for every step and
+/// state a forward score and an occupancy. States are symbols with blanks around.
+pub(super) fn ctc_lattice(n_steps: f64, duration_s: f64) -> f64 {
+    let state_bytes = 16.0 + 8.0;
+    n_steps * (2.0 * CHARACTERS_HZ * duration_s + 1.0) * state_bytes
+}
+
+/// A CTC head; with the loss of `alignment` its outputs are kept twice.
+pub(super) fn ctc_head(d_encoder: usize, n_outputs: f64, alignment: bool, n: f64) -> Vec<Layer> {
+    let d = d_encoder as f64;
+    let copies = if alignment { 2.0 } else { 1.0 };
+    vec![Layer { passing: n * d, ..linear("proj", n, d, n_outputs, n * (d + copies * n_outputs)) }]
+}
+
+/// A connector; `batch` counts its output vectors.
+pub(super) fn connector(
+    config: &ConnectorConfig,
+    d_encoder: usize,
+    d_model: usize,
+    batch: &Batch,
+) -> Vec<Layer> {
+    match config {
+        ConnectorConfig::Slm(config) => {
+            let (n, d) = (batch.n_rows(), config.d_hidden as f64);
+            let widths = Widths::plain(config.d_hidden, config.n_heads, config.d_ff);
+            let group = d_encoder as f64
+                * match config.reduce {
+                    Reduction::Stack => config.reduction as f64,
+                    Reduction::Drop => 1.0,
+                };
+            let mut layers = vec![linear("input", n, group, d, n * group)];
+            layers.extend((0..config.n_layers).map(|i| {
+                widths.block(format!("layers.{i}"), batch, batch.rows, batch.rows * batch.rows)
+            }));
+            layers.push(norm("norm", n * d));
+            layers.push(linear("output", n, d, d_model as f64, n * d));
+            layers
+        }
+    }
+}
+
+/// A part of which nothing but its size is known: every parameter is used once a row.
+pub(super) fn declared(n_parameters: u64, n_rows: f64) -> Vec<Layer> {
+    vec![Layer { with_weights: 2.0 * n_parameters as f64 * n_rows, ..Layer::default() }]
+}
+
+/// Parameters of a layer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Parameters {
+    in_matrices: f64,
+    trained_in_matrices: f64,
+    trained: f64,
+}
+
+/// The low-rank branches of a layer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Branches {
+    n_values: f64,
+    trained: f64,
+    /// What they give between their factors, for a row.
+    widths: f64,
+}
+
+/// The layer that a parameter belongs to.
+fn layer_of(name: &str) -> &str {
+    let positions = "pos_conv_embed";
+    if let Some(at) = name.find(positions) {
+        return &name[..at + positions.len()];
+    }
+    if let Some(at) = name.find("layers.") {
+        let number = at + "layers.".len();
+        return name[number..].find('.').map_or(name, |dot| &name[..number + dot]);
+    }
+    name.rsplit_once('.').map_or(name, |(layer, _)| layer)
+}
+
+/// What one batch does in one part.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Work {
+    /// Operations forward and backward.
+    pub forward: f64,
+    pub backward: f64,
+    /// Values that the backward pass keeps.
+    pub kept: f64,
+}
+
+/// What one batch does in the whole model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Step {
+    /// In every part.
+    pub parts: Vec<Work>,
+    /// The most values of activations and gradients that live at once.
+    pub peak: f64,
+}
+
+/// The layers of a part, in the order of the forward pass.
+pub(super) struct PartLayers<'a> {
+    /// What stands before their names among the parameters.
+    pub prefix: String,
+    pub layers: Vec<Layer>,
+    /// The part's parameters, where they are known.
+    pub list: Option<&'a Inventory>,
+    /// Low-rank branches, of this part and of others.
+    pub branches: Option<&'a Inventory>,
+    /// Whether the part is trained, where they are not.
+    pub trained: bool,
+}
+
+/// One batch through the parts.
+pub(super) fn step(parts: &[PartLayers], is_trained: impl Fn(&str) -> bool) -> Step {
+    let mut flows = false;
+    // The most that a layer needs which no gradient reaches: what goes in, what comes out, what is between.
+    let mut unkept = 0.0_f64;
+    let mut works = Vec::new();
+    // Of every layer that gradients reach: kept, passing, and new gradients.
+    let mut way_back: Vec<(f64, f64, f64)> = Vec::new();
+    let mut used: BTreeMap<String, usize> = BTreeMap::new();
+    for part in parts {
+        let mut known: BTreeMap<&str, Parameters> = BTreeMap::new();
+        for entry in part.list.iter().flat_map(|list| &list.0) {
+            let layer = known.entry(layer_of(&entry.name)).or_default();
+            let (n, trained) = (entry.n_values as f64, is_trained(&entry.name));
+            layer.in_matrices += if entry.matrix { n } else { 0.0 };
+            layer.trained_in_matrices += if entry.matrix && trained { n } else { 0.0 };
+            layer.trained += if trained { n } else { 0.0 };
+        }
+        let mut branches: BTreeMap<&str, Branches> = BTreeMap::new();
+        for entry in part.branches.iter().flat_map(|list| &list.0) {
+            let beside = branches.entry(layer_of(&entry.name)).or_default();
+            let n = entry.n_values as f64;
+            beside.n_values += n;
+            beside.trained += if is_trained(&entry.name) { n } else { 0.0 };
+            beside.widths += entry.rank() as f64;
+        }
+        let mut work = Work::default();
+        for layer in &part.layers {
+            let path = format!("{}{}", part.prefix, layer.name);
+            let of = match part.list {
+                Some(_) => known.get(path.as_str()).copied().unwrap_or_default(),
+                None => {
+                    let n = f64::from(u8::from(part.trained));
+                    Parameters { in_matrices: 1.0, trained_in_matrices: n, trained: 0.0 }
+                }
+            };
+            let beside = branches.get(path.as_str()).copied().unwrap_or_default();
+            let n_rows = layer.with_weights / (2.0 * of.in_matrices.max(1.0));
+            let reached = flows;
+            flows |= of.trained > 0.0 || of.trained_in_matrices > 0.0 || beside.trained > 0.0;
+            let share = of.trained_in_matrices / of.in_matrices.max(1.0);
+            let in_branches = 2.0 * n_rows * beside.n_values;
+            work.forward += layer.with_weights + layer.between + in_branches;
+            let input = if reached || (flows && !layer.single) { 1.0 } else { 0.0 };
+            work.backward += layer.with_weights * (share + input);
+            if beside.n_values > 0.0 {
+                work.backward += in_branches * (beside.trained / beside.n_values + input);
+            }
+            if !flows {
+                unkept = unkept.max(if layer.single { layer.kept } else { 2.0 * layer.passing });
+            } else {
+                work.backward += 2.0 * layer.between;
+                let kept = layer.kept + n_rows * beside.widths;
+                work.kept += kept;
+                // Weights that are used twice have one gradient, which comes with the last use.
+                if let Some(earlier) = used.insert(path, way_back.len()) {
+                    way_back[earlier].2 = 0.0;
+                }
+                way_back.push((kept, layer.passing, of.trained + beside.trained));
+            }
+        }
+        works.push(work);
+    }
+    let mut live: f64 = way_back.iter().map(|(kept, ..)| kept).sum();
+    let mut peak = live.max(unkept);
+    for (kept, passing, gradients) in way_back.into_iter().rev() {
+        peak = peak.max(live + passing + gradients);
+        live += gradients - kept;
+    }
+    Step { parts: works, peak: peak.max(live) }
+}

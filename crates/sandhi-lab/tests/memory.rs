@@ -1,0 +1,298 @@
+//! The memory that a plan names, held against the most bytes that training had in use at once.
+//!
+//! ```text
+//! recipe ─┬─ plan ───────────────────> bytes ──┐
+//!         └─ model, full batches, steps ─> peak ┴─ within 15 %
+//! ```
+//!
+//! A test program of its own, because its allocator counts, and nothing else may run meanwhile.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use burn::prelude::Device;
+use sandhi_lab::{
+    model::{AnyModel, CtcNet, HostRagged},
+    plan::{Plan, plan},
+    recipe::{ModelConfig, Overrides, Recipe, StageConfig, read_str},
+    train::{
+        is_trained,
+        learner::{
+            ConnectorNet, CtcBatch, Heard, Learner, SpeechBatch, SpokenItem, TextBatch, TextItem,
+        },
+        optimizer::{Optimizer, gradient_norm},
+        step::gradients,
+        trains_encoder,
+    },
+};
+use sandhi_nn::{connector::Widths, init::Init, transformer::Dropout, weights};
+
+/// The system's allocator, and how many bytes it has given away.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn count(added: usize, removed: usize) {
+    let live = LIVE.fetch_add(added, Relaxed) + added;
+    PEAK.fetch_max(live, Relaxed);
+    LIVE.fetch_sub(removed, Relaxed);
+}
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 0);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 0);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(0, layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size, layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most bytes at once in two steps of a stage over the same batches, beside those of the batches.
+fn measured<L: Learner>(
+    stage: &StageConfig,
+    batches: &[L::Batch],
+    make: impl FnOnce() -> L,
+) -> usize {
+    let before = LIVE.load(Relaxed);
+    let model = weights::to_autodiff(make());
+    let mut model = weights::set_trained(model, |name| is_trained(&stage.trainable, name));
+    PEAK.store(LIVE.load(Relaxed), Relaxed);
+    let mut optimizer = Optimizer::default();
+    for step in 0..2 {
+        let dropout = |i| Dropout::new(stage.dropout, 10 * step + i as u64);
+        let (_, grads) = gradients(&model, batches, &stage.loss, stage.batch.replicas, dropout);
+        let norm = gradient_norm(&model, &grads);
+        assert!(norm > 0.0 && norm.is_finite());
+        model = optimizer.step(model, grads, &stage.optimizer, 1e-3, 1.0 / norm);
+    }
+    PEAK.load(Relaxed) - before
+}
+
+/// `n` numbers that look like data.
+fn numbers(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5).collect()
+}
+
+fn ids(n: usize, first: usize, n_tokens: usize) -> Vec<u32> {
+    (0..n).map(|i| ((first + i * 31) % n_tokens) as u32).collect()
+}
+
+/// Utterances of equal length, `width` wide at `rate` rows a second, that fill a batch.
+fn heard(stage: &StageConfig, width: usize, rate: f64) -> HostRagged {
+    let n = stage.batch.max_items;
+    let rows = (stage.batch.max_length / n as f64 * rate) as usize;
+    HostRagged { values: numbers(n * rows * width), width, lengths: vec![rows; n] }
+}
+
+/// Trains as the recipe says, on made-up batches that are as full as they may be.
+fn peak(recipe: &Recipe, plan: &Plan) -> usize {
+    let stage = &recipe.stages[0];
+    let (n, init) = (stage.batch.max_items, Init::new(1, &Device::flex()));
+    let audio_s = stage.batch.max_length;
+    match &recipe.model {
+        ModelConfig::Text(config) => {
+            let n_tokens = config.tokenizer.vocab_size;
+            let length = (stage.batch.max_length / n as f64) as usize + 1;
+            let item = |i| TextItem { ids: ids(length, i, n_tokens), n_prompt: 0 };
+            let batches: Vec<TextBatch> = (0..stage.batch.accumulate)
+                .map(|_| TextBatch { items: (0..n).map(item).collect() })
+                .collect();
+            measured(stage, &batches, || config.language_model.init(n_tokens, &init))
+        }
+        ModelConfig::Ctc(config) => {
+            let d = config.encoder.d_encoder();
+            let n_mels = 80;
+            let outputs = plan.parts[1].n_parameters as usize / (d + 1);
+            let n_symbols = outputs / config.ctc.steps_per_frame;
+            let features = heard(stage, n_mels, 100.0);
+            let frames = config.encoder.length(features.lengths[0]).bound();
+            let n_steps = n * frames * config.ctc.steps_per_frame;
+            // 16 characters a second.
+            let n_characters = (16.0 * audio_s / n as f64) as usize;
+            let target = |i| ids(n_characters, i, n_symbols - 1).iter().map(|id| id + 1).collect();
+            let batches = [CtcBatch {
+                features,
+                targets: (0..n).map(target).collect(),
+                feasible: vec![true; n],
+                steps: (0..n_steps).map(|i| Some((i % n_symbols) as u32)).collect(),
+                audio_s,
+            }];
+            measured(stage, &batches, || CtcNet {
+                encoder: config.encoder.init(n_mels, &init.child("encoder")),
+                head: config.ctc.init(d, n_symbols, &init.child("head")),
+            })
+        }
+        ModelConfig::Connector(config) => {
+            let foundation = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
+            let device = Device::flex();
+            let speech = AnyModel::load_speech(&foundation.join("encoder"), &device).unwrap();
+            let text = AnyModel::load_text(&foundation.join("language_model"), &device).unwrap();
+            let heard = if trains_encoder(recipe) {
+                Heard::Features(heard(stage, 80, 100.0))
+            } else {
+                Heard::Frames(heard(stage, speech.d_encoder(), 25.0))
+            };
+            // 48 tokens, a third of them the answer, whose last is never read.
+            let item = |i| SpokenItem {
+                before: ids(17, i, 1000),
+                after: ids(16, i + 5, 1000),
+                answer: ids(16, i + 9, 1000),
+            };
+            let batches = [SpeechBatch { heard, items: (0..n).map(item).collect(), audio_s }];
+            let widths = Widths { d_encoder: speech.d_encoder(), d_model: text.config.d_model };
+            // Models that were loaded are copied, so that their weights are counted.
+            let copy = init.child("copy");
+            measured(stage, &batches, || ConnectorNet {
+                encoder: speech.encoder.init(80, &copy.child("encoder")),
+                connector: config.connector.init(widths, &init.child("connector")),
+                language_model: text.config.init(text.lm.n_tokens(), &copy.child("lm")),
+            })
+        }
+    }
+}
+
+const STAGE: &str = r#"
+    [[stage]]
+    name = "a"
+    steps = 3
+    trainable = ["*"]
+    optimizer = { lr = 1e-3 }
+"#;
+
+fn text(language_model: &str, vocab_size: usize, batch: &str) -> String {
+    format!(
+        r#"
+        name = "text"
+        seed = 1
+        [model]
+        kind = "text"
+        tokenizer = {{ vocab_size = {vocab_size} }}
+        language_model = {{ {language_model} }}
+        {STAGE}
+        data = [{{ source = "documents", n = 20 }}]
+        batch = {{ {batch} }}
+        "#
+    )
+}
+
+fn ctc(encoder: &str, batch: &str) -> String {
+    format!(
+        r#"
+        name = "ctc"
+        seed = 1
+        [model]
+        kind = "ctc"
+        features = {{ kind = "whisper" }}
+        encoder = {{ {encoder} }}
+        ctc = {{ steps_per_frame = 2 }}
+        {STAGE}
+        data = [{{ source = "wild", n = {{ en = 20 }} }}]
+        batch = {{ {batch} }}
+        "#
+    )
+}
+
+fn connector(sizes: &str, batch: &str) -> String {
+    format!(
+        r#"
+        name = "connector"
+        seed = 1
+        [model]
+        kind = "connector"
+        encoder = {{ from = "directory", path = "../../weights/encoder" }}
+        language_model = {{ from = "directory", path = "../../weights/language_model" }}
+        connector = {{ kind = "slm", reduction = 4, reduce = "stack", {sizes} }}
+        {STAGE}
+        data = [{{ source = "wild", domain = "base", words = "open", n = {{ en = 20 }} }}]
+        batch = {{ {batch} }}
+        "#
+    )
+}
+
+#[test]
+fn plans_name_the_memory_that_training_takes() {
+    let wide = "d_model = 384, n_layers = 2, n_heads = 6, d_ff = 1024, tie_embeddings = true";
+    let narrow = "d_model = 96, n_layers = 6, n_heads = 4, d_ff = 256, tie_embeddings = true";
+    let grouped =
+        "d_model = 192, n_layers = 4, n_heads = 6, n_kv_heads = 2, qk_norm = true, d_ff = 512";
+    let long = "max_items = 2, max_length = 2048";
+    let conformer =
+        "kind = \"conformer\", d_model = 128, n_layers = 4, n_heads = 4, d_ff = 256, kernel = 15";
+    let whisper = "kind = \"whisper\", d_model = 128, n_layers = 4, n_heads = 4, d_ff = 512, max_frames = 1500";
+    let slm = "d_hidden = 256, n_layers = 2, n_heads = 4, d_ff = 1024";
+    let heard = "max_items = 4, max_length = 40";
+    let only = |text: String, trainable: &str| text.replace("[\"*\"]", &format!("[{trainable}]"));
+    let cases = [
+        ("text, wide, short batches", text(wide, 4000, "max_items = 4, max_length = 256")),
+        ("text, narrow, long batches", text(narrow, 300, long)),
+        ("text, many tokens", text(narrow, 8000, "max_items = 8, max_length = 512")),
+        ("text, grouped heads", text(grouped, 1280, "max_items = 8, max_length = 1024")),
+        ("text, accumulated", text(wide, 1000, "max_items = 4, max_length = 512, accumulate = 3")),
+        (
+            "text, replicas",
+            text(grouped, 1000, "max_items = 4, max_length = 512, accumulate = 4, replicas = 2"),
+        ),
+        (
+            "text, Muon",
+            text(wide, 1000, "max_items = 4, max_length = 512")
+                .replace("1e-3", "1e-3, matrices = \"muon\""),
+        ),
+        ("text, the last block", only(text(narrow, 300, long), "\"model.layers.5\"")),
+        ("ctc, Conformer", ctc(conformer, "max_items = 8, max_length = 40")),
+        ("ctc, Whisper", ctc(whisper, "max_items = 2, max_length = 20")),
+        ("ctc, the head", only(ctc(conformer, heard), "\"head\"")),
+        ("connector", only(connector(slm, heard), "\"connector\"")),
+        (
+            "connector, few items",
+            only(connector(slm, "max_items = 2, max_length = 8"), "\"connector\""),
+        ),
+        ("connector and encoder", only(connector(slm, heard), "\"connector\", \"encoder\"")),
+        ("connector, all", connector(slm, heard)),
+    ];
+    let mut wrong = Vec::new();
+    for (name, text) in cases {
+        let recipe = read_str(&text, Path::new("memory.toml"), &Overrides::default()).unwrap();
+        let base = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let plan = plan(&recipe, base).unwrap_or_else(|problems| panic!("{name}: {problems}"));
+        let threads = rayon::current_num_threads().min(recipe.stages[0].batch.max_items);
+        let lattices = threads as u64 * plan.memory.lattice_bytes;
+        let planned = (plan.memory.total_bytes + lattices) as f64;
+        let measured = peak(&recipe, &plan) as f64;
+        let line = format!(
+            "{name:<28} {:8.2} MB planned, {:8.2} MB measured, {:+.1} %",
+            planned / 1e6,
+            measured / 1e6,
+            100.0 * (planned / measured - 1.0)
+        );
+        println!("{line}");
+        if (planned / measured - 1.0).abs() > 0.15 {
+            wrong.push(line);
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
