@@ -231,7 +231,7 @@ pub fn run(
 ) -> Result<Option<(AnyModel, Option<Results>)>, Error> {
     let finished = place.dir.join("model");
     let model = if place.resume && finished.join("model.json").exists() {
-        AnyModel::load(&finished, &place.device)?
+        AnyModel::load(&finished, &place.device, &place.hub)?
     } else {
         match pipeline::run(recipe, place, monitor)? {
             End::Interrupted => return Ok(None),

@@ -1,10 +1,10 @@
 //! Bodies of the fuzz targets in `fuzz/` that read text of this crate: plain functions over bytes that must
 //! neither panic nor hang.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
-    hf::{LanguageModelConfig, ShardIndex, SpeechEncoderConfig},
+    hf::{Hub, LanguageModelConfig, ShardIndex, SpeechEncoderConfig},
     plan::plan,
     recipe::{self, ModelConfig, Overrides, Recipe, SourceConfig},
 };
@@ -31,7 +31,7 @@ pub fn recipe(data: &[u8]) {
             .any(|source| matches!(source, SourceConfig::Manifest(_) | SourceConfig::Text(_)));
     if !opens_files {
         // Either answer will do.
-        let _ = plan(&found, Path::new("."));
+        let _ = plan(&found, Path::new("."), &Hub::offline(PathBuf::new()));
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     chat::{Chat, MARKERS},
     checkpoint::{self, Checkpoint, write_atomically},
     frames::FrameCache,
-    hf,
+    hf::{self, Hub, Located, ModelSource},
     model::{
         self, AnyModel, ConnectorModel, CtcNet, Recognizer, SpeechModel, TextModel, fingerprint,
     },
@@ -104,6 +104,8 @@ pub struct Place {
     pub cache: PathBuf,
     /// Where tensors live, without autodiff.
     pub device: Device,
+    /// Where published models come from.
+    pub hub: Hub,
 }
 
 /// How a run ended.
@@ -180,7 +182,7 @@ fn documents(recipe: &Recipe, place: &Place) -> Vec<(&'static str, serde_json::V
     let recipe_json = serde_json::to_value(recipe).expect(SERIALIZES);
     let mut documents = vec![("recipe.json", recipe_json)];
     // What was trained from may have been moved meanwhile, which loses the plan and not the model.
-    if let Ok(plan) = crate::plan::plan(recipe, &place.base) {
+    if let Ok(plan) = crate::plan::plan(recipe, &place.base, &place.hub) {
         documents.push(("plan.json", serde_json::to_value(plan).expect(SERIALIZES)));
     }
     documents
@@ -317,18 +319,23 @@ pub fn bases(
     config: &ConnectorModelConfig,
     workshop: &Workshop,
     device: &Device,
+    hub: &Hub,
 ) -> Result<(SpeechModel, TextModel), Error> {
+    let published = |path: &str| -> Result<Located, hf::Error> {
+        let source = ModelSource::read(path, |path| workshop.resolve(path))?;
+        Ok(hub.locate(&source)?)
+    };
     let mut speech = base(
         &config.encoder,
         "model.encoder",
-        |path| Ok(AnyModel::load_speech(&workshop.resolve(path), device)?),
-        |config| Ok(hf::speech_model(&workshop.resolve(&config.path), config, device)?),
+        |path| Ok(AnyModel::load_speech(&workshop.resolve(path), device, hub)?),
+        |config| Ok(hf::speech_model(&published(&config.path)?, config, device)?),
     )?;
     let mut text = base(
         &config.language_model,
         "model.language_model",
-        |path| Ok(AnyModel::load_text(&workshop.resolve(path), device)?),
-        |config| Ok(hf::text_model(&workshop.resolve(&config.path), config, device)?),
+        |path| Ok(AnyModel::load_text(&workshop.resolve(path), device, hub)?),
+        |config| Ok(hf::text_model(&published(&config.path)?, config, device)?),
     )?;
     speech.merge_lora();
     lora::merge(&mut text.lm);
@@ -342,7 +349,7 @@ fn connector(
     workshop: &Workshop,
     monitor: &mut dyn Monitor,
 ) -> Result<Option<AnyModel>, Error> {
-    let (mut speech, mut text) = bases(config, workshop, &place.device)?;
+    let (mut speech, mut text) = bases(config, workshop, &place.device, &place.hub)?;
     if let Some(lora) = &config.lora {
         lora::attach(&mut speech.encoder, "encoder", lora, recipe.seed);
         lora::attach(&mut text.lm, "language_model", lora, recipe.seed);
@@ -462,6 +469,7 @@ mod tests {
             base: dir.to_owned(),
             cache: dir.join("cache"),
             device: Device::flex(),
+            hub: Hub::offline(dir.join("hub")),
         }
     }
 
@@ -515,7 +523,12 @@ mod tests {
         assert_eq!(plain_losses[0].2, losses[0].2);
         assert_ne!(plain_losses.last(), losses.last());
 
-        let loaded = AnyModel::load(&whole_dir.path().join("run/model"), &Device::flex()).unwrap();
+        let loaded = AnyModel::load(
+            &whole_dir.path().join("run/model"),
+            &Device::flex(),
+            &Hub::offline(PathBuf::new()),
+        )
+        .unwrap();
         assert_eq!(hash(&loaded), hash(&whole));
         let AnyModel::Text(mut loaded) = loaded else { panic!("a text model was saved") };
         let AnyModel::Text(plain) = plain else { panic!("a text model was made") };
@@ -542,7 +555,7 @@ mod tests {
     fn a_model_that_was_saved_is_the_model() {
         let (dir, model) = in_pieces(&recipe(&[("stage.0.steps", "2")]), u64::MAX);
         let path = dir.path().join("run/model");
-        let loaded = AnyModel::load(&path, &Device::flex()).unwrap();
+        let loaded = AnyModel::load(&path, &Device::flex(), &Hub::offline(PathBuf::new())).unwrap();
         assert_eq!(hash(&model), hash(&loaded));
         // One flipped byte is found and named.
         let file = path.join(LANGUAGE_MODEL_FILE);
@@ -550,7 +563,9 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         std::fs::write(&file, bytes).unwrap();
-        let error = AnyModel::load(&path, &Device::flex()).unwrap_err().to_string();
+        let error = AnyModel::load(&path, &Device::flex(), &Hub::offline(PathBuf::new()))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(LANGUAGE_MODEL_FILE), "{error}");
     }
 

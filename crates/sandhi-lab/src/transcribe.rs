@@ -326,7 +326,8 @@ mod tests {
     fn joined_utterances_are_transcribed_as_each_alone() {
         let (sounds, samples, words) = joined(10);
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/encoder");
-        let model = AnyModel::load(&dir, &burn::prelude::Device::flex()).unwrap();
+        let hub = crate::hf::Hub::offline(std::path::PathBuf::new());
+        let model = AnyModel::load(&dir, &burn::prelude::Device::flex(), &hub).unwrap();
         let AnyModel::Ctc(speech) = &model else { panic!("an encoder") };
         let alone: Vec<&[f32]> = sounds.iter().map(|s| s.wave.samples.as_slice()).collect();
         let alone = ctc(speech, &alone).unwrap().join(" ");

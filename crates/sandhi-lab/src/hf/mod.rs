@@ -13,6 +13,7 @@
 mod config;
 mod export;
 pub mod hub;
+pub(crate) mod known;
 mod peft;
 mod prompt;
 mod shards;
@@ -35,7 +36,7 @@ use sandhi_nn::{
 pub use self::{
     config::{Family, LanguageModelConfig},
     export::{export_language_model, export_speech_encoder},
-    hub::{Hub, HubError, ModelName, ModelSource, Snapshot, Want},
+    hub::{Hub, HubError, Located, ModelName, ModelSource, Snapshot, Want},
     peft::{export_adapter, load_adapter},
     shards::{ShardIndex, Shards},
     speech::{PublishedCtcHead, SpeechEncoder, SpeechEncoderConfig},
@@ -116,12 +117,24 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
     },
+    /// A model cannot be fetched.
+    #[error(transparent)]
+    Hub(Box<HubError>),
+    /// A name is none of a model.
+    #[error(transparent)]
+    Name(#[from] hub::NameError),
     /// A file cannot be read, or a directory not be written.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::Error),
     /// A tokenizer cannot be read or written.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),
+}
+
+impl From<HubError> for Error {
+    fn from(error: HubError) -> Self {
+        Self::Hub(Box::new(error))
+    }
 }
 
 /// Reads a JSON file.
@@ -198,6 +211,17 @@ pub fn check_speech(
     Ok((found, padded(features, config.pad_to_30_s, dir)?))
 }
 
+/// What an encoder is and hears of which nothing but its `config.json` is here; `name` is for messages.
+pub(crate) fn known_speech(
+    name: &str,
+    value: &serde_json::Value,
+    config: &PublishedEncoder,
+) -> Result<(SpeechEncoderConfig, FeatureConfig), Error> {
+    let path = Path::new(name);
+    let (found, features) = SpeechEncoderConfig::known(path, value, config.layer)?;
+    Ok((found, padded(features, config.pad_to_30_s, path)?))
+}
+
 /// Whisper's features over 30 s, as its authors have them, where that is asked for.
 fn padded(features: FeatureConfig, pad: bool, dir: &Path) -> Result<FeatureConfig, Error> {
     match features {
@@ -218,14 +242,15 @@ fn padded(features: FeatureConfig, pad: bool, dir: &Path) -> Result<FeatureConfi
 ///
 /// See [`Error`].
 pub fn text_model(
-    dir: &Path,
+    at: &Located,
     config: &PublishedLanguageModel,
     device: &Device,
 ) -> Result<TextModel, Error> {
+    let dir = at.dir.as_path();
     let LanguageModel { config: found, lm } = LanguageModel::load(dir, device)?;
     let tokenizer = Tokenizer::load(&dir.join("tokenizer.json"))?;
     let layout = prompt::layout(dir, &tokenizer, config, &found.end, found.n_tokens)?;
-    let origin = Origin { path: dir.display().to_string(), fingerprint: fingerprint(&lm) };
+    let origin = Origin { path: at.name.clone(), fingerprint: fingerprint(&lm) };
     Ok(TextModel {
         config: found.transformer,
         lm,
@@ -240,10 +265,11 @@ pub fn text_model(
 ///
 /// See [`Error`].
 pub fn speech_model(
-    dir: &Path,
+    at: &Located,
     config: &PublishedEncoder,
     device: &Device,
 ) -> Result<SpeechModel, Error> {
+    let dir = at.dir.as_path();
     let loaded = SpeechEncoder::load_layer(dir, config.layer, device)?;
     let features = padded(loaded.features, config.pad_to_30_s, dir)?;
     let fingerprint = fingerprint(&loaded.encoder);
@@ -253,7 +279,7 @@ pub fn speech_model(
         head,
     });
     let mut model = SpeechModel::new(features, loaded.config.encoder, loaded.encoder, recognizer)?;
-    model.origin = Some(Origin { path: dir.display().to_string(), fingerprint });
+    model.origin = Some(Origin { path: at.name.clone(), fingerprint });
     Ok(model)
 }
 

@@ -33,7 +33,7 @@ use super::{ConnectorModel, CtcNet, Origin, Recognizer, SpeechModel, TextModel};
 use crate::{
     chat::{Chat, PromptLayout},
     checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
-    hf,
+    hf::{self, Hub, Located},
     recipe::PublishedEncoder,
     tensor::HostTensor,
 };
@@ -294,7 +294,12 @@ impl SpeechModel {
         }
     }
 
-    fn read(checkpoint: &Checkpoint, spec: SpeechSpec, device: &Device) -> Result<Self, Error> {
+    fn read(
+        checkpoint: &Checkpoint,
+        spec: SpeechSpec,
+        device: &Device,
+        hub: &Hub,
+    ) -> Result<Self, Error> {
         if let Some(origin) = spec.origin {
             let part = "encoder";
             let published = PublishedEncoder {
@@ -305,7 +310,8 @@ impl SpeechModel {
                 },
                 pad_to_30_s: matches!(&spec.features, FeatureConfig::Whisper(c) if c.pad_to_30_s),
             };
-            let model = hf::speech_model(Path::new(&origin.path), &published, device)
+            let model = locate(&origin, hub)
+                .and_then(|at| hf::speech_model(&at, &published, device))
                 .map_err(|source| Error::Base { part, source: Box::new(source) })?;
             check_origin(part, &origin, &fingerprint(&model.encoder))?;
             let net = model.encoder_net();
@@ -341,6 +347,11 @@ impl SpeechModel {
     }
 }
 
+/// Where the weights of a model lie that was published.
+fn locate(origin: &Origin, hub: &Hub) -> Result<Located, hf::Error> {
+    Ok(hub.locate(&origin.path.parse()?)?)
+}
+
 /// Refuses weights that are not those of the origin.
 fn check_origin(part: &'static str, origin: &Origin, found: &str) -> Result<(), Error> {
     let Origin { path, fingerprint: expected } = origin.clone();
@@ -372,7 +383,12 @@ impl TextModel {
         Ok(())
     }
 
-    fn read(checkpoint: &Checkpoint, spec: TextSpec, device: &Device) -> Result<Self, Error> {
+    fn read(
+        checkpoint: &Checkpoint,
+        spec: TextSpec,
+        device: &Device,
+        hub: &Hub,
+    ) -> Result<Self, Error> {
         let tokenizer = Tokenizer::from_bytes(&checkpoint.bytes(TOKENIZER)?)?;
         let layout = match spec.prompt {
             Some(layout) => layout,
@@ -392,7 +408,8 @@ impl TextModel {
         let lm = match &spec.origin {
             Some(origin) => {
                 let part = "language model";
-                let loaded = hf::LanguageModel::load(Path::new(&origin.path), device)
+                let loaded = locate(origin, hub)
+                    .and_then(|at| hf::LanguageModel::load(&at.dir, device))
                     .map_err(|source| Error::Base { part, source: Box::new(source) })?;
                 check_origin(part, origin, &fingerprint(&loaded.lm))?;
                 loaded.lm
@@ -515,19 +532,20 @@ impl AnyModel {
     ///
     /// # Errors
     ///
-    /// When a file is missing, truncated or altered, or does not fit `model.json`.
-    pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
+    /// When a file is missing, truncated or altered, or does not fit `model.json`; when a published base cannot be
+    /// found again, or is not what it was.
+    pub fn load(dir: &Path, device: &Device, hub: &Hub) -> Result<Self, Error> {
         let checkpoint = Checkpoint::open(dir)?;
         Ok(match checkpoint.json::<Spec>(SPEC)? {
             Spec::Ctc { speech } => {
-                Self::Ctc(Box::new(SpeechModel::read(&checkpoint, speech, device)?))
+                Self::Ctc(Box::new(SpeechModel::read(&checkpoint, speech, device, hub)?))
             }
             Spec::Text { text } => {
-                Self::Text(Box::new(TextModel::read(&checkpoint, text, device)?))
+                Self::Text(Box::new(TextModel::read(&checkpoint, text, device, hub)?))
             }
             Spec::Connector { speech, text, connector } => {
-                let speech = SpeechModel::read(&checkpoint, speech, device)?;
-                let text = TextModel::read(&checkpoint, text, device)?;
+                let speech = SpeechModel::read(&checkpoint, speech, device, hub)?;
+                let text = TextModel::read(&checkpoint, text, device, hub)?;
                 let widths = sandhi_nn::connector::Widths {
                     d_encoder: speech.d_encoder(),
                     d_model: text.config.d_model,
@@ -549,8 +567,8 @@ impl AnyModel {
     /// # Errors
     ///
     /// [`Error::Kind`] when it holds another kind; otherwise as [`AnyModel::load`].
-    pub fn load_speech(dir: &Path, device: &Device) -> Result<SpeechModel, Error> {
-        match Self::load(dir, device)? {
+    pub fn load_speech(dir: &Path, device: &Device, hub: &Hub) -> Result<SpeechModel, Error> {
+        match Self::load(dir, device, hub)? {
             Self::Ctc(model) => Ok(*model),
             other => Err(other.wrong_kind(dir, "ctc")),
         }
@@ -561,8 +579,8 @@ impl AnyModel {
     /// # Errors
     ///
     /// [`Error::Kind`] when it holds another kind; otherwise as [`AnyModel::load`].
-    pub fn load_text(dir: &Path, device: &Device) -> Result<TextModel, Error> {
-        match Self::load(dir, device)? {
+    pub fn load_text(dir: &Path, device: &Device, hub: &Hub) -> Result<TextModel, Error> {
+        match Self::load(dir, device, hub)? {
             Self::Text(model) => Ok(*model),
             other => Err(other.wrong_kind(dir, "text")),
         }

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::{
     chat::MARKERS,
     checkpoint::Checkpoint,
-    hf,
+    hf::{self, Hub, LanguageModelConfig, ModelSource, Want},
     recipe::{
         AS_SPOKEN, BaseConfig, ConnectorModelConfig, EvalConfig, ManifestSource, ModelConfig,
         OptimizerConfig, Recipe, Schedule, SourceConfig, StageConfig,
@@ -43,6 +43,14 @@ pub(super) struct Checked {
 pub(super) enum Base<T> {
     Known(T),
     Declared { name: String, n_parameters: u64, width: usize, rate_hz: f64 },
+}
+
+/// A published model.
+enum Published {
+    /// In this directory.
+    Here(PathBuf),
+    /// Somewhere else, under this name, with this configuration.
+    Known(String, serde_json::Value),
 }
 
 /// A speech foundation model's sizes.
@@ -110,10 +118,11 @@ const FASTEST_WORDS_PER_S: f64 = 5.0;
 /// Items of a source whose length is looked at.
 const LOOKED_AT: usize = 128;
 
-pub(super) fn check(recipe: &Recipe, base: &Path) -> Checked {
+pub(super) fn check(recipe: &Recipe, base: &Path, hub: &Hub) -> Checked {
     let mut checker = Checker {
         recipe,
         base,
+        hub,
         world: Microworld::new(WORLD_SEED),
         problems: Vec::new(),
         warnings: Vec::new(),
@@ -145,6 +154,7 @@ pub(super) fn check(recipe: &Recipe, base: &Path) -> Checked {
 struct Checker<'a> {
     recipe: &'a Recipe,
     base: &'a Path,
+    hub: &'a Hub,
     world: Microworld,
     problems: Vec<String>,
     warnings: Vec<String>,
@@ -343,8 +353,11 @@ impl Checker<'_> {
                 Some(SpeechBase { features: speech.features, encoder: speech.encoder, n_mels })
             },
             |checker, published| {
-                let dir = checker.path(&format!("{place}.path"), &published.path)?;
-                let (found, features) = checker.right(place, hf::check_speech(&dir, published))?;
+                let found = match checker.published(place, &published.path)? {
+                    Published::Here(dir) => hf::check_speech(&dir, published),
+                    Published::Known(name, value) => hf::known_speech(&name, &value, published),
+                };
+                let (found, features) = checker.right(place, found)?;
                 let n_mels = checker.features(place, &features)?;
                 Some(SpeechBase { features, encoder: found.encoder, n_mels })
             },
@@ -359,8 +372,13 @@ impl Checker<'_> {
                 Some(TextBase { transformer, n_tokens })
             },
             |checker, published| {
-                let dir = checker.path(&format!("{place}.path"), &published.path)?;
-                let found = checker.right(place, hf::check_text(&dir, published))?;
+                let found = match checker.published(place, &published.path)? {
+                    Published::Here(dir) => hf::check_text(&dir, published),
+                    Published::Known(name, value) => {
+                        LanguageModelConfig::read(Path::new(&name), &value)
+                    }
+                };
+                let found = checker.right(place, found)?;
                 Some(TextBase { transformer: found.transformer, n_tokens: found.n_tokens })
             },
         );
@@ -394,6 +412,35 @@ impl Checker<'_> {
             BaseConfig::Directory { path } => directory(self, path).map(Base::Known),
             BaseConfig::HuggingFace(config) => published(self, config).map(Base::Known),
         }
+    }
+
+    /// Where a published model is, or what is known of it. Weights that are not here are missing.
+    fn published(&mut self, place: &str, path: &str) -> Option<Published> {
+        let field = format!("{place}.path");
+        let name = match path.parse() {
+            Ok(ModelSource::Directory(_)) => return self.path(&field, path).map(Published::Here),
+            Ok(ModelSource::Hub(name)) => name,
+            Err(error) => {
+                self.problem(&field, error);
+                return None;
+            }
+        };
+        let cached = Hub { offline: true, ..self.hub.clone() };
+        if let Ok(snapshot) = cached.fetch(&name, Want::Model, &mut ()) {
+            return Some(Published::Here(snapshot.dir));
+        }
+        self.missing
+            .push(format!("{field}: {name} is not here, `sandhi download {name}` fetches it"));
+        let known = hf::known::config(name.repository());
+        let value = match known {
+            Some(value) => value,
+            None => {
+                let snapshot = self.hub.fetch(&name, Want::Config, &mut ());
+                let snapshot = self.right(place, snapshot)?;
+                self.right(place, hf::read_json(&snapshot.dir.join("config.json")))?
+            }
+        };
+        Some(Published::Known(name.to_string(), value))
     }
 
     /// What a result holds; what is wrong is a problem.

@@ -77,7 +77,7 @@ impl BlockSizes {
 }
 
 impl Inventory {
-    pub(super) fn n_values(&self) -> u64 {
+    pub(crate) fn n_values(&self) -> u64 {
         self.0.iter().map(|entry| entry.n_values).fold(0, u64::saturating_add)
     }
 

@@ -29,6 +29,7 @@ use self::{
     count::{Entry, Inventory},
 };
 use crate::{
+    hf::Hub,
     recipe::{MatrixRule, ModelConfig, Problems, Recipe, StageConfig},
     sources::Workshop,
     train::{is_covered, is_ever_trained, is_trained, optimizer::is_hidden_matrix, trainable},
@@ -274,14 +275,15 @@ impl Counted {
     }
 }
 
-/// Resolves and checks a recipe whose relative paths start at `base`.
+/// Resolves and checks a recipe whose relative paths start at `base`; `hub` says where published models are. Of one
+/// that is neither there nor known, the configuration is fetched and nothing else.
 ///
 /// # Errors
 ///
 /// Everything that is wrong with it and can be known before training.
-pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
+pub fn plan(recipe: &Recipe, base: &Path, hub: &Hub) -> Result<Plan, Problems> {
     let Checked { mut problems, mut warnings, missing, encoder, language_model, n_items } =
-        check::check(recipe, base);
+        check::check(recipe, base, hub);
     // A model whose sizes are wrong has no parameters to speak of.
     let counted = if !check::model_is_wrong(&problems) {
         counted(recipe, base, encoder.as_ref(), language_model.as_ref(), &mut problems)

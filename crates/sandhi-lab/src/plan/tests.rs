@@ -43,9 +43,14 @@ const CTC: &str = r#"
     optimizer = { lr = 1e-3 }
 "#;
 
+/// No model of the Hub is anywhere.
+fn nowhere() -> Hub {
+    Hub::offline("no cache".into())
+}
+
 fn of(text: &str) -> Result<Plan, Problems> {
     let recipe = read_str(text, Path::new("r.toml"), &Overrides::default()).unwrap();
-    plan(&recipe, Path::new(env!("CARGO_MANIFEST_DIR")))
+    plan(&recipe, Path::new(env!("CARGO_MANIFEST_DIR")), &nowhere())
 }
 
 fn problems(text: &str) -> Vec<String> {
@@ -66,7 +71,7 @@ fn check_one(text: &str, from: &str, to: &str, parts: &[&str]) {
 fn the_paper_s_adapter_is_one_percent() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/paper/slm.toml");
     let recipe = crate::recipe::read(&path, &Overrides::default()).unwrap();
-    let plan = plan(&recipe, path.parent().unwrap()).unwrap();
+    let plan = plan(&recipe, path.parent().unwrap(), &nowhere()).unwrap();
     let adapter = &plan.parts[1];
     // 1536·2432 + 2 (4·2432² + 2·2432·9728) + 2432·4096
     assert_eq!(adapter.n_in_matrices, Some(155_648_000));
@@ -161,7 +166,7 @@ fn a_frozen_encoder_hears_once() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/slm.toml");
         let set = vec![("stage.0.trainable".to_owned(), set.to_owned())];
         let recipe = crate::recipe::read(&path, &Overrides { set, paths: vec![] }).unwrap();
-        plan(&recipe, path.parent().unwrap()).unwrap()
+        plan(&recipe, path.parent().unwrap(), &nowhere()).unwrap()
     };
     let frozen = slm("[\"connector\"]");
     let [encoder, connector, lm] = &frozen.stages[0].work.as_ref().unwrap()[..] else { panic!() };
@@ -192,7 +197,7 @@ fn a_frozen_encoder_hears_once() {
 fn what_is_declared_counts_by_its_parameters() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/paper/slm.toml");
     let recipe = crate::recipe::read(&path, &Overrides::default()).unwrap();
-    let plan = plan(&recipe, path.parent().unwrap()).unwrap();
+    let plan = plan(&recipe, path.parent().unwrap(), &nowhere()).unwrap();
     let work = plan.stages[0].work.as_ref().unwrap();
     // 13 billion parameters over 1500·25/4 vectors and 128·48 tokens.
     let rows = 1500.0 * 25.0 / 4.0 + 128.0 * 48.0;
@@ -359,7 +364,7 @@ fn slm_with(data: &str) -> Result<Plan, Problems> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/slm.toml");
     let set = vec![("stage.0.data".to_owned(), format!("[{{ domain = \"base\", {data} }}]"))];
     let recipe = crate::recipe::read(&path, &Overrides { set, paths: vec![] }).unwrap();
-    plan(&recipe, path.parent().unwrap())
+    plan(&recipe, path.parent().unwrap(), &nowhere())
 }
 
 #[track_caller]

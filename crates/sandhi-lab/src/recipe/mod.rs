@@ -25,6 +25,8 @@ use sandhi_nn::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::hf::ModelName;
+
 pub use self::read::{Error, Overrides, Problems, read, read_str};
 
 /// An experiment as written.
@@ -52,6 +54,23 @@ pub struct Recipe {
     /// What is measured at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval: Option<EvalConfig>,
+}
+
+impl Recipe {
+    /// Models that the recipe names on the Hub. Names that are none are left to the plan.
+    pub fn models_of_the_hub(&self) -> Vec<ModelName> {
+        let ModelConfig::Connector(model) = &self.model else { return Vec::new() };
+        let encoder = match &model.encoder {
+            BaseConfig::HuggingFace(published) => Some(&published.path),
+            _ => None,
+        };
+        let language_model = match &model.language_model {
+            BaseConfig::HuggingFace(published) => Some(&published.path),
+            _ => None,
+        };
+        let paths = encoder.into_iter().chain(language_model);
+        paths.filter_map(|path| ModelName::parse(path).ok()).collect()
+    }
 }
 
 /// The `[model]` table.
@@ -151,7 +170,7 @@ pub enum BaseConfig<P> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishedEncoder {
-    /// A directory, relative to the recipe's file.
+    /// A directory, relative to the recipe's file, or `hf:owner/name@revision`.
     pub path: String,
     /// Which frames are handed out, of the wav2vec 2.0 family: those that go into block `layer`, counted from 0, as
     /// `hidden_states[layer]` of `transformers`; those of the last block where nothing is said.
@@ -166,7 +185,7 @@ pub struct PublishedEncoder {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishedLanguageModel {
-    /// A directory, relative to the recipe's file.
+    /// A directory, relative to the recipe's file, or `hf:owner/name@revision`.
     pub path: String,
     /// What the model is asked with: a text with `{instruction}`, then `{speech}`, special tokens as they are
     /// written; the answer follows it. The chat template where nothing is said, and for a model without one

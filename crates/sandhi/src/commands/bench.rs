@@ -28,7 +28,9 @@ use sandhi_lab::{
 use serde::Serialize;
 
 use super::plan::ready;
-use crate::{console::Console, device::DeviceArg, output, recipe_args::RecipeArgs};
+use crate::{
+    console::Console, device::DeviceArg, hub_args::HubArgs, output, recipe_args::RecipeArgs,
+};
 
 /// Arguments of `sandhi bench`.
 #[derive(Debug, clap::Args)]
@@ -248,7 +250,7 @@ fn train(
 ) -> anyhow::Result<Report> {
     anyhow::ensure!(steps >= 3, "--steps is {steps}, expected at least 3");
     let recipe: Recipe = args.read()?;
-    ready(&recipe, &args.recipe, args.base())?;
+    ready(&recipe, &args.recipe, args.base(), &HubArgs::default().hub()?)?;
     let scratch = tempfile::tempdir().context("cannot make a folder for the run")?;
     let place = Place {
         dir: scratch.path().join("run"),
@@ -256,6 +258,7 @@ fn train(
         base: args.base().to_owned(),
         cache,
         device: device.open()?,
+        hub: HubArgs::default().hub()?,
     };
     let mut timer = Timer { console: Console::new(true)?, steps: Vec::new(), n_steps: steps };
     pipeline::run(&recipe, &place, &mut timer)?;
@@ -294,7 +297,7 @@ fn decode(
     ] {
         at_least_one(name, n)?;
     }
-    let lm = match AnyModel::load(dir, &device.open()?)? {
+    let lm = match AnyModel::load(dir, &device.open()?, &HubArgs::default().hub()?)? {
         AnyModel::Text(model) => model.lm,
         AnyModel::Connector(model) => model.text.lm,
         AnyModel::Ctc(_) => anyhow::bail!("{}: a ctc model decodes no tokens", dir.display()),

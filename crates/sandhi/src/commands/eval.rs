@@ -64,7 +64,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     let device = args.run.device.open()?;
-    let model = AnyModel::load(&args.model, &device)?;
+    let hub = args.run.hub.hub()?;
+    let model = AnyModel::load(&args.model, &device, &hub)?;
     let manifest = args.manifest.as_deref().map(std::path::absolute).transpose()?;
     let config = EvalConfig {
         tasks: args.tasks,
@@ -82,6 +83,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         base: PathBuf::new(),
         cache: args.run.cache,
         device,
+        hub,
     };
     let mut console = Console::new(args.run.quiet)?;
     let results =

@@ -10,6 +10,8 @@ use sandhi_lab::{
 };
 use sandhi_nn::lora;
 
+use crate::hub_args::HubArgs;
+
 /// Arguments of `sandhi export`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -36,6 +38,8 @@ pub struct Args {
     /// What the adapter says of the model below it: a name or a folder.
     #[arg(long, value_name = "NAME", requires = "lora_only")]
     base: Option<String>,
+    #[command(flatten)]
+    hub: HubArgs,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -47,12 +51,15 @@ enum Part {
 /// Writes the directory.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let dtype = if args.f16 { Dtype::F16 } else { Dtype::F32 };
-    let mut text = match (AnyModel::load(&args.model, &Device::flex())?, args.part) {
-        (AnyModel::Text(model), _) => *model,
-        (AnyModel::Connector(model), Part::LanguageModel) => model.text,
-        (AnyModel::Connector(model), Part::Encoder) => return encoder(model.speech, &args, dtype),
-        (AnyModel::Ctc(model), _) => return encoder(*model, &args, dtype),
-    };
+    let mut text =
+        match (AnyModel::load(&args.model, &Device::flex(), &args.hub.hub()?)?, args.part) {
+            (AnyModel::Text(model), _) => *model,
+            (AnyModel::Connector(model), Part::LanguageModel) => model.text,
+            (AnyModel::Connector(model), Part::Encoder) => {
+                return encoder(model.speech, &args, dtype);
+            }
+            (AnyModel::Ctc(model), _) => return encoder(*model, &args, dtype),
+        };
     if let Some(adapter) = &args.adapter {
         hf::load_adapter(&mut text.lm, adapter)?;
     }

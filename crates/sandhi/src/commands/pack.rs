@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use burn::prelude::Device;
 use sandhi_lab::{checkpoint::Dtype, model::AnyModel};
 
+use crate::hub_args::HubArgs;
+
 /// Arguments of `sandhi pack`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -16,11 +18,13 @@ pub struct Args {
     /// Keep 32-bit weights instead of 16-bit ones.
     #[arg(long)]
     f32: bool,
+    #[command(flatten)]
+    hub: HubArgs,
 }
 
 /// Writes the copy.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let model = AnyModel::load(&args.model, &Device::flex())?;
+    let model = AnyModel::load(&args.model, &Device::flex(), &args.hub.hub()?)?;
     model.save_whole(&args.out, if args.f32 { Dtype::F32 } else { Dtype::F16 })?;
     eprintln!("{} is in {}", model.describe(), args.out.display());
     Ok(())

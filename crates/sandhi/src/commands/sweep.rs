@@ -37,6 +37,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.seeds > 0, "--seeds is 0, expected at least 1");
     let device = args.run.device.open()?;
+    let hub = args.run.hub.hub()?;
     let cells = experiment::sweep_cells(&args.dir, &args.out, args.seeds)?;
     let mut console = Console::new(args.run.quiet)?;
     let n = cells.len();
@@ -48,7 +49,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let overrides = Overrides { set, paths: args.path.clone() };
         let recipe = recipe::read(&cell.recipe, &overrides)?;
         if cell.seed == 1 {
-            ready(&recipe, &cell.recipe, cell.recipe.parent().unwrap_or(Path::new("")))?;
+            ready(&recipe, &cell.recipe, cell.recipe.parent().unwrap_or(Path::new("")), &hub)?;
         }
         plans.push((recipe, cell));
     }
@@ -64,6 +65,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             base: file.parent().map(std::path::Path::to_owned).unwrap_or_default(),
             cache: args.run.cache.clone(),
             device: device.clone(),
+            hub: hub.clone(),
         };
         if experiment::run(&recipe, &place, &provenance(), &mut console)?.is_none() {
             eprintln!("saved; the same command continues");

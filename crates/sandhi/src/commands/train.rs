@@ -31,13 +31,15 @@ pub struct Args {
 /// Runs the recipe, saves on Ctrl-C.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let recipe = args.recipe.read()?;
-    ready(&recipe, &args.recipe.recipe, args.recipe.base())?;
+    let hub = args.run.hub.hub()?;
+    ready(&recipe, &args.recipe.recipe, args.recipe.base(), &hub)?;
     let place = Place {
         dir: args.out.clone(),
         resume: args.resume,
         base: args.recipe.base().to_owned(),
         cache: args.run.cache.clone(),
         device: args.run.device.open()?,
+        hub,
     };
     let mut console = Console::new(args.run.quiet)?;
     match experiment::run(&recipe, &place, &provenance(), &mut console)? {

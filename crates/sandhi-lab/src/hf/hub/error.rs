@@ -98,9 +98,9 @@ pub enum HubError {
         /// Size, or kind of hash.
         what: &'static str,
         /// Of what came.
-        found: String,
+        found: Box<str>,
         /// Of what the Hub lists.
-        expected: String,
+        expected: Box<str>,
     },
     /// The answer is not one of a Hub.
     #[error("{model}: {endpoint} does not answer as a Hub does: {message}")]

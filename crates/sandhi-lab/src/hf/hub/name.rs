@@ -140,6 +140,20 @@ pub enum ModelSource {
     Hub(ModelName),
 }
 
+impl ModelSource {
+    /// As its text says; `resolve` says where a path leads.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`] for a name that is none.
+    pub fn read(text: &str, resolve: impl FnOnce(&str) -> PathBuf) -> Result<Self, NameError> {
+        Ok(match text.parse()? {
+            Self::Directory(_) => Self::Directory(resolve(text)),
+            name => name,
+        })
+    }
+}
+
 impl FromStr for ModelSource {
     type Err = NameError;
 

@@ -289,7 +289,8 @@ impl<'a> Remote<'a> {
         expected: impl ToString,
     ) -> HubError {
         let (model, file) = (self.model.clone(), file.to_owned());
-        HubError::Damaged { model, file, what, found, expected: expected.to_string() }
+        let (found, expected) = (found.into(), expected.to_string().into());
+        HubError::Damaged { model, file, what, found, expected }
     }
 
     fn unreachable(&self, file: &str, error: &dyn std::fmt::Display) -> HubError {

@@ -105,6 +105,18 @@ impl SpeechEncoderConfig {
         Ok((config, features))
     }
 
+    /// As [`Self::of_directory`], of a `config.json` alone; `path` is for messages.
+    pub(super) fn known(
+        path: &Path,
+        value: &Value,
+        layer: Option<usize>,
+    ) -> Result<(Self, FeatureConfig), Error> {
+        let mut config = Self::read(path, value)?;
+        let features = preprocessor::family(&config);
+        config.take_layer(path, layer)?;
+        Ok((config, features))
+    }
+
     /// Reads the fields of a `config.json`; `path` is for messages.
     ///
     /// # Errors

@@ -19,6 +19,17 @@ use super::{
 const OWN: &str = "preprocessor_config.json";
 const SHARED: &str = "processor_config.json";
 
+/// The features of an encoder as the families' own code has them by default. Utterances keep their length; Whisper's
+/// authors pad to 30 s.
+pub(super) fn family(config: &SpeechEncoderConfig) -> FeatureConfig {
+    match config.encoder {
+        EncoderConfig::Wav2vec2(_) => FeatureConfig::Waveform(WaveformConfig { normalize: true }),
+        EncoderConfig::Whisper(_) | EncoderConfig::Conformer(_) => {
+            FeatureConfig::Whisper(WhisperConfig { n_mels: config.n_mels, pad_to_30_s: false })
+        }
+    }
+}
+
 /// The features of an encoder; `dir` is where its `config.json` lies.
 pub(super) fn features(dir: &Path, config: &SpeechEncoderConfig) -> Result<FeatureConfig, Error> {
     let own = dir.join(OWN);
@@ -41,17 +52,18 @@ pub(super) fn features(dir: &Path, config: &SpeechEncoderConfig) -> Result<Featu
     };
     fixed("sampling_rate", FEATURE_SAMPLE_RATE_HZ as usize)?;
     fixed("feature_size", config.n_mels)?;
-    let features = match config.encoder {
-        EncoderConfig::Wav2vec2(_) => FeatureConfig::Waveform(WaveformConfig {
-            normalize: fields.optional_flag("do_normalize")?.unwrap_or(true),
-        }),
-        EncoderConfig::Whisper(_) | EncoderConfig::Conformer(_) => {
+    let mut features = family(config);
+    match &mut features {
+        FeatureConfig::Waveform(waveform) => {
+            if let Some(normalize) = fields.optional_flag("do_normalize")? {
+                waveform.normalize = normalize;
+            }
+        }
+        FeatureConfig::Whisper(_) | FeatureConfig::Fbank(_) => {
             fixed("n_fft", 400)?;
             fixed("hop_length", 160)?;
-            // Utterances keep their length; the authors pad to 30 s.
-            FeatureConfig::Whisper(WhisperConfig { n_mels: config.n_mels, pad_to_30_s: false })
         }
-    };
+    }
     FeatureExtractor::new(&features).map_err(|error| fields.error(error))?;
     Ok(features)
 }

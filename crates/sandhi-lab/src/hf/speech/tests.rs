@@ -13,7 +13,9 @@ use sandhi_nn::{
 use super::{super::tests::*, wav2vec2::rename, whisper::our_name as whisper_name, *};
 use crate::{
     checkpoint::{Dtype, read_tensors, write_tensors},
-    model::{CtcNet, HostRagged, SpeechModel},
+    hf::Located,
+    model::{HostRagged, SpeechModel},
+    recipe::PublishedEncoder,
     units::Kmeans,
 };
 
@@ -218,13 +220,9 @@ fn samples_are_prepared_as_the_authors_code_does() {
 
 /// The CTC checkpoint as one of our models.
 fn recognizer(dir: &Path) -> SpeechModel {
-    let SpeechEncoder { config, features, encoder, ctc } = load(dir).unwrap();
-    let PublishedCtcHead { config: head_config, head, symbols, .. } = ctc.unwrap();
-    let init = Init::new(0, &Device::flex());
-    let mut model =
-        SpeechModel::init(features, config.encoder, head_config, symbols, &init).unwrap();
-    model.net = CtcNet { encoder, head };
-    model
+    let at = Located { dir: dir.to_owned(), name: String::new() };
+    let published = PublishedEncoder { path: String::new(), layer: None, pad_to_30_s: false };
+    crate::hf::speech_model(&at, &published, &Device::flex()).unwrap()
 }
 
 #[test]
@@ -250,7 +248,10 @@ fn a_published_head_says_what_the_authors_code_says() {
         // From samples to text through our own model, whose letters are small.
         let features = model.extract(&reference[&format!("samples.{i}")].values).unwrap();
         let frames = model.encode(&HostRagged::gather(1, [&features.values[..]]));
-        assert_eq!(model.transcribe(&frames)[0].trim(), text.to_lowercase());
+        assert_eq!(
+            model.recognizer.as_ref().unwrap().transcribe(&frames)[0].trim(),
+            text.to_lowercase()
+        );
         assert!(text.len() > 5 && text.contains(' '), "{text}");
     }
 }
