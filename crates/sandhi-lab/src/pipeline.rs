@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
 use sandhi_data::text::Tokenizer;
-use sandhi_nn::{init::Init, lora, weights};
+use sandhi_nn::{init::Init, lora, ops::recomputes, weights};
 
 use crate::{
     chat::{Chat, MARKERS},
@@ -53,6 +53,14 @@ pub enum Error {
     /// The front end's settings are not possible.
     #[error(transparent)]
     Features(#[from] sandhi_data::features::Error),
+    /// The device cannot do what a stage asks for.
+    #[error("stage {stage}: gradient_checkpointing runs on the CPU, the device is {device}")]
+    Checkpointing {
+        /// The stage.
+        stage: String,
+        /// What was given.
+        device: String,
+    },
     /// The output directory is in use.
     #[error("{dir} exists and is not empty; give another --out, or --resume to continue it")]
     Exists {
@@ -156,6 +164,12 @@ fn open_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
 ///
 /// See [`Error`].
 pub fn run(recipe: &Recipe, place: &Place, monitor: &mut dyn Monitor) -> Result<End, Error> {
+    if let Some(stage) = recipe.stages.iter().find(|stage| stage.gradient_checkpointing)
+        && !recomputes(&place.device)
+    {
+        let (stage, device) = (stage.name.clone(), format!("{:?}", place.device));
+        return Err(Error::Checkpointing { stage, device });
+    }
     open_dir(place, recipe)?;
     let workshop = Workshop::new(&place.cache, &place.base, recipe);
     let model = match &recipe.model {
@@ -447,6 +461,16 @@ mod tests {
         assert_eq!(losses(whole_dir.path()).len(), 8);
         assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
         assert_eq!(hash(&whole), hash(&pieces));
+    }
+
+    #[test]
+    fn layers_that_run_again_change_no_loss() {
+        let set = [("stage.0.dropout", "0.1"), ("stage.0.batch.replicas", "2")];
+        let (plain_dir, plain) = in_pieces(&recipe(&set), u64::MAX);
+        let set = [&set[..], &[("stage.0.gradient_checkpointing", "true")]].concat();
+        let (again_dir, again) = in_pieces(&recipe(&set), u64::MAX);
+        assert_eq!(losses(plain_dir.path()), losses(again_dir.path()));
+        assert_eq!(hash(&plain), hash(&again));
     }
 
     #[test]

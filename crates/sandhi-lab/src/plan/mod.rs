@@ -137,7 +137,7 @@ const TEXT_TOKENS_AN_ITEM: f64 = 48.0;
 
 const FORMULA: &str = "f32 values that backward keeps for each row of the largest batch, times \
     replicas: a transformer block 5 d + 2 d_q + 2 d_kv + 3 d_ff (SwiGLU) or + 2 d_ff (GELU), a Conformer \
-    block 19 d + 4 d_ff, 2 n_symbols a scored row, 2 r a LoRA branch; an item of speech has 48 tokens of text besides";
+    block 19 d + 4 d_ff, 2 n_symbols a scored row, 2 r a LoRA branch; with gradient_checkpointing d for every block and all of one block; an item of speech has 48 tokens of text besides";
 
 /// A part while it is counted.
 struct Counted {
@@ -272,8 +272,15 @@ pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
     if parts.iter().any(|part| part.name == LORA && part.n_ever_trained(&stages) == 0) {
         warnings.push("model.lora: no stage trains it; trainable may have \"*lora_*\"".into());
     }
-    let shape = Shape::of(recipe, encoder.as_ref(), language_model.as_ref(), &parts);
-    Ok(assemble(recipe, warnings, &n_items, &parts, &shape))
+    let shapes: Vec<Shape> = recipe
+        .stages
+        .iter()
+        .map(|stage| {
+            let kept = Kept { again: stage.gradient_checkpointing };
+            Shape::of(recipe, encoder.as_ref(), language_model.as_ref(), &parts, kept)
+        })
+        .collect();
+    Ok(assemble(recipe, warnings, &n_items, &parts, &shapes))
 }
 
 /// The parts of the model with their parameters.
@@ -419,10 +426,31 @@ struct Shape {
     audio: bool,
 }
 
-fn transformer_row(config: &TransformerConfig) -> f64 {
+/// What the blocks of a stage keep.
+#[derive(Clone, Copy)]
+struct Kept {
+    /// Their inputs alone; only one block at a time keeps everything, while it runs again.
+    again: bool,
+}
+
+impl Kept {
+    /// Values of a row through `n_layers` blocks of width `d`, of which each computes `block` values.
+    fn blocks(self, n_layers: usize, d: usize, block: f64) -> f64 {
+        if self.again && n_layers > 0 {
+            (n_layers * d) as f64 + block
+        } else {
+            n_layers as f64 * block
+        }
+    }
+}
+
+/// Values that each row leaves in a stack of blocks, with `branches` in all of its branches.
+fn transformer_row(config: &TransformerConfig, branches: f64, kept: Kept) -> f64 {
     let d_q = config.n_heads * config.head_width();
     let d_kv = config.kv_heads() * config.head_width();
-    (config.n_layers * (5 * config.d_model + 2 * d_q + 2 * d_kv + 3 * config.d_ff)) as f64
+    let block = (5 * config.d_model + 2 * d_q + 2 * d_kv + 3 * config.d_ff) as f64;
+    let branches = branches / config.n_layers.max(1) as f64;
+    kept.blocks(config.n_layers, config.d_model, block + branches)
 }
 
 /// Twice the rank for every branch below a name.
@@ -436,17 +464,19 @@ fn lora_row(recipe: &Recipe, parts: &[Counted], below: &str) -> f64 {
     (n_factors * rank) as f64
 }
 
-fn encoder_row(config: &EncoderConfig) -> f64 {
-    match config {
-        EncoderConfig::Conformer(c) => (c.n_layers * (19 * c.d_model + 4 * c.d_ff)) as f64,
-        EncoderConfig::Whisper(c) => (c.n_layers * (9 * c.d_model + 2 * c.d_ff)) as f64,
-    }
+fn encoder_row(config: &EncoderConfig, branches: f64, kept: Kept) -> f64 {
+    let (n_layers, d, block) = match config {
+        EncoderConfig::Conformer(c) => (c.n_layers, c.d_model, 19 * c.d_model + 4 * c.d_ff),
+        EncoderConfig::Whisper(c) => (c.n_layers, c.d_model, 9 * c.d_model + 2 * c.d_ff),
+    };
+    kept.blocks(n_layers, d, block as f64 + branches / n_layers.max(1) as f64)
 }
 
-fn connector_row(config: &ConnectorConfig) -> (f64, f64) {
+fn connector_row(config: &ConnectorConfig, kept: Kept) -> (f64, f64) {
     match config {
         ConnectorConfig::Slm(c) => {
-            ((c.n_layers * (9 * c.d_hidden + 2 * c.d_ff)) as f64, c.reduction.max(1) as f64)
+            let block = (9 * c.d_hidden + 2 * c.d_ff) as f64;
+            (kept.blocks(c.n_layers, c.d_hidden, block), c.reduction.max(1) as f64)
         }
     }
 }
@@ -457,13 +487,16 @@ impl Shape {
         encoder: Option<&Base<check::SpeechBase>>,
         language_model: Option<&Base<check::TextBase>>,
         parts: &[Counted],
+        kept: Kept,
     ) -> Self {
         match &recipe.model {
             ModelConfig::Text(config) => Self {
                 kept_per_unit: Some(
-                    transformer_row(&config.language_model)
-                        + lora_row(recipe, parts, "model.")
-                        + 2.0 * config.tokenizer.vocab_size as f64,
+                    transformer_row(
+                        &config.language_model,
+                        lora_row(recipe, parts, "model."),
+                        kept,
+                    ) + 2.0 * config.tokenizer.vocab_size as f64,
                 ),
                 kept_per_item: 0.0,
                 tokens_per_unit: Some(1.0),
@@ -477,7 +510,7 @@ impl Shape {
                 let outputs = parts.get(1).map_or(0, Counted::n_parameters) / (d + 1);
                 Self {
                     kept_per_unit: Some(
-                        rate * (encoder_row(&config.encoder) + 2.0 * outputs as f64),
+                        rate * (encoder_row(&config.encoder, 0.0, kept) + 2.0 * outputs as f64),
                     ),
                     kept_per_item: 0.0,
                     tokens_per_unit: Some(rate),
@@ -486,13 +519,13 @@ impl Shape {
                 }
             }
             ModelConfig::Connector(config) => {
-                let (per_vector, reduction) = connector_row(&config.connector);
+                let (per_vector, reduction) = connector_row(&config.connector, kept);
                 let rate = encoder.and_then(Base::rate_hz);
                 let vectors = rate.map(|rate| rate / reduction);
                 let lm = match language_model {
                     Some(Base::Known(text)) => {
                         let branches = lora_row(recipe, parts, "language_model.");
-                        let row = transformer_row(&text.transformer) + branches;
+                        let row = transformer_row(&text.transformer, branches, kept);
                         Some((row, 2.0 * text.n_tokens as f64))
                     }
                     _ => None,
@@ -503,7 +536,7 @@ impl Shape {
                     _ if !trains => Some(0.0),
                     Some(Base::Known(speech)) => {
                         let branches = lora_row(recipe, parts, "encoder.");
-                        rate.map(|rate| rate * (encoder_row(&speech.encoder) + branches))
+                        rate.map(|rate| rate * encoder_row(&speech.encoder, branches, kept))
                     }
                     _ => None,
                 };
@@ -538,7 +571,7 @@ fn assemble(
     warnings: Vec<String>,
     n_items: &[Option<usize>],
     counted: &[Counted],
-    shape: &Shape,
+    shapes: &[Shape],
 ) -> Plan {
     let n_parameters = total(counted.iter().map(Counted::n_parameters));
     let all = trainable(recipe);
@@ -576,7 +609,7 @@ fn assemble(
         })
         .collect();
 
-    let activations = recipe.stages.iter().map(|stage| {
+    let activations = recipe.stages.iter().zip(shapes).map(|(stage, shape)| {
         let batch = &stage.batch;
         let per_batch =
             batch.max_length * shape.kept_per_unit? + batch.max_items as f64 * shape.kept_per_item;
@@ -602,8 +635,8 @@ fn assemble(
     let stages = recipe
         .stages
         .iter()
-        .zip(n_items)
-        .map(|(stage, &n_items)| {
+        .zip(n_items.iter().zip(shapes))
+        .map(|(stage, (&n_items, shape))| {
             let n_batches = stage.batch.accumulate as f64;
             let units = n_batches * stage.batch.max_length;
             let tokens = shape.tokens_per_unit.map(|per_unit| {

@@ -342,6 +342,15 @@ fn bases_must_be_there() {
 }
 
 #[test]
+fn blocks_that_run_again_keep_their_inputs() {
+    let deep = TEXT.replace("n_layers = 1", "n_layers = 3");
+    let activations = |text: &str| of(text).unwrap().memory.activation_bytes.unwrap();
+    assert_eq!(activations(&deep), 4 * 400 * (3 * (9 * 16 + 96) + 600));
+    let again = deep.replace("steps = 3", "steps = 3\n    gradient_checkpointing = true");
+    assert_eq!(activations(&again), 4 * 400 * (3 * 16 + (9 * 16 + 96) + 600));
+}
+
+#[test]
 fn branches_are_a_part_of_their_own() {
     let lora =
         "[model.lora]\nrank = 4\nalpha = 8\ntargets = [\"*.q_proj\", \"*.down_proj\"]\n\n[[stage]]";
