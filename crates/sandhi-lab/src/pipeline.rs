@@ -53,6 +53,14 @@ pub enum Error {
     /// The front end's settings are not possible.
     #[error(transparent)]
     Features(#[from] sandhi_data::features::Error),
+    /// A weight does not fit into the type that it is to be held in.
+    #[error("{which}.dtype: {why}")]
+    Dtype {
+        /// Which base.
+        which: &'static str,
+        /// Which weight.
+        why: String,
+    },
     /// The device cannot do what a stage asks for.
     #[error("stage {stage}: gradient_checkpointing runs on the CPU, the device is {device}")]
     Checkpointing {
@@ -289,12 +297,12 @@ fn ctc(
 /// The directory of a base.
 fn base_dir(base: &BaseConfig, which: &'static str, workshop: &Workshop) -> Result<PathBuf, Error> {
     match base {
-        BaseConfig::Directory { path } => Ok(workshop.resolve(path)),
+        BaseConfig::Directory { path, .. } => Ok(workshop.resolve(path)),
         BaseConfig::Declared { name, .. } => Err(Error::Declared { which, name: name.clone() }),
     }
 }
 
-/// The two foundation models of a connector recipe. Branches that they have are merged.
+/// The two foundation models of a connector recipe, held as it says. Branches that they have are merged.
 ///
 /// # Errors
 ///
@@ -310,6 +318,11 @@ pub fn bases(
     let mut text = AnyModel::load_text(lm, device)?;
     lora::merge(&mut speech.net);
     lora::merge(&mut text.lm);
+    let wrong = |which| move |why| Error::Dtype { which, why };
+    speech.net =
+        weights::hold(speech.net, config.encoder.dtype()).map_err(wrong("model.encoder"))?;
+    text.lm = weights::hold(text.lm, config.language_model.dtype())
+        .map_err(wrong("model.language_model"))?;
     Ok((speech, text))
 }
 

@@ -314,7 +314,7 @@ impl Checker<'_> {
     /// A base's description; all that is wrong with its directory is a problem.
     fn base(&mut self, place: &str, config: &BaseConfig, expected: &str) -> Option<Base<Spec>> {
         match config {
-            BaseConfig::Declared { name, n_parameters, width, rate_hz } => {
+            BaseConfig::Declared { name, n_parameters, width, rate_hz, .. } => {
                 self.at_least_one(place, "width", *width);
                 self.need(
                     *width <= LARGEST_SIZE,
@@ -329,7 +329,7 @@ impl Checker<'_> {
                 let (name, width, rate_hz) = (name.clone(), *width, *rate_hz);
                 Some(Base::Declared { name, n_parameters: *n_parameters, width, rate_hz })
             }
-            BaseConfig::Directory { path } => {
+            BaseConfig::Directory { path, .. } => {
                 let dir = self.path(&format!("{place}.path"), path)?;
                 let spec = Checkpoint::open(&dir).and_then(|c| c.json::<Spec>("model.json"));
                 match spec {

@@ -22,6 +22,7 @@ use sandhi_nn::{
     encoder::{CtcHeadConfig, EncoderConfig},
     lora::LoraConfig,
     transformer::TransformerConfig,
+    weights::WeightType,
 };
 use serde::{Deserialize, Serialize};
 
@@ -130,6 +131,9 @@ pub enum BaseConfig {
     Directory {
         /// Relative to the recipe's file.
         path: String,
+        /// How its matrices are held; in 16 bits they take half the memory and cannot be trained.
+        #[serde(default, skip_serializing_if = "is_default")]
+        dtype: WeightType,
     },
     /// Sizes only: such a recipe can be planned, not trained.
     Declared {
@@ -142,7 +146,23 @@ pub enum BaseConfig {
         /// Frames or tokens a second, for what is planned from it.
         #[serde(default)]
         rate_hz: f64,
+        /// How its matrices would be held.
+        #[serde(default, skip_serializing_if = "is_default")]
+        dtype: WeightType,
     },
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl BaseConfig {
+    /// How the matrices are held.
+    pub fn dtype(&self) -> WeightType {
+        match self {
+            Self::Directory { dtype, .. } | Self::Declared { dtype, .. } => *dtype,
+        }
+    }
 }
 
 /// One `[[stage]]`.

@@ -27,6 +27,7 @@ mod ctc;
 mod dropout;
 #[cfg(test)]
 mod elsewhere;
+mod half;
 mod linear;
 mod matrix;
 mod norm;
