@@ -9,19 +9,17 @@ The models below are those of language_models.py. One folder an adapter: `adapte
     input_ids [n]     logits [n, vocabulary]     merged [n, vocabulary]: after merge_and_unload
     gradient.NAME     of the mean cross-entropy of the next token, for every tensor of the adapter under PEFT's name
 
-`B` is drawn at random, as if it had been trained. With the argument `check DIR BASE`, reads the adapter in DIR for the
-model in BASE instead and prints the logits' largest difference from `DIR/expected.safetensors`.
+`B` is drawn at random, as if it had been trained.
 """
 
 import shutil
-import sys
 from pathlib import Path
 
 import peft
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 GOLDEN = Path(__file__).resolve().parents[2] / "crates/sandhi-lab/tests/golden"
@@ -66,18 +64,7 @@ def make(name, family, config):
           f"merging by {float((reference['merged'] - reference['logits']).abs().max()):.1e}")
 
 
-def check(folder, below):
-    expected = load_file(folder / "expected.safetensors")
-    model = PeftModel.from_pretrained(base(below), folder).eval()
-    with torch.no_grad():
-        logits = model(expected["input_ids"][None].long()).logits[0]
-    print(f"largest difference {float((logits - expected['logits']).abs().max()):.1e}")
-
-
-if sys.argv[1:2] == ["check"]:
-    check(Path(sys.argv[2]), Path(sys.argv[3]))
-else:
-    make("attention", "llama3", LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
-    make("all_linear", "qwen2", LoraConfig(
-        r=3, lora_alpha=5, use_rslora=True, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM",
-    ))
+make("attention", "llama3", LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+make("all_linear", "qwen2", LoraConfig(
+    r=3, lora_alpha=5, use_rslora=True, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM",
+))

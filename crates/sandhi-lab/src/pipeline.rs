@@ -13,7 +13,12 @@ use std::path::PathBuf;
 
 use burn::prelude::*;
 use sandhi_data::text::Tokenizer;
-use sandhi_nn::{init::Init, lora, weights};
+use sandhi_nn::{
+    init::Init,
+    lora,
+    ops::recomputes,
+    weights::{self, WeightType},
+};
 
 use crate::{
     chat::{Chat, MARKERS},
@@ -59,6 +64,22 @@ pub enum Error {
     /// The front end's settings are not possible.
     #[error(transparent)]
     Features(#[from] sandhi_data::features::Error),
+    /// A weight does not fit into the type that it is to be held in.
+    #[error("{which}.dtype: {why}")]
+    Dtype {
+        /// Which base.
+        which: &'static str,
+        /// Which weight.
+        why: String,
+    },
+    /// The device cannot do what a stage asks for.
+    #[error("stage {stage}: gradient_checkpointing runs on the CPU, the device is {device}")]
+    Checkpointing {
+        /// The stage.
+        stage: String,
+        /// What was given.
+        device: String,
+    },
     /// The output directory is in use.
     #[error("{dir} exists and is not empty; give another --out, or --resume to continue it")]
     Exists {
@@ -164,6 +185,12 @@ fn open_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
 ///
 /// See [`Error`].
 pub fn run(recipe: &Recipe, place: &Place, monitor: &mut dyn Monitor) -> Result<End, Error> {
+    if let Some(stage) = recipe.stages.iter().find(|stage| stage.gradient_checkpointing)
+        && !recomputes(&place.device)
+    {
+        let (stage, device) = (stage.name.clone(), format!("{:?}", place.device));
+        return Err(Error::Checkpointing { stage, device });
+    }
     open_dir(place, recipe)?;
     let workshop = Workshop::new(&place.cache, &place.base, recipe);
     let model = match &recipe.model {
@@ -261,6 +288,7 @@ fn text(
             lm: net.valid(),
             chat: chat.clone(),
             origin: None,
+            dtype: WeightType::F32,
         };
         AnyModel::Text(Box::new(model))
     }))
@@ -304,13 +332,13 @@ fn base<P, M>(
     published: impl FnOnce(&P) -> Result<M, Error>,
 ) -> Result<M, Error> {
     match config {
-        BaseConfig::Directory { path } => directory(path),
+        BaseConfig::Directory { path, .. } => directory(path),
         BaseConfig::HuggingFace(config) => published(config),
         BaseConfig::Declared { name, .. } => Err(Error::Declared { which, name: name.clone() }),
     }
 }
 
-/// The two foundation models of a connector recipe. Branches that they have are merged.
+/// The two foundation models of a connector recipe, held as it says. Branches that they have are merged.
 ///
 /// # Errors
 ///
@@ -339,6 +367,9 @@ pub fn bases(
     )?;
     speech.merge_lora();
     lora::merge(&mut text.lm);
+    let wrong = |which| move |why| Error::Dtype { which, why };
+    speech.hold(config.encoder.dtype()).map_err(wrong("model.encoder"))?;
+    text.hold(config.language_model.dtype()).map_err(wrong("model.language_model"))?;
     Ok((speech, text))
 }
 
@@ -507,6 +538,16 @@ mod tests {
         assert_eq!(losses(whole_dir.path()).len(), 8);
         assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
         assert_eq!(hash(&whole), hash(&pieces));
+    }
+
+    #[test]
+    fn layers_that_run_again_change_no_loss() {
+        let set = [("stage.0.dropout", "0.1"), ("stage.0.batch.replicas", "2")];
+        let (plain_dir, plain) = in_pieces(&recipe(&set), u64::MAX);
+        let set = [&set[..], &[("stage.0.gradient_checkpointing", "true")]].concat();
+        let (again_dir, again) = in_pieces(&recipe(&set), u64::MAX);
+        assert_eq!(losses(plain_dir.path()), losses(again_dir.path()));
+        assert_eq!(hash(&plain), hash(&again));
     }
 
     #[test]

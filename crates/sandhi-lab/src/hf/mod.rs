@@ -30,7 +30,7 @@ use sandhi_data::{
 use sandhi_nn::{
     init::Init,
     transformer::{CausalLm, TransformerConfig},
-    weights,
+    weights::{self, WeightType},
 };
 
 pub use self::{
@@ -256,6 +256,7 @@ pub fn text_model(
         lm,
         chat: Chat::new(tokenizer, layout),
         origin: Some(origin),
+        dtype: WeightType::F32,
     })
 }
 

@@ -258,9 +258,9 @@ mod tests {
 
     fn config(prompt: Option<&str>, system: Option<&str>) -> PublishedLanguageModel {
         PublishedLanguageModel {
-            path: String::new(),
             prompt: prompt.map(str::to_owned),
             system: system.map(str::to_owned),
+            ..PublishedLanguageModel::default()
         }
     }
 

@@ -535,7 +535,7 @@ fn what_is_written_is_what_transformers_wrote() {
         same_tensors(family, to_host(weights::weights(&model.lm)), &dir);
     }
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/speech_encoders/whisper");
-    let published = PublishedEncoder { path: String::new(), layer: None, pad_to_30_s: false };
+    let published = PublishedEncoder::default();
     let at = Located { dir: dir.clone(), name: String::new() };
     let model = speech_model(&at, &published, &Device::flex()).unwrap();
     let out = tempfile::tempdir().unwrap();

@@ -27,6 +27,7 @@ use sandhi_nn::{
     lora::{self, Linears, NamedLinears},
     ragged::{Offsets, Ragged},
     transformer::{CausalLm, Dropout, TransformerConfig},
+    weights::{self, WeightType},
 };
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +120,8 @@ pub struct SpeechModel {
     pub recognizer: Option<Recognizer>,
     /// Where the weights were published, as long as they are those.
     pub origin: Option<Origin>,
+    /// How the encoder's matrices are held.
+    pub dtype: WeightType,
     extractor: Arc<FeatureExtractor>,
 }
 
@@ -146,7 +149,8 @@ impl SpeechModel {
         recognizer: Option<Recognizer>,
     ) -> Result<Self, sandhi_data::features::Error> {
         let extractor = Arc::new(FeatureExtractor::new(&features)?);
-        Ok(Self { features, config, encoder, recognizer, origin: None, extractor })
+        let (origin, dtype) = (None, WeightType::F32);
+        Ok(Self { features, config, encoder, recognizer, origin, dtype, extractor })
     }
 
     /// A model with random weights and a CTC head.
@@ -192,6 +196,17 @@ impl SpeechModel {
     pub fn ctc_net(&self) -> Option<CtcNet> {
         let head = self.recognizer.as_ref()?.head.clone();
         Some(CtcNet { encoder: self.encoder.clone(), head })
+    }
+
+    /// Holds the encoder's matrices in another type; from then on they cannot be trained.
+    ///
+    /// # Errors
+    ///
+    /// As [`weights::hold`].
+    pub fn hold(&mut self, dtype: WeightType) -> Result<(), String> {
+        self.encoder = weights::hold(self.encoder.clone(), dtype)?;
+        self.dtype = dtype;
+        Ok(())
     }
 
     /// Folds the LoRA branches of encoder and head into the weights.
@@ -283,6 +298,21 @@ pub struct TextModel {
     pub chat: Chat,
     /// Where the weights were published, as long as they are those.
     pub origin: Option<Origin>,
+    /// How the matrices are held.
+    pub dtype: WeightType,
+}
+
+impl TextModel {
+    /// Holds the matrices in another type; from then on they cannot be trained.
+    ///
+    /// # Errors
+    ///
+    /// As [`weights::hold`].
+    pub fn hold(&mut self, dtype: WeightType) -> Result<(), String> {
+        self.lm = weights::hold(self.lm.clone(), dtype)?;
+        self.dtype = dtype;
+        Ok(())
+    }
 }
 
 /// A connector between two foundation models.

@@ -25,7 +25,7 @@ use sandhi_nn::{
     init::Init,
     lora::{self, Linears, LoraConfig, NamedLinears},
     transformer::TransformerConfig,
-    weights::{self, Mismatch, NamedTensor, Weights},
+    weights::{self, Mismatch, NamedTensor, WeightType, Weights},
 };
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,9 @@ struct SpeechSpec {
     /// Where the weights are, where they are not in the directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<Origin>,
+    /// How matrices are held.
+    #[serde(default)]
+    dtype: WeightType,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -141,6 +144,9 @@ struct TextSpec {
     /// Where the weights are, where they are not in the directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<Origin>,
+    /// How matrices are held.
+    #[serde(default)]
+    dtype: WeightType,
 }
 
 /// A model of any kind, as a directory holds it.
@@ -271,6 +277,7 @@ impl SpeechModel {
                 None => lora::describe(&self.encoder_net()),
             },
             origin: self.origin.clone().filter(|_| !whole),
+            dtype: self.dtype,
         }
     }
 
@@ -309,6 +316,7 @@ impl SpeechModel {
                     EncoderConfig::Conformer(_) | EncoderConfig::Whisper(_) => None,
                 },
                 pad_to_30_s: matches!(&spec.features, FeatureConfig::Whisper(c) if c.pad_to_30_s),
+                dtype: WeightType::F32,
             };
             let model = locate(&origin, hub)
                 .and_then(|at| hf::speech_model(&at, &published, device))
@@ -316,7 +324,7 @@ impl SpeechModel {
             check_origin(part, &origin, &fingerprint(&model.encoder))?;
             let net = model.encoder_net();
             let net = get_lora(checkpoint, SPEECH_PART, spec.lora.as_ref(), net)?;
-            return Ok(Self { encoder: net.encoder, ..model });
+            return Self { encoder: net.encoder, ..model }.held(checkpoint, spec.dtype);
         }
         let init = Init::new(0, device);
         let n_mels = FeatureExtractor::new(&spec.features)?.n_mels();
@@ -343,8 +351,18 @@ impl SpeechModel {
                 });
             }
         };
-        Ok(Self::new(spec.features, spec.encoder, encoder, recognizer)?)
+        Self::new(spec.features, spec.encoder, encoder, recognizer)?.held(checkpoint, spec.dtype)
     }
+
+    fn held(mut self, checkpoint: &Checkpoint, dtype: WeightType) -> Result<Self, Error> {
+        self.hold(dtype).map_err(|message| beyond(checkpoint, message))?;
+        Ok(self)
+    }
+}
+
+/// A value that the type of a specification cannot hold.
+fn beyond(checkpoint: &Checkpoint, message: String) -> Error {
+    Error::Spec { path: checkpoint.dir().join(SPEC), message }
 }
 
 /// Where the weights of a model lie that was published.
@@ -372,6 +390,7 @@ impl TextModel {
             prompt: (!ours).then(|| layout.clone()),
             lora: lora::describe(&self.lm),
             origin: self.origin.clone().filter(|_| !whole),
+            dtype: self.dtype,
         })
     }
 
@@ -420,7 +439,10 @@ impl TextModel {
             }
         };
         let lm = get_lora(checkpoint, TEXT_PART, spec.lora.as_ref(), lm)?;
-        Ok(Self { config: spec.transformer, lm, chat, origin: spec.origin })
+        let dtype = WeightType::F32;
+        let mut model = Self { config: spec.transformer, lm, chat, origin: spec.origin, dtype };
+        model.hold(spec.dtype).map_err(|message| beyond(checkpoint, message))?;
+        Ok(model)
     }
 }
 

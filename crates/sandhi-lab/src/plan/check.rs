@@ -394,7 +394,7 @@ impl Checker<'_> {
         published: impl FnOnce(&mut Self, &P) -> Option<T>,
     ) -> Option<Base<T>> {
         match config {
-            BaseConfig::Declared { name, n_parameters, width, rate_hz } => {
+            BaseConfig::Declared { name, n_parameters, width, rate_hz, .. } => {
                 self.at_least_one(place, "width", *width);
                 self.need(
                     *width <= LARGEST_SIZE,
@@ -409,7 +409,7 @@ impl Checker<'_> {
                 let (name, width, rate_hz) = (name.clone(), *width, *rate_hz);
                 Some(Base::Declared { name, n_parameters: *n_parameters, width, rate_hz })
             }
-            BaseConfig::Directory { path } => directory(self, path).map(Base::Known),
+            BaseConfig::Directory { path, .. } => directory(self, path).map(Base::Known),
             BaseConfig::HuggingFace(config) => published(self, config).map(Base::Known),
         }
     }

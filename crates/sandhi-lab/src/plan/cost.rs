@@ -36,6 +36,8 @@ pub(super) struct Layer {
     pub kept: f64,
     /// Values that the backward pass holds for a while, beside what it keeps and gives.
     pub passing: f64,
+    /// Values that go into a block, which is all that it keeps where it runs again in the backward pass.
+    pub input: f64,
     /// One product with weights: nothing in it needs the gradient of its input.
     pub single: bool,
 }
@@ -101,6 +103,7 @@ impl Widths {
             between: 4.0 * d_q * batch.n_sequences * visible,
             kept,
             passing: asked * (d + d_ff),
+            input: all * d,
             single: false,
         }
     }
@@ -226,6 +229,8 @@ fn wav2vec2(config: &Wav2vec2EncoderConfig, batch: &Batch) -> Vec<Layer> {
     layers.extend((0..config.n_blocks()).map(|i| {
         let mut block = widths.block(format!("layers.{i}"), batch, batch.rows, pairs);
         if config.position_bias.is_some() {
+            // Such blocks do not run again.
+            block.input = 0.0;
             // Scores, their softmax and the gated bias, where the fused attention keeps none.
             block.kept += 3.0 * config.n_heads as f64 * batch.n_sequences * pairs;
         }
@@ -250,6 +255,7 @@ fn conformer(config: &ConformerConfig, n_mels: f64, batch: &Batch) -> Vec<Layer>
         // 2 d + 2 d_ff in each feed-forward layer, 6 d in attention, 8 d in the convolution, the last norm's d.
         kept: n * (19.0 * d + 4.0 * d_ff + n_heads),
         passing: n * (2.0 * d + d_ff).max(4.0 * d),
+        input: n * d,
         single: false,
     }));
     layers
@@ -366,8 +372,8 @@ pub(super) struct PartLayers<'a> {
     pub trained: bool,
 }
 
-/// One batch through the parts.
-pub(super) fn step(parts: &[PartLayers], is_trained: impl Fn(&str) -> bool) -> Step {
+/// One batch through the parts. `again` says that blocks keep their input alone and run again.
+pub(super) fn step(parts: &[PartLayers], again: bool, is_trained: impl Fn(&str) -> bool) -> Step {
     let mut flows = false;
     // The most that a layer needs which no gradient reaches: what goes in, what comes out, what is between.
     let mut unkept = 0.0_f64;
@@ -418,13 +424,22 @@ pub(super) fn step(parts: &[PartLayers], is_trained: impl Fn(&str) -> bool) -> S
                 unkept = unkept.max(if layer.single { layer.kept } else { 2.0 * layer.passing });
             } else {
                 work.backward += 2.0 * layer.between;
-                let kept = layer.kept + n_rows * beside.widths;
+                let whole = layer.kept + n_rows * beside.widths;
+                let again = again && layer.input > 0.0;
+                // A block that runs again keeps everything for as long as its own backward pass.
+                let (kept, passing) = match again {
+                    true => (layer.input, layer.passing + whole),
+                    false => (whole, layer.passing),
+                };
+                if again {
+                    work.backward += layer.with_weights + layer.between + in_branches;
+                }
                 work.kept += kept;
                 // Weights that are used twice have one gradient, which comes with the last use.
                 if let Some(earlier) = used.insert(path, way_back.len()) {
                     way_back[earlier].2 = 0.0;
                 }
-                way_back.push((kept, layer.passing, of.trained + beside.trained));
+                way_back.push((kept, passing, of.trained + beside.trained));
             }
         }
         works.push(work);

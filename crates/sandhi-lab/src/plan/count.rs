@@ -81,6 +81,11 @@ impl Inventory {
         self.0.iter().map(|entry| entry.n_values).fold(0, u64::saturating_add)
     }
 
+    /// Those that a base may hold in 16 bits: weights of linear layers and embeddings.
+    pub(super) fn holdable(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter().filter(|entry| entry.linear || entry.name.ends_with("embed_tokens.weight"))
+    }
+
     pub(super) fn n_in_matrices(&self) -> u64 {
         let matrices = self.0.iter().filter(|entry| entry.matrix);
         matrices.map(|entry| entry.n_values).fold(0, u64::saturating_add)

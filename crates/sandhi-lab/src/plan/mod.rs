@@ -20,6 +20,7 @@ use sandhi_nn::{
     connector::{ConnectorConfig, Widths},
     lora::LoraConfig,
     pattern,
+    weights::WeightType,
 };
 use serde::Serialize;
 
@@ -82,7 +83,7 @@ pub struct Part {
     pub n_trained: u64,
     /// Share of all parameters of the model.
     pub share: f64,
-    /// Bytes of weights, f32.
+    /// Bytes of weights; f32, and 16 bits for matrices of a base that is held so.
     pub weight_bytes: u64,
     /// Bytes of gradients, f32, of all batches whose gradients live at once, in the stage that needs most memory.
     pub gradient_bytes: u64,
@@ -176,6 +177,8 @@ const ANSWER_SHARE: f64 = 1.0 / 3.0;
 struct Counted {
     name: &'static str,
     size: Size,
+    /// How matrices are held.
+    dtype: WeightType,
 }
 
 /// What is known of a part's parameters.
@@ -194,7 +197,7 @@ fn total(counts: impl Iterator<Item = u64>) -> u64 {
 
 impl Counted {
     fn known(name: &'static str, list: Inventory) -> Self {
-        Self { name, size: Size::Listed(list.below(name)) }
+        Self { name, size: Size::Listed(list.below(name)), dtype: WeightType::F32 }
     }
 
     /// A base of a connector model.
@@ -203,8 +206,37 @@ impl Counted {
             Base::Known(known) => Self::known(name, list(known)),
             Base::Declared { name: label, n_parameters, .. } => {
                 let (label, n_parameters) = (label.clone(), *n_parameters);
-                Self { name, size: Size::Declared { label, n_parameters } }
+                let size = Size::Declared { label, n_parameters };
+                Self { name, size, dtype: WeightType::F32 }
             }
+        }
+    }
+
+    fn held(self, dtype: WeightType) -> Self {
+        Self { dtype, ..self }
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        let n_held = match &self.size {
+            Size::Listed(list) => total(list.holdable().map(|entry| entry.n_values)),
+            // Matrices are nearly all of it.
+            Size::Declared { n_parameters, .. } => *n_parameters,
+        };
+        let n_wide = self.n_parameters() - n_held;
+        n_wide.saturating_mul(F32).saturating_add(n_held.saturating_mul(self.dtype.n_bytes()))
+    }
+
+    /// A parameter that patterns would train although it is held in 16 bits.
+    fn trained_half(&self, patterns: &[String]) -> Option<&str> {
+        if self.dtype == WeightType::F32 {
+            return None;
+        }
+        match &self.size {
+            Size::Listed(list) => {
+                let mut held = list.holdable().map(|entry| entry.name.as_str());
+                held.find(|name| is_trained(patterns, name))
+            }
+            Size::Declared { .. } => (self.n_trained(patterns) > 0).then_some(self.name),
         }
     }
 
@@ -332,7 +364,8 @@ fn counted(
             let n_tokens = config.tokenizer.vocab_size;
             let list = count::language_model(&config.language_model, n_tokens);
             // Here the language model is the whole model, and its names have no prefix.
-            Some(vec![Counted { name: "language_model", size: Size::Listed(list) }])
+            let size = Size::Listed(list);
+            Some(vec![Counted { name: "language_model", size, dtype: WeightType::F32 }])
         }
         ModelConfig::Ctc(config) => {
             let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
@@ -365,6 +398,8 @@ fn counted(
                 count::language_model(&text.transformer, text.n_tokens)
             });
             let connector = count::connector(&config.connector, widths);
+            let (speech, text) =
+                (speech.held(config.encoder.dtype()), text.held(config.language_model.dtype()));
             Some(vec![speech, Counted::known("connector", connector), text])
         }
     }
@@ -402,7 +437,7 @@ fn branches(config: &LoraConfig, parts: &[Counted], problems: &mut Vec<String>) 
             problems.push(format!("model.lora.targets: {target:?} matches no linear layer"));
         }
     }
-    Some(Counted { name: LORA, size: Size::Listed(all.lora(config)) })
+    Some(Counted { name: LORA, size: Size::Listed(all.lora(config)), dtype: WeightType::F32 })
 }
 
 /// Stages whose masks nothing would reach.
@@ -427,9 +462,17 @@ fn learns(parts: &[Counted], name: &str, stages: &[Vec<String>]) -> bool {
     parts.iter().any(|part| part.weighed(trained, 1, |_| 1) > 0)
 }
 
-/// Patterns of `trainable` that match nothing.
+/// Patterns of `trainable` that match nothing, or what cannot be trained.
 fn patterns(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
     for (i, stage) in recipe.stages.iter().enumerate() {
+        for part in parts {
+            if let Some(name) = part.trained_half(&stage.trainable) {
+                let dtype = part.dtype.name();
+                problems.push(format!(
+                    "stage[{i}].trainable: {name} is held in {dtype} and cannot be trained; take dtype away or train LoRA"
+                ));
+            }
+        }
         for pattern in &stage.trainable {
             if !parts.iter().any(|part| part.matches(pattern)) {
                 let mut names: Vec<&str> = parts
@@ -554,7 +597,9 @@ impl Model<'_> {
     /// One batch of a stage.
     fn step(&self, stage: &StageConfig, all: bool) -> Option<cost::Step> {
         let parts = self.layers(stage, all)?;
-        Some(cost::step(&parts, |name| is_trained(&stage.trainable, name)))
+        Some(cost::step(&parts, stage.gradient_checkpointing, |name| {
+            is_trained(&stage.trainable, name)
+        }))
     }
 
     /// Operations of every part in a stage.
@@ -677,7 +722,7 @@ fn assemble(
                 },
                 n_trained: part.n_ever_trained(&all),
                 share: n as f64 / n_parameters.max(1) as f64,
-                weight_bytes: n.saturating_mul(F32),
+                weight_bytes: part.weight_bytes(),
                 gradient_bytes: memory.gradients,
                 moment_bytes: memory.moments,
                 activation_bytes: memory.activations,

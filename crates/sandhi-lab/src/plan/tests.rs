@@ -447,6 +447,15 @@ fn bases_must_be_there() {
 }
 
 #[test]
+fn blocks_that_run_again_keep_their_inputs() {
+    let deep = TEXT.replace("n_layers = 1", "n_layers = 3");
+    let activations = |text: &str| of(text).unwrap().memory.activation_bytes.unwrap();
+    assert_eq!(activations(&deep), 4 * 400 * (3 * (9 * 16 + 96) + 600));
+    let again = deep.replace("steps = 3", "steps = 3\n    gradient_checkpointing = true");
+    assert_eq!(activations(&again), 4 * 400 * (3 * 16 + (9 * 16 + 96) + 600));
+}
+
+#[test]
 fn branches_are_a_part_of_their_own() {
     let lora =
         "[model.lora]\nrank = 4\nalpha = 8\ntargets = [\"*.q_proj\", \"*.down_proj\"]\n\n[[stage]]";
@@ -470,4 +479,45 @@ fn branches_are_a_part_of_their_own() {
     );
     check_one(&recipe, "*.q_proj", "*.kv_proj", &["model.lora.targets", "*.kv_proj"]);
     check_one(&recipe, "rank = 4", "rank = 0", &["model.lora", "rank is 0"]);
+}
+
+#[test]
+fn a_base_in_16_bits_takes_half_and_is_not_trained() {
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
+    let text = format!(
+        r#"
+        name = "half"
+        seed = 1
+        [model]
+        kind = "connector"
+        encoder = {{ from = "directory", path = "{0}/encoder", dtype = "f16" }}
+        language_model = {{ from = "directory", path = "{0}/language_model", dtype = "bf16" }}
+        connector = {{ kind = "slm", reduction = 4, reduce = "drop", d_hidden = 16, n_layers = 1, n_heads = 2, d_ff = 32 }}
+        [[stage]]
+        name = "a"
+        steps = 3
+        trainable = ["connector"]
+        data = [{{ source = "wild", ask = ["transcribe"], n = {{ en = 20 }}, words = "open", domain = "base" }}]
+        batch = {{ max_items = 4, max_length = 60 }}
+        optimizer = {{ lr = 1e-3 }}
+    "#,
+        weights.display()
+    );
+    let plan = of(&text).unwrap();
+    for part in &plan.parts {
+        let n_held = if part.name == "connector" { 0 } else { part.n_in_matrices.unwrap() };
+        // The Conformer's channel-wise kernels stay as they are: less than a percent.
+        let expected = 4 * part.n_parameters - 2 * n_held;
+        let more = part.weight_bytes - expected;
+        assert!(more < part.n_parameters / 50, "{}: {more}", part.name);
+    }
+    let wide = of(&text.replace("bf16", "f32")).unwrap();
+    assert_eq!(wide.parts[2].weight_bytes, 4 * wide.parts[2].n_parameters);
+    let trains = |patterns: &str| text.replace("[\"connector\"]", patterns);
+    assert!(of(&trains("[\"connector\", \"language_model.model.norm\"]")).is_ok());
+    let found = of(&trains("[\"language_model\"]")).unwrap_err().0;
+    assert!(found.len() == 1 && found[0].contains("bf16"), "{found:?}");
+    assert!(found[0].contains("language_model.model.embed_tokens.weight"), "{found:?}");
+    let found = of(&trains("[\"encoder.layers.0\"]")).unwrap_err().0;
+    assert!(found[0].contains("held in f16"), "{found:?}");
 }

@@ -341,6 +341,7 @@ impl Run<'_> {
         D: Dataset<Batch = L::Batch>,
     {
         let mut model = self.freeze(model, stage)?;
+        model.recompute(stage.gradient_checkpointing);
         let device = model.devices().into_iter().next().expect("a model has parameters").inner();
         let mark = self.fingerprint(&model);
         let mut optimizer = match resume {

@@ -87,6 +87,13 @@ impl Linears for Connector {
 }
 
 impl Connector {
+    /// Whether blocks run again in the backward pass instead of keeping what they computed.
+    pub fn recompute(&mut self, on: bool) {
+        match self {
+            Self::Slm(adapter) => adapter.recompute(on),
+        }
+    }
+
     /// Maps frames to vectors.
     pub fn forward(&self, input: &ConnectorInput, dropout: Dropout) -> ConnectorOutput {
         match self {

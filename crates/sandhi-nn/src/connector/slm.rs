@@ -64,6 +64,7 @@ pub struct SlmAdapter {
     output: Linear,
     reduction: usize,
     stack: bool,
+    recompute: bool,
 }
 
 const EPS: f64 = 1e-5;
@@ -117,6 +118,7 @@ impl SlmConfig {
             output: Linear::new(&init.child("output"), self.d_hidden, widths.d_model, true),
             reduction: self.reduction,
             stack: self.reduce == Reduction::Stack,
+            recompute: false,
         }
     }
 }
@@ -129,6 +131,10 @@ impl Linears for SlmAdapter {
 }
 
 impl SlmAdapter {
+    pub(super) fn recompute(&mut self, on: bool) {
+        self.recompute = on;
+    }
+
     /// # Shapes
     ///
     /// - `frames.values`: `[n_frames, d_encoder]`
@@ -138,7 +144,8 @@ impl SlmAdapter {
         let placement = Placement::packed(&offsets, Mask::Full);
         let x = self.input.forward(groups);
         let x = self.layers.iter().enumerate().fold(x, |x, (i, layer)| {
-            layer.forward(x, &placement, None, dropout.branch(&i.to_string()))
+            let dropout = dropout.branch(&i.to_string());
+            layer.forward_or_again(self.recompute, x, &placement, None, dropout)
         });
         Ragged { values: self.output.forward(self.norm.forward(x)), offsets }
     }

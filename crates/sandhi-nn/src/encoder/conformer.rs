@@ -49,6 +49,7 @@ pub struct Conformer {
     conv2: Linear,
     input: Linear,
     layers: Vec<ConformerBlock>,
+    recompute: bool,
 }
 
 /// One block: half feed-forward, attention, convolution, half feed-forward, norm.
@@ -162,6 +163,7 @@ impl ConformerConfig {
             layers: (0..self.n_layers)
                 .map(|i| ConformerBlock::new(&init.child("layers").child(i), self))
                 .collect(),
+            recompute: false,
         }
     }
 }
@@ -232,6 +234,10 @@ impl ConformerBlock {
 }
 
 impl Conformer {
+    pub(super) fn recompute(&mut self, on: bool) {
+        self.recompute = on;
+    }
+
     /// # Shapes
     ///
     /// - `features.values`: `[n_rows, n_mels]`
@@ -242,7 +248,14 @@ impl Conformer {
         let x = dropout.branch("input").apply(self.input.forward(ops::gelu(self.conv2.forward(x))));
         let placement = Placement::packed(&offsets, Mask::Full);
         let values = self.layers.iter().enumerate().fold(x, |x, (i, layer)| {
-            layer.forward(x, &placement, &offsets, dropout.branch(&i.to_string()))
+            let dropout = dropout.branch(&i.to_string());
+            if !self.recompute {
+                return layer.forward(x, &placement, &offsets, dropout);
+            }
+            let (placement, offsets) = (placement.clone(), offsets.clone());
+            ops::recompute(layer, x, move |layer, x| {
+                layer.forward(x, &placement, &offsets, dropout)
+            })
         });
         Ragged { values, offsets }
     }

@@ -127,6 +127,15 @@ impl Linears for Encoder {
 }
 
 impl Encoder {
+    /// Whether blocks run again in the backward pass instead of keeping what they computed.
+    pub fn recompute(&mut self, on: bool) {
+        match self {
+            Self::Conformer(encoder) => encoder.recompute(on),
+            Self::Whisper(encoder) => encoder.recompute(on),
+            Self::Wav2vec2(encoder) => encoder.recompute(on),
+        }
+    }
+
     /// # Shapes
     ///
     /// - `features.values`: `[n_rows, n_mels]`, one span an utterance

@@ -150,6 +150,23 @@ impl Block {
         }
     }
 
+    /// As [`Block::forward`]; with `again`, what is computed is computed again in the backward pass, and not kept.
+    /// What is written into a cache is not learned from, and so not run again.
+    pub(crate) fn forward_or_again(
+        &self,
+        again: bool,
+        x: Tensor<2>,
+        placement: &Placement,
+        cache: Option<&mut Option<(Tensor<2>, Tensor<2>)>>,
+        dropout: Dropout,
+    ) -> Tensor<2> {
+        if !again || cache.is_some() {
+            return self.forward(x, placement, cache, dropout);
+        }
+        let placement = placement.clone();
+        ops::recompute(self, x, move |block, x| block.forward(x, &placement, None, dropout))
+    }
+
     /// # Shapes
     ///
     /// - `x`: `[n_rows, d_model]`; output: `[n_asking, d_model]`

@@ -221,7 +221,7 @@ fn samples_are_prepared_as_the_authors_code_does() {
 /// The CTC checkpoint as one of our models.
 fn recognizer(dir: &Path) -> SpeechModel {
     let at = Located { dir: dir.to_owned(), name: String::new() };
-    let published = PublishedEncoder { path: String::new(), layer: None, pad_to_30_s: false };
+    let published = PublishedEncoder::default();
     crate::hf::speech_model(&at, &published, &Device::flex()).unwrap()
 }
 

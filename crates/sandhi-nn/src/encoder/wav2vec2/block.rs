@@ -18,8 +18,9 @@ use crate::{
 };
 
 /// What all blocks of a batch share.
-pub(super) struct Batch<'a> {
-    pub(super) offsets: &'a Offsets,
+#[derive(Clone)]
+pub(super) struct Batch {
+    pub(super) offsets: Offsets,
     /// The bias of each utterance before it is gated, `[n_heads, n, n]`; none outside of WavLM.
     pub(super) bias: Vec<Tensor<3>>,
 }
@@ -69,7 +70,8 @@ impl Attention {
         let attended = match &self.gate {
             None => {
                 let (n, d_head) = (self.n_heads, d / self.n_heads);
-                let layout = AttentionLayout::of_sequences(n, n, d_head, batch.offsets, Mask::Full);
+                let layout =
+                    AttentionLayout::of_sequences(n, n, d_head, &batch.offsets, Mask::Full);
                 ops::ragged_attention(q, k, v, &layout)
             }
             Some(gate) => biased(q, k, v, gate.forward(x, self.n_heads), batch),

@@ -27,6 +27,7 @@ use crate::{
     init::Init,
     layers::{Embedding, Linear, Norm, NormKind},
     lora::{Linears, NamedLinears, numbered},
+    ops,
     ragged::Ragged,
     transformer::Dropout,
 };
@@ -129,6 +130,8 @@ pub struct Wav2vec2Encoder {
     pre_norm: bool,
     #[module(skip)]
     position_bias: Option<PositionBiasConfig>,
+    /// Whether blocks run again in the backward pass.
+    recompute: bool,
 }
 
 /// From channels to the width of the blocks.
@@ -271,11 +274,17 @@ impl Wav2vec2EncoderConfig {
                 .collect(),
             pre_norm: self.pre_norm,
             position_bias: self.position_bias.clone(),
+            recompute: false,
         }
     }
 }
 
 impl Wav2vec2Encoder {
+    /// Blocks with WavLM's bias keep what they computed: all of them share its gradient.
+    pub(super) fn recompute(&mut self, on: bool) {
+        self.recompute = on && self.position_bias.is_none();
+    }
+
     /// # Shapes
     ///
     /// - `features.values`: `[n_rows, 1]`
@@ -305,12 +314,16 @@ impl Wav2vec2Encoder {
             }
             _ => Vec::new(),
         };
-        let batch = Batch { offsets: &offsets, bias };
-        let x = self
-            .layers
-            .iter()
-            .enumerate()
-            .fold(x, |x, (i, layer)| layer.forward(x, &batch, dropout.branch(&i.to_string())));
+        let batch = Batch { offsets: offsets.clone(), bias };
+        let x = self.layers.iter().enumerate().fold(x, |x, (i, layer)| {
+            let dropout = dropout.branch(&i.to_string());
+            if self.recompute {
+                let batch = batch.clone();
+                ops::recompute(layer, x, move |layer, x| layer.forward(x, &batch, dropout))
+            } else {
+                layer.forward(x, &batch, dropout)
+            }
+        });
         Ragged { values: stack_norm(x, self.pre_norm), offsets }
     }
 }
