@@ -173,7 +173,7 @@ impl LanguageModel {
         // Before a model of the described size is made: a damaged size must not ask for the memory.
         let expected = count::language_model(&config.transformer, config.n_tokens).shapes();
         weights::check_shapes(&expected, &tensors).map_err(mismatch)?;
-        let lm = config.transformer.init(config.n_tokens, &Init::new(0, device));
+        let lm = config.transformer.init(config.n_tokens, &Init::blank(device));
         let lm = weights::load(lm, &tensors).map_err(mismatch)?;
         Ok(Self { config, lm })
     }
@@ -234,6 +234,13 @@ fn padded(features: FeatureConfig, pad: bool, dir: &Path) -> Result<FeatureConfi
             message: "pad_to_30_s is for Whisper's features, this encoder hears samples".into(),
         }),
     }
+}
+
+/// Whether a directory holds a speech encoder; all others are read as language models.
+pub(crate) fn is_speech(dir: &Path) -> Result<bool, Error> {
+    let config = read_json(&dir.join("config.json"))?;
+    let family = config.get("model_type").and_then(serde_json::Value::as_str);
+    Ok(family.is_some_and(|family| speech::FAMILIES.contains(&family)))
 }
 
 /// A language model with its tokenizer and prompt layout.

@@ -33,8 +33,8 @@ use super::{ConnectorModel, CtcNet, Origin, Recognizer, SpeechModel, TextModel};
 use crate::{
     chat::{Chat, PromptLayout},
     checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
-    hf::{self, Hub, Located},
-    recipe::PublishedEncoder,
+    hf::{self, Hub, Located, ModelSource},
+    recipe::{PublishedEncoder, PublishedLanguageModel},
     tensor::HostTensor,
 };
 
@@ -88,6 +88,9 @@ pub enum Error {
         /// What was found and expected.
         message: String,
     },
+    /// A published model cannot be loaded.
+    #[error(transparent)]
+    Published(Box<hf::Error>),
     /// Another kind of model was needed.
     #[error("{path} holds a {found} model, expected {expected}")]
     Kind {
@@ -326,7 +329,7 @@ impl SpeechModel {
             let net = get_lora(checkpoint, SPEECH_PART, spec.lora.as_ref(), net)?;
             return Self { encoder: net.encoder, ..model }.held(checkpoint, spec.dtype);
         }
-        let init = Init::new(0, device);
+        let init = Init::blank(device);
         let n_mels = FeatureExtractor::new(&spec.features)?.n_mels();
         let encoder = spec.encoder.init(n_mels, &init.child("encoder"));
         let (encoder, recognizer) = match (spec.ctc, spec.symbols) {
@@ -434,7 +437,7 @@ impl TextModel {
                 loaded.lm
             }
             None => {
-                let lm = spec.transformer.init(spec.n_tokens, &Init::new(0, device));
+                let lm = spec.transformer.init(spec.n_tokens, &Init::blank(device));
                 get(checkpoint, LANGUAGE_MODEL, lm)?
             }
         };
@@ -550,6 +553,32 @@ impl AnyModel {
         Ok(())
     }
 
+    /// A model of ours from its directory, or a published one: a speech encoder with its CTC head where it has one, or
+    /// a language model.
+    ///
+    /// # Errors
+    ///
+    /// As [`AnyModel::load`]; [`Error::Published`].
+    pub fn open(source: &ModelSource, device: &Device, hub: &Hub) -> Result<Self, Error> {
+        match source {
+            ModelSource::Directory(dir) if !dir.join("config.json").exists() => {
+                Self::load(dir, device, hub)
+            }
+            source => Self::published(source, device, hub)
+                .map_err(|error| Error::Published(Box::new(error))),
+        }
+    }
+
+    fn published(source: &ModelSource, device: &Device, hub: &Hub) -> Result<Self, hf::Error> {
+        let at = hub.locate(source)?;
+        Ok(if hf::is_speech(&at.dir)? {
+            Self::Ctc(Box::new(hf::speech_model(&at, &PublishedEncoder::default(), device)?))
+        } else {
+            let config = PublishedLanguageModel::default();
+            Self::Text(Box::new(hf::text_model(&at, &config, device)?))
+        })
+    }
+
     /// Reads a directory and verifies every byte of it.
     ///
     /// # Errors
@@ -572,7 +601,7 @@ impl AnyModel {
                     d_encoder: speech.d_encoder(),
                     d_model: text.config.d_model,
                 };
-                let module = connector.init(widths, &Init::new(0, device));
+                let module = connector.init(widths, &Init::blank(device));
                 let module = get(&checkpoint, CONNECTOR, module)?;
                 Self::Connector(Box::new(ConnectorModel {
                     speech,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use sandhi_lab::{
     experiment,
+    hf::ModelSource,
     model::AnyModel,
     pipeline::Place,
     recipe::{EvalConfig, Half, ModelConfig, Recipe, TextModelConfig, TokenizerConfig},
@@ -14,8 +15,8 @@ use crate::{console::Console, output, provenance::provenance, run_args::RunArgs}
 /// Arguments of `sandhi eval`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory.
-    model: PathBuf,
+    /// A model directory, a directory in Hugging Face's layout, or hf:owner/name@revision.
+    model: ModelSource,
     /// Where results.json and predictions/ go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -65,7 +66,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let device = args.run.device.open()?;
     let hub = args.run.hub.hub()?;
-    let model = AnyModel::load(&args.model, &device, &hub)?;
+    let model = AnyModel::open(&args.model, &device, &hub)?;
     let manifest = args.manifest.as_deref().map(std::path::absolute).transpose()?;
     let config = EvalConfig {
         tasks: args.tasks,

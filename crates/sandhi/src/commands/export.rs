@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::prelude::Device;
 use sandhi_lab::{
     checkpoint::Dtype,
-    hf,
+    hf::{self, ModelSource},
     model::{AnyModel, SpeechModel},
 };
 use sandhi_nn::lora;
@@ -15,8 +15,8 @@ use crate::hub_args::HubArgs;
 /// Arguments of `sandhi export`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory.
-    model: PathBuf,
+    /// A model directory, a directory in Hugging Face's layout, or hf:owner/name@revision.
+    model: ModelSource,
     /// Where the Hugging Face directory goes.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -52,7 +52,7 @@ enum Part {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let dtype = if args.f16 { Dtype::F16 } else { Dtype::F32 };
     let mut text =
-        match (AnyModel::load(&args.model, &Device::flex(), &args.hub.hub()?)?, args.part) {
+        match (AnyModel::open(&args.model, &Device::flex(), &args.hub.hub()?)?, args.part) {
             (AnyModel::Text(model), _) => *model,
             (AnyModel::Connector(model), Part::LanguageModel) => model.text,
             (AnyModel::Connector(model), Part::Encoder) => {

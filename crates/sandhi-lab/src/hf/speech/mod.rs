@@ -204,7 +204,7 @@ impl SpeechEncoder {
             let head = from_host(head);
             Some(PublishedCtcHead::new(dir, head, config.encoder.d_encoder(), blank, device)?)
         };
-        let encoder = config.encoder.init(config.n_mels, &Init::new(0, device));
+        let encoder = config.encoder.init(config.n_mels, &Init::blank(device));
         let encoder = weights::load(encoder, &tensors).map_err(mismatch)?;
         Ok(Self { config, features, encoder, ctc: ctc.filter(|_| last) })
     }
@@ -236,7 +236,7 @@ impl PublishedCtcHead {
             ours.insert(name.to_owned(), tensor);
         }
         let config = CtcHeadConfig { steps_per_frame: 1 };
-        let module = config.init(d, characters.n_symbols(), &Init::new(0, device));
+        let module = config.init(d, characters.n_symbols(), &Init::blank(device));
         let module = weights::load(module, &ours).map_err(mismatch)?;
         Ok(Self { config, head: module, symbols: characters, columns, n_outputs })
     }
