@@ -19,7 +19,7 @@ use crate::{
     chat::{Chat, MARKERS},
     checkpoint::{self, Checkpoint, Dtype, write_atomically},
     frames::FrameCache,
-    model::{self, AnyModel, ConnectorModel, CtcNet, SpeechModel, TextModel, fingerprint},
+    model::{self, AnyModel, ConnectorModel, CtcNet, SpeechModel, TextModel},
     recipe::{
         BaseConfig, ConnectorModelConfig, CtcModelConfig, ModelConfig, Recipe, TextModelConfig,
     },
@@ -314,7 +314,7 @@ fn connector(
     };
     // The encoder is heard once and cached as long as no stage trains it.
     let cache = (!trains_encoder(recipe))
-        .then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.net.encoder)));
+        .then(|| FrameCache::new(&place.cache, &model.speech.frames_fingerprint()));
     let net = ConnectorNet {
         encoder: model.speech.net.encoder.clone(),
         connector: model.connector.clone(),
@@ -424,7 +424,7 @@ mod tests {
 
     fn hash(model: &AnyModel) -> String {
         let AnyModel::Text(model) = model else { panic!("a text recipe makes a text model") };
-        fingerprint(&model.lm)
+        model::fingerprint(&model.lm)
     }
 
     #[test]

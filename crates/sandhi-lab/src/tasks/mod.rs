@@ -28,7 +28,7 @@ pub use self::{
 };
 use crate::{
     frames::FrameCache,
-    model::{ConnectorModel, HostRagged, SpeechModel, TextModel, fingerprint},
+    model::{ConnectorModel, HostRagged, SpeechModel, TextModel},
     recipe::EvalConfig,
     results::{CASCADE, Prediction, Results, TEXT},
     sources::{Error, Spoken, Workshop},
@@ -279,7 +279,7 @@ fn panels(cells: &[Cell]) -> Vec<Vec<&Cell>> {
 
 /// The cache that a model's encoder frames are kept in.
 pub fn frame_cache(model: &ConnectorModel, dir: &std::path::Path) -> FrameCache {
-    FrameCache::new(dir, &fingerprint(&model.speech.net.encoder))
+    FrameCache::new(dir, &model.speech.frames_fingerprint())
 }
 
 #[cfg(test)]
