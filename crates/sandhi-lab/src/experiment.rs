@@ -18,7 +18,7 @@ use sandhi_data::{
 use crate::{
     checkpoint,
     generate::Decoding,
-    model::{AnyModel, fingerprint},
+    model::AnyModel,
     pipeline::{self, End, Place},
     recipe::{EvalConfig, Recipe},
     results::{
@@ -120,7 +120,7 @@ pub fn evaluate(
             tasks::evaluate(model, &workshop, config, &cache, &mut results, &progress)?
         }
         (None, AnyModel::Ctc(model)) => {
-            let cache = crate::frames::FrameCache::new(&place.cache, &fingerprint(&model.encoder));
+            let cache = crate::frames::FrameCache::new(&place.cache, &model.frames_fingerprint());
             let progress = |what: &str, done, total| monitor.preparing(what, done, total);
             tasks::evaluate_ctc(model, &workshop, config, &cache, &mut results, &progress)?
         }

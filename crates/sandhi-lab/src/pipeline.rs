@@ -25,9 +25,7 @@ use crate::{
     checkpoint::{self, Checkpoint, write_atomically},
     frames::FrameCache,
     hf::{self, Hub, Located, ModelSource},
-    model::{
-        self, AnyModel, ConnectorModel, CtcNet, Recognizer, SpeechModel, TextModel, fingerprint,
-    },
+    model::{self, AnyModel, ConnectorModel, CtcNet, Recognizer, SpeechModel, TextModel},
     recipe::{
         BaseConfig, ConnectorModelConfig, CtcModelConfig, ModelConfig, Recipe, TextModelConfig,
     },
@@ -405,7 +403,7 @@ fn connector(
     // The encoder is heard once and cached as long as no stage trains it.
     let names: Vec<String> = weights::parameters(&net).into_iter().map(|info| info.name).collect();
     let cache = (!trains_encoder(recipe, names.iter().map(String::as_str)))
-        .then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.encoder)));
+        .then(|| FrameCache::new(&place.cache, &model.speech.frames_fingerprint()));
     let net = weights::to_autodiff(net);
     let net = stages(recipe, place, monitor, net, |i, monitor| {
         let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
@@ -448,6 +446,7 @@ mod tests {
     use super::*;
     use crate::{
         log::read_metrics,
+        model::fingerprint,
         recipe::{Overrides, read_str},
         train::{Measurement, StepReport},
     };
@@ -527,7 +526,7 @@ mod tests {
 
     fn hash(model: &AnyModel) -> String {
         let AnyModel::Text(model) = model else { panic!("a text recipe makes a text model") };
-        fingerprint(&model.lm)
+        model::fingerprint(&model.lm)
     }
 
     #[test]

@@ -209,6 +209,15 @@ impl SpeechModel {
         Ok(())
     }
 
+    /// A hash of all that its frames depend on: the front end, and the encoder's settings and weights. Weights alone
+    /// do not tell how many heads they are for, or whether samples are normalized.
+    pub fn frames_fingerprint(&self) -> String {
+        let settings = serde_json::to_string(&(&self.features, &self.config));
+        let settings = settings.expect("settings are plain values");
+        let weights = fingerprint(&self.encoder);
+        blake3::hash(format!("{settings}{weights}").as_bytes()).to_hex()[..16].to_owned()
+    }
+
     /// Folds the LoRA branches of encoder and head into the weights.
     pub fn merge_lora(&mut self) {
         lora::merge(&mut self.encoder);
@@ -338,5 +347,36 @@ impl ConnectorModel {
     /// Widths that the connector joins.
     pub fn widths(&self) -> Widths {
         Widths { d_encoder: self.speech.d_encoder(), d_model: self.text.config.d_model }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_other_features_or_settings_are_other_frames() {
+        let model = |features: &str, n_heads: usize| {
+            let encoder = serde_json::json!({
+                "kind": "conformer", "d_model": 8, "n_layers": 1, "n_heads": n_heads, "d_ff": 8, "kernel": 3,
+            });
+            SpeechModel::init(
+                serde_json::from_str(features).unwrap(),
+                serde_json::from_value(encoder).unwrap(),
+                CtcHeadConfig { steps_per_frame: 1 },
+                Characters::from_texts(["a"]),
+                &Init::new(1, &Device::flex()),
+            )
+            .unwrap()
+        };
+        // All of them have the same weights.
+        let plain = model(r#"{"kind": "whisper", "n_mels": 4}"#, 2);
+        let padded = model(r#"{"kind": "whisper", "n_mels": 4, "pad_to_30_s": true}"#, 2);
+        let heads = model(r#"{"kind": "whisper", "n_mels": 4}"#, 4);
+        for other in [&padded, &heads] {
+            assert_eq!(fingerprint(&plain.encoder), fingerprint(&other.encoder));
+            assert_ne!(plain.frames_fingerprint(), other.frames_fingerprint());
+        }
+        assert_eq!(plain.frames_fingerprint(), plain.clone().frames_fingerprint());
     }
 }

@@ -298,6 +298,21 @@ fn every_mistake_is_told() {
     let short = problems(&whisper.replace("max_frames = 1500", "max_frames = 20"));
     let told = short.iter().all(|problem| problem.contains("the encoder takes at most 0.4 s"));
     assert!(short.len() == 2 && told, "{short:#?}");
+    let samples = CTC
+        .replace(
+            "kind = \"conformer\", d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32, kernel = 3",
+            "kind = \"wav2vec2\", d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32",
+        )
+        .replace("features = { kind = \"whisper\" }", "features = { kind = \"waveform\" }");
+    of(&samples).unwrap();
+    let spectra = ["model.encoder", "model.features", "takes \"waveform\""];
+    check_one(&samples, "\"waveform\"", "\"whisper\"", &spectra);
+    check_one(CTC, "{ kind = \"whisper\" }", "{ kind = \"waveform\" }", &["takes spectra"]);
+    let masked = "steps = 2\nspec_augment = {}";
+    check_one(&samples, "steps = 2", masked, &["stage[0].spec_augment", "hears a waveform"]);
+    check_one(&samples, "d_ff = 32", "d_ff = 32, layer = 2", &["layer is 2", "n_layers, 1"]);
+    let many = "d_ff = 32, conv_dims = [2147483648], conv_kernels = [1], conv_strides = [1]";
+    check_one(&samples, "d_ff = 32", many, &["a size is 2147483648"]);
     check_one(CTC, "{ en = 20 }", "{ en = 4294967296 }", &["data[0]", "at most 10000000"]);
     check_one(
         CTC,

@@ -29,7 +29,7 @@ pub use self::{
 };
 use crate::{
     frames::FrameCache,
-    model::{ConnectorModel, HostRagged, Recognizer, SpeechModel, TextModel, fingerprint},
+    model::{ConnectorModel, HostRagged, Recognizer, SpeechModel, TextModel},
     recipe::EvalConfig,
     results::{CASCADE, Prediction, Results, TEXT},
     sources::{Error, Spoken, Workshop},
@@ -299,7 +299,7 @@ fn panels(cells: &[Cell]) -> Vec<Vec<&Cell>> {
 
 /// The cache that a model's encoder frames are kept in.
 pub fn frame_cache(model: &ConnectorModel, dir: &std::path::Path) -> FrameCache {
-    FrameCache::new(dir, &fingerprint(&model.speech.encoder))
+    FrameCache::new(dir, &model.speech.frames_fingerprint())
 }
 
 #[cfg(test)]

@@ -207,6 +207,20 @@ fn a_connector_is_trained_on_a_loaded_pair() {
     run(&["transcribe", "slm/model", "a.wav"]).fails_with(&["other weights", "whisper"]);
 }
 
+/// An encoder that begins with samples; published heads are of its kind.
+#[test]
+fn an_encoder_over_samples_is_trained_and_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe("wav2vec2_encoder");
+    sandhi(dir.path(), &["train", &recipe, "--out", "run", "--quiet"]).works();
+    assert!(losses(&dir.path().join("run")).iter().all(|(_, _, loss)| loss.is_finite()));
+    super::sine(&dir.path().join("a.wav"), 2.0);
+    sandhi(dir.path(), &["transcribe", "run/model", "a.wav"]).works();
+    let masked = ["plan", &recipe, "--set", "stage.0.spec_augment.n_time_masks=1"];
+    sandhi(dir.path(), &masked)
+        .fails_with(&["stage[0].spec_augment", "the encoder hears a waveform"]);
+}
+
 /// The three smoke recipes one after the other, and the models they make in use.
 #[test]
 fn encoder_language_model_and_adapter_work_from_end_to_end() {
