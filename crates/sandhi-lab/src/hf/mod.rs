@@ -4,6 +4,7 @@
 //! config.json                       what the model is
 //! model.safetensors                 its tensors, or
 //! model.safetensors.index.json      where they are: model-00001-of-00005.safetensors, …
+//! pytorch_model.bin, ….index.json   the same as PyTorch saves them, where there are no safetensors
 //! tokenizer.json
 //! ```
 //!
@@ -13,6 +14,7 @@
 mod config;
 mod export;
 pub mod hub;
+mod pickle;
 mod shards;
 mod speech;
 mod verify;
