@@ -4,6 +4,7 @@
 //! config.json                       what the model is
 //! model.safetensors                 its tensors, or
 //! model.safetensors.index.json      where they are: model-00001-of-00005.safetensors, …
+//! pytorch_model.bin, ….index.json   the same as PyTorch saves them, where there are no safetensors
 //! tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json
 //! ```
 //!
@@ -15,6 +16,7 @@ mod export;
 pub mod hub;
 pub(crate) mod known;
 mod peft;
+mod pickle;
 mod prompt;
 mod shards;
 mod speech;

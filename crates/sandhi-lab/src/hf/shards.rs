@@ -1,4 +1,5 @@
-//! Tensors of a directory: one safetensors file, or several with an index.
+//! Tensors of a directory: one safetensors file, or several with an index; where there are none, PyTorch's own
+//! files in the same manner.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::{Error, read_json};
+use super::{Error, pickle, read_json};
 use crate::{
     checkpoint::{self, parse_tensors},
     tensor::HostTensor,
@@ -19,13 +20,38 @@ use crate::{
 
 pub(super) const ONE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+pub(super) const PICKLE: &str = "pytorch_model.bin";
+pub(super) const PICKLE_INDEX: &str = "pytorch_model.bin.index.json";
 
-/// The mapped files of a directory.
+/// The files of a directory.
 #[derive(Debug)]
 pub struct Shards {
-    files: Vec<(PathBuf, Mmap)>,
+    files: Vec<(PathBuf, Content)>,
     /// Which file should hold which tensor, where there is an index.
     index: Option<(PathBuf, BTreeMap<String, PathBuf>)>,
+}
+
+/// A file of tensors.
+#[derive(Debug)]
+enum Content {
+    Safetensors(Mmap),
+    /// PyTorch's own; read when its tensors are.
+    Pickle,
+}
+
+impl Content {
+    fn open(path: &Path, pickled: bool) -> Result<Self, Error> {
+        if pickled { Ok(Self::Pickle) } else { map(path).map(Self::Safetensors) }
+    }
+
+    fn tensors(&self, path: &Path) -> Result<IndexMap<String, HostTensor>, Error> {
+        match self {
+            Self::Safetensors(bytes) => parse_tensors(bytes, path).map_err(|error| {
+                Error::Tensors { path: path.to_owned(), message: error.to_string() }
+            }),
+            Self::Pickle => pickle::read(path),
+        }
+    }
 }
 
 /// Which file holds which tensor: `model.safetensors.index.json`.
@@ -66,21 +92,25 @@ impl ShardIndex {
 }
 
 impl Shards {
-    /// Maps the files of a directory.
+    /// Opens the files of a directory; safetensors are preferred.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::Json`], or [`Error::Tensors`] when there are no safetensors or the index names
+    /// [`Error::Checkpoint`], [`Error::Json`], or [`Error::Tensors`] when there are no tensors or the index names
     /// a file that is not in the directory.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let index_path = dir.join(INDEX);
-        if !index_path.exists() {
-            let path = dir.join(ONE);
-            if !path.exists() {
-                return Err(nothing_there(dir));
-            }
-            return Ok(Self { files: vec![(path.clone(), map(&path)?)], index: None });
-        }
+        let there = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
+        let (index_path, pickled) = if let Some(path) = there(INDEX) {
+            (path, false)
+        } else if let Some(path) = there(ONE) {
+            return Self::one(path, false);
+        } else if let Some(path) = there(PICKLE_INDEX) {
+            (path, true)
+        } else if let Some(path) = there(PICKLE) {
+            return Self::one(path, true);
+        } else {
+            return Err(nothing_there(dir));
+        };
         let wrong = |message: String| Error::Tensors { path: index_path.clone(), message };
         let index = ShardIndex::read(&index_path, read_json(&index_path)?)?;
         let mut places = BTreeMap::new();
@@ -95,9 +125,14 @@ impl Shards {
         paths.dedup();
         let files = paths
             .into_iter()
-            .map(|path| Ok((path.clone(), map(&path)?)))
+            .map(|path| Ok((path.clone(), Content::open(&path, pickled)?)))
             .collect::<Result<_, Error>>()?;
         Ok(Self { files, index: Some((index_path, places)) })
+    }
+
+    fn one(path: PathBuf, pickled: bool) -> Result<Self, Error> {
+        let content = Content::open(&path, pickled)?;
+        Ok(Self { files: vec![(path, content)], index: None })
     }
 
     /// All tensors, as f32.
@@ -110,12 +145,7 @@ impl Shards {
         let read: Vec<IndexMap<String, HostTensor>> = self
             .files
             .par_iter()
-            .map(|(path, bytes)| {
-                parse_tensors(bytes, path).map_err(|error| Error::Tensors {
-                    path: path.clone(),
-                    message: error.to_string(),
-                })
-            })
+            .map(|(path, content)| content.tensors(path))
             .collect::<Result<_, _>>()?;
         let mut problems = Vec::new();
         let mut tensors = IndexMap::new();
@@ -161,15 +191,10 @@ pub(super) fn map(path: &Path) -> Result<Mmap, Error> {
 /// Says what is there instead.
 fn nothing_there(dir: &Path) -> Error {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let pickled = entries
+    let other = entries
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .find(|name| name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth"));
-    let message = match pickled {
-        Some(name) => format!(
-            "there is no {ONE} and no {INDEX}; {name} is a pickle, which could run code and is not opened: \
-             convert it with transformers' save_pretrained(safe_serialization=True)"
-        ),
-        None => format!("there is no {ONE} and no {INDEX}"),
-    };
+        .find(|name| [".safetensors", ".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end)));
+    let other = other.map(|name| format!("; {name} is not looked at")).unwrap_or_default();
+    let message = format!("there is no {ONE}, {INDEX}, {PICKLE} or {PICKLE_INDEX}{other}");
     Error::Tensors { path: dir.to_owned(), message }
 }

@@ -238,8 +238,38 @@ fn damaged_shards_and_indices_are_refused() {
     refused(dir.path(), &["config.json"]);
     std::fs::copy(golden("llama2").join("config.json"), dir.path().join("config.json")).unwrap();
     refused(dir.path(), &["no model.safetensors"]);
+    std::fs::write(dir.path().join("weights.pt"), "code").unwrap();
+    refused(dir.path(), &["weights.pt is not looked at"]);
     std::fs::write(dir.path().join("pytorch_model.bin"), "code").unwrap();
     refused(dir.path(), &["pytorch_model.bin", "pickle"]);
+}
+
+#[test]
+fn pytorch_s_own_files_hold_the_same() {
+    let pickles = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pickles");
+    let weights =
+        |dir: &Path| weights::weights(&LanguageModel::load(dir, &Device::flex()).unwrap().lm);
+    for (family, folder) in [("llama2", "whole"), ("qwen2", "shards")] {
+        let dir = copy_of(&pickles.join(folder));
+        std::fs::copy(golden(family).join("config.json"), dir.path().join("config.json")).unwrap();
+        assert_eq!(weights(dir.path()), weights(&golden(family)), "{family}");
+    }
+    // Safetensors are preferred.
+    let dir = copy("llama2");
+    std::fs::write(dir.path().join("pytorch_model.bin"), "not looked at").unwrap();
+    LanguageModel::load(dir.path(), &Device::flex()).unwrap();
+    // What the index says holds here too.
+    let shards = copy_of(&pickles.join("shards"));
+    std::fs::copy(golden("qwen2").join("config.json"), shards.path().join("config.json")).unwrap();
+    let index = "pytorch_model.bin.index.json";
+    edit(&shards.path().join(index), |value| {
+        value["weight_map"]["model.norm.weight"] = "../x.bin".into();
+    });
+    refused(shards.path(), &[index, "../x.bin", "same directory"]);
+    let evil = copy_of(&pickles.join("whole"));
+    std::fs::copy(golden("llama2").join("config.json"), evil.path().join("config.json")).unwrap();
+    std::fs::copy(pickles.join("hidden.bin"), evil.path().join("pytorch_model.bin")).unwrap();
+    refused(evil.path(), &["pytorch_model.bin", "calls os.system", "nothing of it was run"]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ use self::{
 };
 use super::{
     read_json,
-    shards::{INDEX, ONE, ShardIndex},
+    shards::{INDEX, ONE, PICKLE, PICKLE_INDEX, ShardIndex},
 };
 use crate::checkpoint::files;
 
@@ -51,12 +51,8 @@ const EXTRAS: [&str; 6] = [
     "vocab.json",
 ];
 /// Weights, the best first: one file, or an index of several.
-const WEIGHTS: [(&str, bool); 4] = [
-    (ONE, false),
-    (INDEX, true),
-    ("pytorch_model.bin", false),
-    ("pytorch_model.bin.index.json", true),
-];
+const WEIGHTS: [(&str, bool); 4] =
+    [(ONE, false), (INDEX, true), (PICKLE, false), (PICKLE_INDEX, true)];
 
 /// A Hub, and where what comes from it is kept.
 #[derive(Debug, Clone)]
