@@ -138,7 +138,8 @@ const TEXT_TOKENS_AN_ITEM: f64 = 48.0;
 
 const FORMULA: &str = "f32 values that backward keeps for each row of the largest batch, times \
     replicas: a transformer block 5 d + 2 d_q + 2 d_kv + 3 d_ff (SwiGLU) or + 2 d_ff (GELU), a Conformer \
-    block 19 d + 4 d_ff, 2 n_symbols a scored row, 2 r a LoRA branch; with gradient_checkpointing d for every block and all of one block; an item of speech has 48 tokens of text besides";
+    block 19 d + 4 d_ff, 2 n_symbols a scored row, 2 r a LoRA branch; with \
+    gradient_checkpointing d for every block and all of one block; an item of speech has 48 tokens of text besides";
 
 /// A part while it is counted.
 struct Counted {
@@ -433,7 +434,8 @@ fn patterns(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
             if let Some(name) = part.trained_half(&stage.trainable) {
                 let dtype = part.dtype.name();
                 problems.push(format!(
-                    "stage[{i}].trainable: {name} is held in {dtype} and cannot be trained; take dtype away or train LoRA"
+                    "stage[{i}].trainable: {name} is held in {dtype} and cannot be trained; take dtype \
+                     away or train LoRA"
                 ));
             }
         }
