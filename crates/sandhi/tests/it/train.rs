@@ -297,3 +297,48 @@ fn encoder_language_model_and_adapter_work_from_end_to_end() {
     sandhi(dir.path(), &eval).works();
     assert!(at("again/predictions/asr.channel.jsonl").exists());
 }
+
+#[test]
+fn branches_learn_inside_a_frozen_model_of_16_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = format!("{}/../../weights", env!("CARGO_MANIFEST_DIR"));
+    let base = |part: &str, dtype: &str| {
+        format!(
+            "model.{part}={{ from = \"directory\", path = \"{weights}/{part}\", dtype = \"{dtype}\" }}"
+        )
+    };
+    let sets = [
+        base("encoder", "f16"),
+        base("language_model", "bf16"),
+        "model.lora={ rank = 2, alpha = 4, targets = [\"language_model.*.q_proj\"] }".to_owned(),
+        "stage.0.trainable=[\"connector\", \"*lora_*\"]".to_owned(),
+        "stage.1.trainable=[\"*lora_*\", \"!encoder\"]".to_owned(),
+        "stage.0.gradient_checkpointing=true".to_owned(),
+        "stage.0.optimizer.lr=0.01".to_owned(),
+    ];
+    let recipe = recipe("slm");
+    let mut args = vec!["train", &recipe, "--out", "run", "--path", "smoke=.", "--quiet"];
+    args.extend(sets.iter().flat_map(|set| ["--set", set.as_str()]));
+    sandhi(dir.path(), &args).works();
+    assert_eq!(losses(&dir.path().join("run")).len(), 6);
+    assert!(dir.path().join("run/model/lora.safetensors").exists());
+
+    let export =
+        |more: &[&str]| sandhi(dir.path(), &[&["export", "run/model", "--out"][..], more].concat());
+    export(&["plain"]).fails_with(&["--merge-lora", "--lora-only"]);
+    export(&["adapter", "--lora-only", "--base", "a/base"]).works();
+    export(&["merged", "--merge-lora"]).works();
+    for file in ["adapter/adapter_config.json", "merged/config.json"] {
+        assert!(dir.path().join(file).exists(), "{file}");
+    }
+    // What was written alone goes onto the model that it was trained beside.
+    let base = format!("{weights}/language_model");
+    let onto = ["export", &base, "--out", "again", "--adapter", "adapter", "--merge-lora"];
+    sandhi(dir.path(), &onto).works();
+
+    let mut args = vec!["plan", &recipe, "--path", "smoke=."];
+    args.extend(sets.iter().flat_map(|set| ["--set", set.as_str()]));
+    assert!(sandhi(dir.path(), &args).works().contains("lora"));
+    args.extend(["--set", "stage.0.trainable=[\"language_model\"]"]);
+    sandhi(dir.path(), &args).fails_with(&["held in bf16", "stage[0].trainable"]);
+}
