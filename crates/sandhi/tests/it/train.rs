@@ -243,7 +243,7 @@ fn branches_on_a_published_base_are_kept_apart() {
     let said = run(&["transcribe", "slm/model", "a.wav"]).works();
     let again = ["--tasks", "continuation", "--domains", "base", "--n", "2", "--quiet"];
     run(&[&["eval", "slm/model", "--out", "again"], &again[..]].concat()).works();
-    let loss = |file: &str| json(file)["continuation"]["base"]["loss"]["value"].clone();
+    let loss = |file: &str| json(file)["continuation"]["base"]["loss_per_word"]["value"].clone();
     assert_eq!(loss("again/results.json"), loss("slm/results.json"));
     run(&["pack", "slm/model", "--out", "whole", "--f32"]).works();
     fs::rename(at("llama"), at("gone")).unwrap();
