@@ -297,6 +297,24 @@ mod tests {
         }
     }
 
+    /// What is written for a layout is read as that layout again.
+    #[test]
+    fn an_exported_template_says_the_same() {
+        let tokenizer = tokenizer();
+        for name in ["chatml", "headers", "inst"] {
+            let before = found(directory(name, &[]).path(), &config(None, None)).unwrap();
+            let text = crate::hf::export::template(&tokenizer, &before).unwrap();
+            let about = serde_json::json!({ "chat_template": text });
+            let mut ends = vec![before.end];
+            ends.extend(&before.stops);
+            let generation = serde_json::json!({ "eos_token_id": ends });
+            let (about, generation) = (about.to_string(), generation.to_string());
+            let files = [(ABOUT, about.as_str()), (GENERATION, generation.as_str())];
+            let after = found(directory("none", &files).path(), &config(None, None)).unwrap();
+            assert_eq!(after, before, "{name}");
+        }
+    }
+
     #[test]
     fn answers_end_where_the_template_and_the_publishers_say() {
         let tokenizer = tokenizer();
