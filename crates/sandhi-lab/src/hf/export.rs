@@ -65,9 +65,10 @@ pub fn export_language_model(model: &TextModel, dir: &Path, dtype: Dtype) -> Res
 pub(super) fn template(tokenizer: &Tokenizer, layout: &PromptLayout) -> Result<String, Error> {
     let text = |ids: &[u32]| tokenizer.decode_with_specials(ids);
     let quoted = |text: String| serde_json::to_string(&text).expect("text is JSON");
-    let [before, between, after] =
-        [&layout.before, &layout.between, &layout.after].map(|ids| text(ids).map(quoted));
-    let (before, between, after) = (before?, between?, after?);
+    let space = |spaced: bool| if spaced { " " } else { "" };
+    let before = quoted(text(&layout.before)? + space(layout.instruction_spaced));
+    let between = quoted(text(&layout.between)? + space(layout.speech_spaced));
+    let after = quoted(text(&layout.after)?);
     let (lead, end) = (quoted(layout.lead.clone()), quoted(text(&[layout.end])?));
     Ok(format!(
         "{{%- for message in messages %}}\
