@@ -1,13 +1,17 @@
-//! The chat template, in one place.
+//! The prompt layout, in one place.
 //!
 //! ```text
-//! <|user|> instruction <|speech|> ·· speech or its transcript ·· <|assistant|> answer <|end|>
+//! before ─ instruction ─ between ─ ·· speech or its transcript ·· ─ after ─ answer ─ end
+//!
+//! ours:    <|user|> instruction <|speech|> ·· <|assistant|> answer <|end|>
+//! others:  <|im_start|>user⏎ instruction ⏎ ·· <|im_end|>⏎<|im_start|>assistant⏎ answer <|im_end|>
 //! ```
 //!
 //! Instruction, transcript and answer are tokenized apart, so that replacing the transcript by
 //! vectors changes nothing around it.
 
 use sandhi_data::text::Tokenizer;
+use serde::{Deserialize, Serialize};
 
 use crate::model::pack::Segment;
 
@@ -23,14 +27,61 @@ pub const END: &str = "<|end|>";
 /// Every marker, in the order of their ids.
 pub const MARKERS: [&str; 4] = [END, USER, SPEECH, ASSISTANT];
 
-/// The template over one tokenizer.
+/// What stands around instruction, speech and answer, as tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptLayout {
+    /// Before the instruction.
+    pub before: Vec<u32>,
+    /// Between the instruction and what is spoken.
+    pub between: Vec<u32>,
+    /// Between what is spoken and the answer.
+    pub after: Vec<u32>,
+    /// Text that is tokenized with the answer, before it: a space, as a rule.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lead: String,
+    /// Ends an answer or a document; learned with the answer.
+    pub end: u32,
+    /// Further tokens at which decoding stops.
+    pub stops: Vec<u32>,
+    /// Begins a document.
+    pub begin: u32,
+}
+
+impl PromptLayout {
+    /// The layout of our own language models, over a tokenizer that has the markers.
+    ///
+    /// # Errors
+    ///
+    /// When a marker is not in the vocabulary.
+    pub fn markers(tokenizer: &Tokenizer) -> Result<Self, sandhi_data::text::Error> {
+        let end = tokenizer.special_id(END)?;
+        Ok(Self {
+            before: vec![tokenizer.special_id(USER)?],
+            between: vec![tokenizer.special_id(SPEECH)?],
+            after: vec![tokenizer.special_id(ASSISTANT)?],
+            lead: String::new(),
+            end,
+            stops: Vec::new(),
+            begin: end,
+        })
+    }
+
+    /// The largest token id.
+    pub fn largest_id(&self) -> u32 {
+        let lists = [&self.before, &self.between, &self.after, &self.stops];
+        let single = [self.end, self.begin];
+        lists.into_iter().flatten().chain(&single).copied().max().unwrap_or_default()
+    }
+}
+
+/// A prompt layout over one tokenizer.
 #[derive(Debug, Clone)]
 pub struct Chat {
     tokenizer: Tokenizer,
-    user: u32,
-    speech: u32,
-    assistant: u32,
-    end: u32,
+    layout: PromptLayout,
+    /// All tokens at which decoding stops.
+    ends: Vec<u32>,
 }
 
 /// A prompt around the place of the speech.
@@ -43,19 +94,20 @@ pub struct Frame {
 }
 
 impl Chat {
-    /// The template over a tokenizer that has the markers.
+    /// The layout over the tokenizer that its ids are of.
+    pub fn new(tokenizer: Tokenizer, layout: PromptLayout) -> Self {
+        let ends = std::iter::once(layout.end).chain(layout.stops.iter().copied()).collect();
+        Self { tokenizer, layout, ends }
+    }
+
+    /// The layout of our own language models.
     ///
     /// # Errors
     ///
     /// When a marker is not in the vocabulary.
-    pub fn new(tokenizer: Tokenizer) -> Result<Self, sandhi_data::text::Error> {
-        Ok(Self {
-            user: tokenizer.special_id(USER)?,
-            speech: tokenizer.special_id(SPEECH)?,
-            assistant: tokenizer.special_id(ASSISTANT)?,
-            end: tokenizer.special_id(END)?,
-            tokenizer,
-        })
+    pub fn with_markers(tokenizer: Tokenizer) -> Result<Self, sandhi_data::text::Error> {
+        let layout = PromptLayout::markers(&tokenizer)?;
+        Ok(Self::new(tokenizer, layout))
     }
 
     /// The tokenizer.
@@ -63,9 +115,14 @@ impl Chat {
         &self.tokenizer
     }
 
-    /// Id of the marker that ends answers and documents.
-    pub fn end(&self) -> u32 {
-        self.end
+    /// What stands around instruction, speech and answer.
+    pub fn layout(&self) -> &PromptLayout {
+        &self.layout
+    }
+
+    /// Tokens that end a generated answer; the first is the one that answers are taught with.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
     }
 
     /// The prompt for an instruction.
@@ -74,10 +131,10 @@ impl Chat {
     ///
     /// When the tokenizer refuses the text.
     pub fn frame(&self, instruction: &str) -> Result<Frame, sandhi_data::text::Error> {
-        let mut before = vec![self.user];
+        let mut before = self.layout.before.clone();
         before.extend(self.tokenizer.encode(instruction)?);
-        before.push(self.speech);
-        Ok(Frame { before, after: vec![self.assistant] })
+        before.extend(&self.layout.between);
+        Ok(Frame { before, after: self.layout.after.clone() })
     }
 
     /// The whole prompt, with whatever stands in the place of the speech.
@@ -97,25 +154,26 @@ impl Chat {
         Ok(prompt)
     }
 
-    /// The answer's tokens with the end marker.
+    /// The answer's tokens with the one that ends it.
     ///
     /// # Errors
     ///
     /// When the tokenizer refuses the text.
     pub fn answer(&self, text: &str) -> Result<Vec<u32>, sandhi_data::text::Error> {
-        let mut ids = self.tokenizer.encode(text)?;
-        ids.push(self.end);
+        let mut ids = self.tokenizer.encode(&format!("{}{text}", self.layout.lead))?;
+        ids.push(self.layout.end);
         Ok(ids)
     }
 
-    /// A document of its own: its tokens between end markers, the first of which is context.
+    /// A document of its own: its tokens, one that begins it and is context, and one that ends it.
     ///
     /// # Errors
     ///
     /// When the tokenizer refuses the text.
     pub fn document(&self, text: &str) -> Result<Vec<u32>, sandhi_data::text::Error> {
-        let mut ids = vec![self.end];
-        ids.extend(self.answer(text)?);
+        let mut ids = vec![self.layout.begin];
+        ids.extend(self.tokenizer.encode(text)?);
+        ids.push(self.layout.end);
         Ok(ids)
     }
 

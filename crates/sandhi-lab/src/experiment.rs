@@ -18,7 +18,7 @@ use sandhi_data::{
 use crate::{
     checkpoint,
     generate::Decoding,
-    model::{AnyModel, fingerprint},
+    model::AnyModel,
     pipeline::{self, End, Place},
     recipe::{EvalConfig, Recipe},
     results::{
@@ -120,8 +120,7 @@ pub fn evaluate(
             tasks::evaluate(model, &workshop, config, &cache, &mut results, &progress)?
         }
         (None, AnyModel::Ctc(model)) => {
-            let cache =
-                crate::frames::FrameCache::new(&place.cache, &fingerprint(&model.net.encoder));
+            let cache = crate::frames::FrameCache::new(&place.cache, &model.frames_fingerprint());
             let progress = |what: &str, done, total| monitor.preparing(what, done, total);
             tasks::evaluate_ctc(model, &workshop, config, &cache, &mut results, &progress)?
         }
@@ -159,7 +158,11 @@ fn manifest(
             AnyModel::Connector(model) => {
                 let asked = vec![instruction; pieces.len()];
                 let texts = transcribe::answer(model, &pieces, &asked, &Decoding::default())?;
-                (texts, Some(transcribe::ctc(&model.speech, &pieces)?))
+                let cascade = match &model.speech.recognizer {
+                    Some(_) => Some(transcribe::ctc(&model.speech, &pieces)?),
+                    None => None,
+                };
+                (texts, cascade)
             }
             AnyModel::Ctc(model) => (transcribe::ctc(model, &pieces)?, None),
             AnyModel::Text(_) => return Err(transcribe::deaf().into()),
@@ -228,7 +231,7 @@ pub fn run(
 ) -> Result<Option<(AnyModel, Option<Results>)>, Error> {
     let finished = place.dir.join("model");
     let model = if place.resume && finished.join("model.json").exists() {
-        AnyModel::load(&finished, &place.device)?
+        AnyModel::load(&finished, &place.device, &place.hub)?
     } else {
         match pipeline::run(recipe, place, monitor)? {
             End::Interrupted => return Ok(None),

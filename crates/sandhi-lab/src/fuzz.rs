@@ -1,10 +1,10 @@
 //! Bodies of the fuzz targets in `fuzz/` that read text of this crate: plain functions over bytes that must
 //! neither panic nor hang.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
-    hf::{LanguageModelConfig, ShardIndex, SpeechEncoderConfig},
+    hf::{Hub, LanguageModelConfig, ShardIndex, SpeechEncoderConfig},
     plan::plan,
     recipe::{self, ModelConfig, Overrides, Recipe, SourceConfig},
 };
@@ -31,7 +31,7 @@ pub fn recipe(data: &[u8]) {
             .any(|source| matches!(source, SourceConfig::Manifest(_) | SourceConfig::Text(_)));
     if !opens_files {
         // Either answer will do.
-        let _ = plan(&found, Path::new("."));
+        let _ = plan(&found, Path::new("."), &Hub::offline(PathBuf::new()));
     }
 }
 
@@ -82,7 +82,13 @@ mod tests {
 
     #[test]
     fn mutated_recipes_neither_panic_nor_hang() {
-        let names = ["smoke/encoder", "smoke/language_model", "smoke/slm", "smoke/whisper_encoder"];
+        let names = [
+            "smoke/encoder",
+            "smoke/language_model",
+            "smoke/slm",
+            "smoke/wav2vec2_encoder",
+            "smoke/whisper_encoder",
+        ];
         let seeds: Vec<Vec<u8>> = names
             .iter()
             .map(|name| std::fs::read(root().join(format!("recipes/{name}.toml"))).unwrap())
@@ -102,6 +108,7 @@ mod tests {
             (0, "language_models/smollm3/config.json"),
             (0, "language_models/mistral/config.json"),
             (1, "speech_encoders/whisper/config.json"),
+            (1, "speech_encoders/wavlm_large/config.json"),
             (2, "language_models/qwen3/model.safetensors.index.json"),
         ];
         let seeds: Vec<Vec<u8>> = files

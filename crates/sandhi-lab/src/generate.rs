@@ -63,18 +63,18 @@ pub struct Answer {
     pub log_prob: f64,
 }
 
-/// Decodes an answer for every prompt.
+/// Decodes an answer for every prompt, until one of `ends` or the longest answer.
 pub fn generate(
     lm: &CausalLm,
     prompts: &[Vec<Segment>],
     vectors: Option<&Ragged>,
-    end: u32,
+    ends: &[u32],
     decoding: &Decoding,
 ) -> Vec<Answer> {
     let mut answers = Vec::with_capacity(prompts.len());
     for (i, chunk) in prompts.chunks(decoding.batch.max(1)).enumerate() {
         let first = i * decoding.batch.max(1);
-        answers.extend(generate_batch(lm, chunk, vectors, end, decoding, first));
+        answers.extend(generate_batch(lm, chunk, vectors, ends, decoding, first));
     }
     answers
 }
@@ -125,7 +125,7 @@ fn generate_batch(
     lm: &CausalLm,
     prompts: &[Vec<Segment>],
     vectors: Option<&Ragged>,
-    end: u32,
+    ends: &[u32],
     decoding: &Decoding,
     first: usize,
 ) -> Vec<Answer> {
@@ -147,7 +147,7 @@ fn generate_batch(
         for (&i, row) in active.iter().zip(logits.chunks(lm.n_tokens())) {
             let (id, log_prob) = pick(row, decoding, &mut streams[i]);
             answers[i].log_prob += log_prob;
-            if id == end {
+            if ends.contains(&id) {
                 answers[i].stop = Stop::End;
             } else {
                 answers[i].ids.push(id);
@@ -324,9 +324,9 @@ mod tests {
             for temperature in [0.0, 0.8] {
                 let decoding =
                     |batch| Decoding { max_tokens: 12, batch, temperature, ..Decoding::default() };
-                let many = generate(&lm, &prompts, Some(&vectors), 49, &decoding(8));
-                let three = generate(&lm, &prompts, Some(&vectors), 49, &decoding(3));
-                let one = generate(&lm, &prompts, Some(&vectors), 49, &decoding(1));
+                let many = generate(&lm, &prompts, Some(&vectors), &[49], &decoding(8));
+                let three = generate(&lm, &prompts, Some(&vectors), &[49], &decoding(3));
+                let one = generate(&lm, &prompts, Some(&vectors), &[49], &decoding(1));
                 assert_eq!(many, three);
                 assert_eq!(many, one);
             }
@@ -338,7 +338,7 @@ mod tests {
         let lm = model(None);
         let (prompts, vectors) = prompts();
         let decoding = Decoding { max_tokens: 6, ..Decoding::default() };
-        let answers = generate(&lm, &prompts, Some(&vectors), 49, &decoding);
+        let answers = generate(&lm, &prompts, Some(&vectors), &[49], &decoding);
         let options: Vec<Vec<Vec<u32>>> = answers
             .iter()
             .map(|a| {
@@ -395,8 +395,8 @@ mod tests {
             })
             .collect();
         let decoding = |batch| Decoding { max_tokens: 8, batch, ..Decoding::default() };
-        let shared = generate(&lm, &prompts, Some(&vectors), 49, &decoding(6));
-        let alone = generate(&lm, &prompts, Some(&vectors), 49, &decoding(1));
+        let shared = generate(&lm, &prompts, Some(&vectors), &[49], &decoding(6));
+        let alone = generate(&lm, &prompts, Some(&vectors), &[49], &decoding(1));
         assert_eq!(shared, alone);
     }
 

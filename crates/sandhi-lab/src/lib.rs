@@ -22,4 +22,5 @@ pub mod tasks;
 pub mod tensor;
 pub mod train;
 pub mod transcribe;
+pub mod units;
 pub mod word_times;

@@ -9,17 +9,23 @@
 //! DIR/results.json         what was measured
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::prelude::*;
 use sandhi_data::text::Tokenizer;
-use sandhi_nn::{init::Init, weights};
+use sandhi_nn::{
+    init::Init,
+    lora,
+    ops::recomputes,
+    weights::{self, WeightType},
+};
 
 use crate::{
     chat::{Chat, MARKERS},
-    checkpoint::{self, Checkpoint, Dtype, write_atomically},
+    checkpoint::{self, Checkpoint, write_atomically},
     frames::FrameCache,
-    model::{self, AnyModel, ConnectorModel, CtcNet, SpeechModel, TextModel, fingerprint},
+    hf::{self, Hub, Located, ModelSource},
+    model::{self, AnyModel, ConnectorModel, CtcNet, Recognizer, SpeechModel, TextModel},
     recipe::{
         BaseConfig, ConnectorModelConfig, CtcModelConfig, ModelConfig, Recipe, TextModelConfig,
     },
@@ -44,6 +50,9 @@ pub enum Error {
     /// A model directory cannot be read or written.
     #[error(transparent)]
     Model(#[from] model::Error),
+    /// A published checkpoint cannot be loaded.
+    #[error(transparent)]
+    HuggingFace(#[from] hf::Error),
     /// A file of the run cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
@@ -53,6 +62,22 @@ pub enum Error {
     /// The front end's settings are not possible.
     #[error(transparent)]
     Features(#[from] sandhi_data::features::Error),
+    /// A weight does not fit into the type that it is to be held in.
+    #[error("{which}.dtype: {why}")]
+    Dtype {
+        /// Which base.
+        which: &'static str,
+        /// Which weight.
+        why: String,
+    },
+    /// The device cannot do what a stage asks for.
+    #[error("stage {stage}: gradient_checkpointing runs on the CPU, the device is {device}")]
+    Checkpointing {
+        /// The stage.
+        stage: String,
+        /// What was given.
+        device: String,
+    },
     /// The output directory is in use.
     #[error("{dir} exists and is not empty; give another --out, or --resume to continue it")]
     Exists {
@@ -98,6 +123,8 @@ pub struct Place {
     pub cache: PathBuf,
     /// Where tensors live, without autodiff.
     pub device: Device,
+    /// Where published models come from.
+    pub hub: Hub,
 }
 
 /// How a run ended.
@@ -156,6 +183,12 @@ fn open_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
 ///
 /// See [`Error`].
 pub fn run(recipe: &Recipe, place: &Place, monitor: &mut dyn Monitor) -> Result<End, Error> {
+    if let Some(stage) = recipe.stages.iter().find(|stage| stage.gradient_checkpointing)
+        && !recomputes(&place.device)
+    {
+        let (stage, device) = (stage.name.clone(), format!("{:?}", place.device));
+        return Err(Error::Checkpointing { stage, device });
+    }
     open_dir(place, recipe)?;
     let workshop = Workshop::new(&place.cache, &place.base, recipe);
     let model = match &recipe.model {
@@ -164,8 +197,20 @@ pub fn run(recipe: &Recipe, place: &Place, monitor: &mut dyn Monitor) -> Result<
         ModelConfig::Connector(config) => connector(recipe, config, place, &workshop, monitor)?,
     };
     let Some(model) = model else { return Ok(End::Interrupted) };
-    model.save(&place.dir.join("model"), Dtype::F32)?;
+    model.save_with(&place.dir.join("model"), &documents(recipe, place))?;
     Ok(End::Done(Box::new(model)))
+}
+
+/// What a model was made from, to lie beside it: the recipe, and the plan that it resolved to.
+fn documents(recipe: &Recipe, place: &Place) -> Vec<(&'static str, serde_json::Value)> {
+    const SERIALIZES: &str = "recipes and plans serialize";
+    let recipe_json = serde_json::to_value(recipe).expect(SERIALIZES);
+    let mut documents = vec![("recipe.json", recipe_json)];
+    // What was trained from may have been moved meanwhile, which loses the plan and not the model.
+    if let Ok(plan) = crate::plan::plan(recipe, &place.base, &place.hub) {
+        documents.push(("plan.json", serde_json::to_value(plan).expect(SERIALIZES)));
+    }
+    documents
 }
 
 /// Runs the stages of one learner from where the run stands.
@@ -176,7 +221,7 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
     mut net: L,
     mut data: impl FnMut(usize, &mut dyn Monitor) -> Result<Prepared<D>, Error>,
 ) -> Result<Option<L>, Error> {
-    let kept: Vec<String> = recipe.stages.iter().flat_map(|s| s.trainable.clone()).collect();
+    let kept = train::trainable(recipe);
     let mut run = Run { dir: &place.dir, seed: recipe.seed, monitor, kept };
     let mut state = RunState::default();
     let mut checkpoint: Option<Checkpoint> = None;
@@ -224,10 +269,13 @@ fn text(
         write_atomically(&path, tokenizer.to_json()?.as_bytes())?;
         tokenizer
     };
-    let chat = Chat::new(tokenizer)?;
+    let chat = Chat::with_markers(tokenizer)?;
     let device = place.device.clone().autodiff();
     let init = Init::new(recipe.seed, &device);
-    let net = config.language_model.init(chat.tokenizer().n_tokens(), &init);
+    let mut net = config.language_model.init(chat.tokenizer().n_tokens(), &init);
+    if let Some(lora) = &config.lora {
+        lora::attach(&mut net, "", lora, recipe.seed);
+    }
     let net = stages(recipe, place, monitor, net, |i, monitor| {
         monitor.note(&format!("cutting the documents of stage {}", recipe.stages[i].name));
         Ok(workshop.text(&recipe.stages[i], &chat)?)
@@ -237,6 +285,8 @@ fn text(
             config: config.language_model.clone(),
             lm: net.valid(),
             chat: chat.clone(),
+            origin: None,
+            dtype: WeightType::F32,
         };
         AnyModel::Text(Box::new(model))
     }))
@@ -258,26 +308,35 @@ fn ctc(
         symbols,
         &Init::new(recipe.seed, &device),
     )?;
-    let net: CtcNet = model.net.clone();
+    let recognizer = model.recognizer.clone().expect("made with a head the lines before");
+    let net = CtcNet { encoder: model.encoder.clone(), head: recognizer.head.clone() };
     let net = stages(recipe, place, monitor, net, |i, monitor| {
         let progress = |done, total| monitor.preparing("speaking and analyzing", done, total);
-        Ok(workshop.ctc(&recipe.stages[i], &model, model.extractor(), &progress)?)
+        Ok(workshop.ctc(&recipe.stages[i], &model, &recognizer, &progress)?)
     })?;
     Ok(net.map(|net| {
-        model.net = net.valid();
+        let net = net.valid();
+        model.encoder = net.encoder;
+        model.recognizer = Some(Recognizer { head: net.head, ..recognizer.clone() });
         AnyModel::Ctc(Box::new(model))
     }))
 }
 
-/// The directory of a base.
-fn base_dir(base: &BaseConfig, which: &'static str, workshop: &Workshop) -> Result<PathBuf, Error> {
-    match base {
-        BaseConfig::Directory { path } => Ok(workshop.resolve(path)),
+/// A base, from a model directory or a published checkpoint.
+fn base<P, M>(
+    config: &BaseConfig<P>,
+    which: &'static str,
+    directory: impl FnOnce(&str) -> Result<M, Error>,
+    published: impl FnOnce(&P) -> Result<M, Error>,
+) -> Result<M, Error> {
+    match config {
+        BaseConfig::Directory { path, .. } => directory(path),
+        BaseConfig::HuggingFace(config) => published(config),
         BaseConfig::Declared { name, .. } => Err(Error::Declared { which, name: name.clone() }),
     }
 }
 
-/// The two foundation models of a connector recipe.
+/// The two foundation models of a connector recipe, held as it says. Branches that they have are merged.
 ///
 /// # Errors
 ///
@@ -286,10 +345,30 @@ pub fn bases(
     config: &ConnectorModelConfig,
     workshop: &Workshop,
     device: &Device,
+    hub: &Hub,
 ) -> Result<(SpeechModel, TextModel), Error> {
-    let encoder: &Path = &base_dir(&config.encoder, "model.encoder", workshop)?;
-    let lm: &Path = &base_dir(&config.language_model, "model.language_model", workshop)?;
-    Ok((AnyModel::load_speech(encoder, device)?, AnyModel::load_text(lm, device)?))
+    let published = |path: &str| -> Result<Located, hf::Error> {
+        let source = ModelSource::read(path, |path| workshop.resolve(path))?;
+        Ok(hub.locate(&source)?)
+    };
+    let mut speech = base(
+        &config.encoder,
+        "model.encoder",
+        |path| Ok(AnyModel::load_speech(&workshop.resolve(path), device, hub)?),
+        |config| Ok(hf::speech_model(&published(&config.path)?, config, device)?),
+    )?;
+    let mut text = base(
+        &config.language_model,
+        "model.language_model",
+        |path| Ok(AnyModel::load_text(&workshop.resolve(path), device, hub)?),
+        |config| Ok(hf::text_model(&published(&config.path)?, config, device)?),
+    )?;
+    speech.merge_lora();
+    lora::merge(&mut text.lm);
+    let wrong = |which| move |why| Error::Dtype { which, why };
+    speech.hold(config.encoder.dtype()).map_err(wrong("model.encoder"))?;
+    text.hold(config.language_model.dtype()).map_err(wrong("model.language_model"))?;
+    Ok((speech, text))
 }
 
 fn connector(
@@ -299,7 +378,11 @@ fn connector(
     workshop: &Workshop,
     monitor: &mut dyn Monitor,
 ) -> Result<Option<AnyModel>, Error> {
-    let (speech, text) = bases(config, workshop, &place.device)?;
+    let (mut speech, mut text) = bases(config, workshop, &place.device, &place.hub)?;
+    if let Some(lora) = &config.lora {
+        lora::attach(&mut speech.encoder, "encoder", lora, recipe.seed);
+        lora::attach(&mut text.lm, "language_model", lora, recipe.seed);
+    }
     let mut model = ConnectorModel {
         connector: config.connector.init(
             sandhi_nn::connector::Widths {
@@ -312,14 +395,15 @@ fn connector(
         speech,
         text,
     };
-    // The encoder is heard once and cached as long as no stage trains it.
-    let cache = (!trains_encoder(recipe))
-        .then(|| FrameCache::new(&place.cache, &fingerprint(&model.speech.net.encoder)));
     let net = ConnectorNet {
-        encoder: model.speech.net.encoder.clone(),
+        encoder: model.speech.encoder.clone(),
         connector: model.connector.clone(),
         language_model: model.text.lm.clone(),
     };
+    // The encoder is heard once and cached as long as no stage trains it.
+    let names: Vec<String> = weights::parameters(&net).into_iter().map(|info| info.name).collect();
+    let cache = (!trains_encoder(recipe, names.iter().map(String::as_str)))
+        .then(|| FrameCache::new(&place.cache, &model.speech.frames_fingerprint()));
     let net = weights::to_autodiff(net);
     let net = stages(recipe, place, monitor, net, |i, monitor| {
         let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
@@ -333,7 +417,20 @@ fn connector(
         )?)
     })?;
     let Some(net) = net.map(|net| net.valid()) else { return Ok(None) };
-    model.speech.net.encoder = net.encoder;
+    // What a stage has trained is no longer what was published.
+    let trained = |prefix: &str| {
+        let names = weights::parameters(&net).into_iter().map(|parameter| parameter.name);
+        names.filter(|name| name.starts_with(prefix) && !lora::is_lora(name)).any(|name| {
+            recipe.stages.iter().any(|stage| train::is_trained(&stage.trainable, &name))
+        })
+    };
+    if trained("encoder.") {
+        model.speech.origin = None;
+    }
+    if trained("language_model.") {
+        model.text.origin = None;
+    }
+    model.speech.encoder = net.encoder;
     model.connector = net.connector;
     model.text.lm = net.language_model;
     Ok(Some(AnyModel::Connector(Box::new(model))))
@@ -341,11 +438,15 @@ fn connector(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::{
+        path::Path,
+        sync::atomic::{AtomicU64, Ordering},
+    };
 
     use super::*;
     use crate::{
         log::read_metrics,
+        model::fingerprint,
         recipe::{Overrides, read_str},
         train::{Measurement, StepReport},
     };
@@ -398,6 +499,7 @@ mod tests {
             base: dir.to_owned(),
             cache: dir.join("cache"),
             device: Device::flex(),
+            hub: Hub::offline(dir.join("hub")),
         }
     }
 
@@ -424,7 +526,7 @@ mod tests {
 
     fn hash(model: &AnyModel) -> String {
         let AnyModel::Text(model) = model else { panic!("a text recipe makes a text model") };
-        fingerprint(&model.lm)
+        model::fingerprint(&model.lm)
     }
 
     #[test]
@@ -435,6 +537,48 @@ mod tests {
         assert_eq!(losses(whole_dir.path()).len(), 8);
         assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
         assert_eq!(hash(&whole), hash(&pieces));
+    }
+
+    #[test]
+    fn layers_that_run_again_change_no_loss() {
+        let set = [("stage.0.dropout", "0.1"), ("stage.0.batch.replicas", "2")];
+        let (plain_dir, plain) = in_pieces(&recipe(&set), u64::MAX);
+        let set = [&set[..], &[("stage.0.gradient_checkpointing", "true")]].concat();
+        let (again_dir, again) = in_pieces(&recipe(&set), u64::MAX);
+        assert_eq!(losses(plain_dir.path()), losses(again_dir.path()));
+        assert_eq!(hash(&plain), hash(&again));
+    }
+
+    #[test]
+    fn branches_learn_beside_a_frozen_model() {
+        let lora = r#"{ rank = 2, alpha = 4, targets = ["*.q_proj", "*.down_proj"] }"#;
+        let set = [("model.lora", lora), ("stage.0.trainable", r#"["*lora_*"]"#)];
+        let (plain_dir, plain) = in_pieces(&recipe(&[("stage.0.optimizer.lr", "1e-30")]), u64::MAX);
+        let (whole_dir, whole) = in_pieces(&recipe(&set), u64::MAX);
+        let (pieces_dir, pieces) = in_pieces(&recipe(&set), 3);
+        assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
+        assert_eq!(hash(&whole), hash(&pieces));
+        // Branches begin as nothing, and the first loss is that of the model without them.
+        let (plain_losses, losses) = (losses(plain_dir.path()), losses(whole_dir.path()));
+        assert_eq!(plain_losses[0].2, losses[0].2);
+        assert_ne!(plain_losses.last(), losses.last());
+
+        let loaded = AnyModel::load(
+            &whole_dir.path().join("run/model"),
+            &Device::flex(),
+            &Hub::offline(PathBuf::new()),
+        )
+        .unwrap();
+        assert_eq!(hash(&loaded), hash(&whole));
+        let AnyModel::Text(mut loaded) = loaded else { panic!("a text model was saved") };
+        let AnyModel::Text(plain) = plain else { panic!("a text model was made") };
+        for (name, tensor) in lora::lora_weights(&loaded.lm) {
+            assert!(tensor.values.iter().any(|&v| v != 0.0), "{name} did not learn");
+        }
+        for (_, linear) in lora::Linears::linears(&mut loaded.lm) {
+            linear.lora = None;
+        }
+        assert_eq!(fingerprint(&loaded.lm), fingerprint(&plain.lm));
     }
 
     #[test]
@@ -451,7 +595,7 @@ mod tests {
     fn a_model_that_was_saved_is_the_model() {
         let (dir, model) = in_pieces(&recipe(&[("stage.0.steps", "2")]), u64::MAX);
         let path = dir.path().join("run/model");
-        let loaded = AnyModel::load(&path, &Device::flex()).unwrap();
+        let loaded = AnyModel::load(&path, &Device::flex(), &Hub::offline(PathBuf::new())).unwrap();
         assert_eq!(hash(&model), hash(&loaded));
         // One flipped byte is found and named.
         let file = path.join(LANGUAGE_MODEL_FILE);
@@ -459,7 +603,9 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         std::fs::write(&file, bytes).unwrap();
-        let error = AnyModel::load(&path, &Device::flex()).unwrap_err().to_string();
+        let error = AnyModel::load(&path, &Device::flex(), &Hub::offline(PathBuf::new()))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(LANGUAGE_MODEL_FILE), "{error}");
     }
 

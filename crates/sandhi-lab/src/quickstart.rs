@@ -270,13 +270,15 @@ pub fn write_report(
         trained: trained as u64,
     };
     let connector = model.connector.num_params();
+    let encoder = &model.speech.encoder;
+    let hearing = model.speech.ctc_net().map_or(encoder.num_params(), |net| net.num_params());
     let data = ReportData {
         title: "Sandhi quickstart: hearing with a text model's understanding".into(),
         explanation: explanation(results),
         highlights: highlights(results),
         charts: charts(&records),
         parameters: vec![
-            part("speech encoder and CTC head", model.speech.net.num_params(), 0),
+            part("speech encoder and CTC head", hearing, 0),
             part("adapter", connector, connector),
             part("language model", model.text.lm.num_params(), 0),
         ],

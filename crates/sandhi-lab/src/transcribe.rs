@@ -85,7 +85,7 @@ fn quietest(samples: &[f32], from: usize, to: usize) -> usize {
     best.1.max(from + 1)
 }
 
-/// Writes down what is said, passage by passage.
+/// Writes down what is said, passage by passage; words have times where the model has a CTC head.
 ///
 /// # Errors
 ///
@@ -103,22 +103,29 @@ pub fn transcribe(
         AnyModel::Ctc(model) => model,
         AnyModel::Text(_) => return Err(deaf()),
     };
+    let recognizer = speech.recognizer.as_ref();
     let times = WordTimes::new(speech);
     let mut passages = Vec::with_capacity(ranges.len());
     for some in ranges.chunks(16) {
         let pieces: Vec<&[f32]> = some.iter().map(|range| &wave.samples[range.clone()]).collect();
         let frames = frames(speech, &pieces)?;
-        let log_probs = speech.ctc_log_probs(&frames);
-        let texts = match model {
-            AnyModel::Connector(model) => {
+        let log_probs = recognizer.map(|recognizer| recognizer.log_probs(&frames));
+        let texts = match (model, recognizer.zip(log_probs.as_ref())) {
+            (AnyModel::Connector(model), _) => {
                 let asked = vec![instruction; pieces.len()];
                 answer_frames(model, &frames, &asked, &Decoding::default())?
             }
-            _ => speech.greedy(&log_probs),
+            (_, Some((recognizer, log_probs))) => recognizer.greedy(log_probs),
+            (_, None) => return Err(Error::NoRecognizer),
         };
-        for ((range, text), rows) in some.iter().zip(texts).zip(log_probs.sequences()) {
+        let mut rows = log_probs.as_ref().map(HostRagged::sequences);
+        for (range, text) in some.iter().zip(texts) {
             let start_s = range.start as f64 / 16_000.0;
-            let words = times.of(rows, &text).unwrap_or_default();
+            let rows = rows.as_mut().and_then(Iterator::next);
+            let words = match (&times, rows) {
+                (Some(times), Some(rows)) => times.of(rows, &text).unwrap_or_default(),
+                _ => Vec::new(),
+            };
             passages.push(Passage {
                 start_s,
                 end_s: range.end as f64 / 16_000.0,
@@ -142,9 +149,10 @@ pub(crate) fn deaf() -> Error {
 ///
 /// # Errors
 ///
-/// When a piece has no features.
+/// When a piece has no features, or the model no CTC head.
 pub fn ctc(model: &SpeechModel, pieces: &[&[f32]]) -> Result<Vec<String>, Error> {
-    Ok(model.transcribe(&frames(model, pieces)?))
+    let recognizer = model.recognizer.as_ref().ok_or(Error::NoRecognizer)?;
+    Ok(recognizer.transcribe(&frames(model, pieces)?))
 }
 
 fn frames(model: &SpeechModel, pieces: &[&[f32]]) -> Result<HostRagged, Error> {
@@ -216,7 +224,7 @@ fn chat(
         .zip(inputs)
         .map(|(instruction, input)| chat.prompt(instruction, vec![input]))
         .collect::<Result<_, _>>()?;
-    let answers = generate::generate(&model.lm, &prompts, vectors, chat.end(), decoding);
+    let answers = generate::generate(&model.lm, &prompts, vectors, chat.ends(), decoding);
     Ok(answers.iter().map(|answer| chat.decode(&answer.ids)).collect())
 }
 
@@ -318,7 +326,8 @@ mod tests {
     fn joined_utterances_are_transcribed_as_each_alone() {
         let (sounds, samples, words) = joined(10);
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/encoder");
-        let model = AnyModel::load(&dir, &burn::prelude::Device::flex()).unwrap();
+        let hub = crate::hf::Hub::offline(std::path::PathBuf::new());
+        let model = AnyModel::load(&dir, &burn::prelude::Device::flex(), &hub).unwrap();
         let AnyModel::Ctc(speech) = &model else { panic!("an encoder") };
         let alone: Vec<&[f32]> = sounds.iter().map(|s| s.wave.samples.as_slice()).collect();
         let alone = ctc(speech, &alone).unwrap().join(" ");

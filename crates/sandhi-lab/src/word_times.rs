@@ -15,19 +15,27 @@ use sandhi_data::{
     text::{Characters, Unknown},
 };
 
-use crate::model::{SpeechModel, fingerprint};
+use crate::model::{Recognizer, SpeechModel, fingerprint};
 
 /// Places words on the time axis.
 #[derive(Debug)]
 pub struct WordTimes<'a> {
-    model: &'a SpeechModel,
+    recognizer: &'a Recognizer,
+    /// Seconds of a CTC step.
+    step_s: f64,
     source: Source,
 }
 
 impl<'a> WordTimes<'a> {
-    /// By the head of this model.
-    pub fn new(model: &'a SpeechModel) -> Self {
-        Self { model, source: Source::Model(fingerprint(&model.net)) }
+    /// By the head of this model, where it has one.
+    pub fn new(model: &'a SpeechModel) -> Option<Self> {
+        let recognizer = model.recognizer.as_ref()?;
+        let steps = recognizer.config.steps_per_frame as f64;
+        Some(Self {
+            recognizer,
+            step_s: 1.0 / (model.frame_rate_hz() * steps),
+            source: Source::Model(fingerprint(&model.ctc_net()?)),
+        })
     }
 
     /// The words of `text` with times from the start of the utterance and confidence; words without a
@@ -35,10 +43,10 @@ impl<'a> WordTimes<'a> {
     ///
     /// # Shapes
     ///
-    /// - `log_probs`: `[n_steps, n_symbols]`, of [`SpeechModel::ctc_log_probs`]
+    /// - `log_probs`: `[n_steps, n_symbols]`, of [`Recognizer::log_probs`]
     pub fn of(&self, log_probs: &[f32], text: &str) -> Option<Vec<Alignment>> {
-        let symbols = &self.model.symbols;
-        let step_s = 1.0 / (self.model.frame_rate_hz() * self.model.ctc.steps_per_frame as f64);
+        let symbols = &self.recognizer.symbols;
+        let step_s = self.step_s;
         let mut target: Vec<u32> = Vec::new();
         let mut words = Vec::new();
         for word in text.split_whitespace() {
@@ -100,10 +108,11 @@ mod tests {
 
     /// Rows in which one symbol has nearly everything.
     fn sure(model: &SpeechModel, path: &str) -> Vec<f32> {
-        let n = model.symbols.n_symbols();
+        let n = model.recognizer.as_ref().unwrap().symbols.n_symbols();
         let mut rows = vec![-20.0; path.len() * n];
         for (row, symbol) in rows.chunks_mut(n).zip(path.chars()) {
-            row[model.symbols.id(symbol).unwrap_or(0) as usize] = -1e-3;
+            row[model.recognizer.as_ref().unwrap().symbols.id(symbol).unwrap_or(0) as usize] =
+                -1e-3;
         }
         rows
     }
@@ -112,7 +121,8 @@ mod tests {
     fn words_lie_where_their_characters_are() {
         let model = model();
         // Steps of 20 ms: 25 Hz, two steps a frame.
-        let found = WordTimes::new(&model).of(&sure(&model, "_ab_ _cc_a_"), "Ab, ca").unwrap();
+        let found =
+            WordTimes::new(&model).unwrap().of(&sure(&model, "_ab_ _cc_a_"), "Ab, ca").unwrap();
         let places: Vec<(&str, i64, i64)> = found
             .iter()
             .map(|w| {
@@ -127,7 +137,7 @@ mod tests {
     #[test]
     fn what_cannot_be_placed_is_said() {
         let model = model();
-        let times = WordTimes::new(&model);
+        let times = WordTimes::new(&model).unwrap();
         assert_eq!(times.of(&sure(&model, "ab"), "abc"), None);
         assert_eq!(times.of(&sure(&model, "ab"), "… ?"), Some(vec![]));
         assert_eq!(times.of(&[], ""), Some(vec![]));

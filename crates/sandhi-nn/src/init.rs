@@ -34,7 +34,8 @@ pub(crate) fn mix(value: u64) -> u64 {
 /// Where a module is being built: its path, the seed of the model and the device.
 #[derive(Debug, Clone)]
 pub struct Init {
-    seed: u64,
+    /// None where values are not drawn.
+    seed: Option<u64>,
     path: String,
     device: Device,
 }
@@ -42,7 +43,12 @@ pub struct Init {
 impl Init {
     /// The root of a model.
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self { seed, path: String::new(), device: device.clone() }
+        Self { seed: Some(seed), path: String::new(), device: device.clone() }
+    }
+
+    /// The root of a model whose values are loaded next: zeros stand where others would be drawn.
+    pub fn blank(device: &Device) -> Self {
+        Self { seed: None, path: String::new(), device: device.clone() }
     }
 
     /// The place called `name` below this one.
@@ -59,8 +65,9 @@ impl Init {
 
     /// A parameter with normally distributed values of standard deviation `std`.
     pub fn normal<const D: usize>(&self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
+        let Some(seed) = self.seed else { return self.zeros(shape) };
         let n = shape.iter().product();
-        let mut state = stream(self.seed, &self.path);
+        let mut state = stream(seed, &self.path);
         let mut next = || {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             (mix(state) >> 11) as f64 / (1_u64 << 53) as f64
@@ -77,6 +84,20 @@ impl Init {
         self.param(values, shape)
     }
 
+    /// A parameter with values spread evenly between `-bound` and `bound`.
+    pub fn uniform<const D: usize>(&self, shape: [usize; D], bound: f64) -> Param<Tensor<D>> {
+        let Some(seed) = self.seed else { return self.zeros(shape) };
+        let mut state = stream(seed, &self.path);
+        let values = (0..shape.iter().product())
+            .map(|_| {
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let share = (mix(state) >> 11) as f64 / (1_u64 << 53) as f64;
+                (bound * (2.0 * share - 1.0)) as f32
+            })
+            .collect();
+        self.param(values, shape)
+    }
+
     /// A parameter of given values, row-major.
     pub fn values<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<D>> {
         self.param(values, shape)
@@ -87,8 +108,15 @@ impl Init {
         self.param(vec![value; shape.iter().product()], shape)
     }
 
+    fn zeros<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
+        self.of(Tensor::zeros(shape, &self.device))
+    }
+
     fn param<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<D>> {
-        let tensor = Tensor::from_data(TensorData::new(values, shape), &self.device);
+        self.of(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+
+    fn of<const D: usize>(&self, tensor: Tensor<D>) -> Param<Tensor<D>> {
         let tensor = if self.device.is_autodiff() { tensor.require_grad() } else { tensor };
         Param::initialized(ParamId::from(stream(0, &self.path)), tensor)
     }

@@ -6,15 +6,17 @@
 use burn::{module::Param, prelude::*};
 use serde::{Deserialize, Serialize};
 
-use crate::{init::Init, ops};
+use crate::{init::Init, lora::Lora, ops};
 
-/// `y = x W + b`.
+/// `y = x W + b`, and the branch of a LoRA where there is one.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[d_in, d_out]`; stored as `[d_out, d_in]` in files, as PyTorch does.
     pub weight: Param<Tensor<2>>,
     /// `[d_out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// A low-rank branch, given by [`crate::lora::attach`].
+    pub lora: Option<Lora>,
 }
 
 impl Linear {
@@ -28,6 +30,7 @@ impl Linear {
         Self {
             weight: init.child("weight").normal([d_in, d_out], gain / (d_in as f64).sqrt()),
             bias: bias.then(|| init.child("bias").constant([d_out], 0.0)),
+            lora: None,
         }
     }
 
@@ -36,7 +39,12 @@ impl Linear {
     /// - `x`: `[n_rows, d_in]`
     /// - output: `[n_rows, d_out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let branch = self.lora.as_ref().map(|lora| lora.forward(x.clone()));
+        let y = ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val));
+        match branch {
+            Some(branch) => y + branch,
+            None => y,
+        }
     }
 }
 

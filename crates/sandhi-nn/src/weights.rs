@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use burn::{
     module::{ModuleMapper, ModuleVisitor, Param, ParamId},
     prelude::*,
+    tensor::DType,
 };
+use serde::{Deserialize, Serialize};
 
 /// A tensor on the host, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,21 +46,24 @@ impl Path {
         self.stack.pop();
     }
 
-    /// The name without enum variants: an enum's child is the variant.
+    /// The name without enum variants (an enum's child is the variant) and without the branch between a linear
+    /// layer and its factors.
     fn name(&self) -> String {
         let mut parts = Vec::with_capacity(self.stack.len());
         for (name, container) in &self.stack {
-            if !container.starts_with("Enum:") {
+            let branch = name == "lora" && container == "Struct:Linear";
+            if !branch && !container.starts_with("Enum:") {
                 parts.push(name.as_str());
             }
         }
         parts.join(".")
     }
 
-    /// Whether the parameter here is the weight of a linear layer.
+    /// Whether the parameter here is the weight of a linear layer, or a factor of its branch.
     fn transposed(&self) -> bool {
-        let n = self.stack.len();
-        n >= 1 && self.stack[n - 1].0 == "weight" && self.stack[n - 1].1 == "Struct:Linear"
+        self.stack.last().is_some_and(|(name, container)| {
+            name == "weight" && ["Struct:Linear", "Struct:Factor"].contains(&container.as_str())
+        })
     }
 }
 
@@ -116,8 +121,13 @@ pub fn parameters<M: Module>(module: &M) -> Vec<ParameterInfo> {
 
 /// Copies the parameters of a module to the host.
 pub fn weights<M: Module>(module: &M) -> Weights {
-    struct Collect(Path, Weights);
-    impl ModuleVisitor for Collect {
+    weights_where(module, |_| true)
+}
+
+/// Copies the parameters whose names are wanted to the host.
+pub fn weights_where<M: Module>(module: &M, wanted: impl Fn(&str) -> bool) -> Weights {
+    struct Collect<F>(Path, Weights, F);
+    impl<F: Fn(&str) -> bool> ModuleVisitor for Collect<F> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
@@ -125,16 +135,19 @@ pub fn weights<M: Module>(module: &M) -> Weights {
             self.0.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let name = self.0.name();
+            if !(self.2)(&name) {
+                return;
+            }
             let mut value = param.val();
-            let transposed = self.0.transposed();
-            if transposed {
+            if self.0.transposed() {
                 value = value.transpose();
             }
             let shape = value.dims().to_vec();
-            self.1.insert(self.0.name(), NamedTensor { shape, values: host(value) });
+            self.1.insert(name, NamedTensor { shape, values: host(value) });
         }
     }
-    let mut collect = Collect(Path::default(), Weights::new());
+    let mut collect = Collect(Path::default(), Weights::new(), wanted);
     module.visit(&mut collect);
     collect.1
 }
@@ -216,7 +229,9 @@ fn replace<M: Module>(module: M, weights: &Weights) -> M {
             if self.0.transposed() {
                 values = transpose(&values, found.shape[0], found.shape[1]);
             }
-            let new = Tensor::from_data(TensorData::new(values, old.dims()), &old.device());
+            let new: Tensor<D> =
+                Tensor::from_data(TensorData::new(values, old.dims()), &old.device());
+            let new = if old.dtype() == new.dtype() { new } else { new.cast(old.dtype()) };
             Param::from_mapped_value(id, new.set_require_grad(old.is_require_grad()), mapper)
         }
     }
@@ -263,6 +278,89 @@ pub fn to_autodiff<M: Module>(module: M) -> M {
         }
     }
     module.map(&mut Track)
+}
+
+/// How the matrices of a frozen model are held; norms and biases are f32 always.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightType {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// The upper 16 bits of an f32: 8 significant bits.
+    Bf16,
+    /// 16 bits, of which 11 are significant; at most 65,504.
+    F16,
+}
+
+impl WeightType {
+    /// Its name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Bytes of a value.
+    pub fn n_bytes(self) -> u64 {
+        if self == Self::F32 { 4 } else { 2 }
+    }
+
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        }
+    }
+}
+
+/// Rounds the weights of linear layers and embeddings to a type and holds them in it. Branches of a LoRA stay
+/// as they are.
+///
+/// # Errors
+///
+/// A sentence that names a weight that the type cannot hold.
+pub fn hold<M: Module>(module: M, to: WeightType) -> Result<M, String> {
+    struct Hold(Path, WeightType, Option<String>);
+    impl ModuleMapper for Hold {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let held = self.0.stack.last().is_some_and(|(name, container)| {
+                name == "weight"
+                    && ["Struct:Linear", "Struct:Embedding"].contains(&container.as_str())
+            });
+            if !held {
+                return param;
+            }
+            let (id, value, mapper) = param.consume();
+            if self.1 == WeightType::F16 {
+                let largest = host(value.clone().abs().max())[0];
+                if largest.is_finite() && half::f16::from_f32(largest).is_infinite() {
+                    self.2 = Some(format!(
+                        "{} has the value {largest}, f16 holds at most 65504",
+                        self.0.name()
+                    ));
+                }
+            }
+            let learns = value.is_require_grad();
+            let value = value.detach().cast(self.1.dtype()).set_require_grad(learns);
+            Param::from_mapped_value(id, value, mapper)
+        }
+    }
+    let mut hold = Hold(Path::default(), to, None);
+    let module = module.map(&mut hold);
+    match hold.2 {
+        Some(problem) => Err(problem),
+        None => Ok(module),
+    }
 }
 
 /// Maps every parameter with its name; what [`crate::weights`] does not offer is built on this.
@@ -348,6 +446,75 @@ mod tests {
         assert_eq!(stored["model.layers.0.self_attn.k_proj.weight"].shape, [4, 8]);
         assert_ne!(stored, weights(&b));
         assert_eq!(stored, weights(&load(b, &stored).unwrap()));
+    }
+
+    #[test]
+    fn matrices_are_held_in_16_bits_and_compute_in_32() {
+        use crate::{lora, ops, ragged, transformer::Dropout};
+        for to in [WeightType::Bf16, WeightType::F16] {
+            let mut held = hold(model(1), to).unwrap();
+            let rounded = load(model(2), &weights(&held)).unwrap();
+            assert_ne!(weights(&held), weights(&model(1)));
+            let targets = vec!["*.q_proj".into()];
+            let config = lora::LoraConfig { rank: 2, alpha: 2.0, targets, rslora: false };
+            lora::attach(&mut held, "", &config, 1);
+            struct Bytes(usize);
+            impl ModuleVisitor for Bytes {
+                fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                    let value = param.val();
+                    let size = if value.dtype() == DType::F32 { 4 } else { 2 };
+                    self.0 += size * value.shape().num_elements();
+                }
+            }
+            let mut bytes = Bytes(0);
+            held.visit(&mut bytes);
+            let n = |keep: fn(&str) -> bool| -> usize {
+                parameters(&held)
+                    .iter()
+                    .filter(|p| keep(&p.name))
+                    .map(ParameterInfo::n_values)
+                    .sum()
+            };
+            let wide = n(|name| name.contains("norm") || lora::is_lora(name));
+            assert_eq!(bytes.0, 2 * n(|_| true) + 2 * wide);
+
+            let ids = [1, 5, 3, 10];
+            let loss = |lm: &crate::transformer::CausalLm| {
+                let offsets = ragged::Offsets::from_lengths(&[4]);
+                let input = ragged::Ragged { values: lm.embed(&ids), offsets };
+                let hidden = lm.forward(&input, &[], Dropout::OFF).last;
+                ops::cross_entropy(lm.logits(hidden), &[5, 3, 10, 2], &[1.0; 4])
+            };
+            let (a, b) = (host(loss(&held))[0], host(loss(&rounded))[0]);
+            assert!((a - b).abs() <= 1e-6 * b, "{a} and {b}");
+            // What learns beside it is f32 and gets its gradient through it.
+            let held = set_trained(to_autodiff(held), lora::is_lora);
+            let grads = loss(&held).backward();
+            for linear in lora::Linears::linears(&mut held.clone()) {
+                let Some(lora) = &linear.1.lora else { continue };
+                let [_, b] = lora.factors();
+                let gradient = b.val().grad(&grads).expect("it learns");
+                assert!(host(gradient).iter().any(|&g| g != 0.0), "{}", linear.0);
+            }
+            // Loading keeps the type.
+            let again =
+                load_where(hold(model(3), to).unwrap(), &weights(&rounded), |_| true).unwrap();
+            assert_eq!(weights(&again), weights(&rounded));
+            assert_eq!(again.embedding_table().dtype(), to.dtype());
+        }
+    }
+
+    #[test]
+    fn what_f16_cannot_hold_is_named() {
+        let mut stored = weights(&model(1));
+        stored.get_mut("model.layers.1.mlp.up_proj.weight").unwrap().values[3] = -70_000.0;
+        let wide = load(model(1), &stored).unwrap();
+        let error = hold(wide.clone(), WeightType::F16).unwrap_err();
+        assert!(
+            error.contains("layers.1.mlp.up_proj.weight") && error.contains("70000"),
+            "{error}"
+        );
+        assert!(hold(wide, WeightType::Bf16).is_ok());
     }
 
     #[test]

@@ -41,6 +41,19 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl HubArgs {
+    /// The arguments as they were given, for a command line that does the same again.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if let Some(endpoint) = &self.hub_endpoint {
+            words.extend(["--hub-endpoint".to_owned(), endpoint.clone()]);
+        }
+        if let Some(cache) = &self.hub_cache {
+            words.extend(["--hub-cache".to_owned(), cache.display().to_string()]);
+        }
+        words.extend(self.offline.then(|| "--offline".to_owned()));
+        words
+    }
+
     /// The Hub, from the arguments and the environment.
     ///
     /// # Errors
@@ -75,6 +88,7 @@ impl HubArgs {
             // As everywhere, it is for encrypted connections.
             proxy: proxy.filter(|_| endpoint.starts_with("https://")),
             endpoint,
+            progress: || Box::new(Bars::default()),
         })
     }
 

@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     ask, bench, completions, data, doctor, download, eval, export, features, pack, plan,
-    quickstart, score, sweep, table, train, transcribe, verify,
+    quickstart, score, sweep, table, train, transcribe, units, verify,
 };
 
 #[global_allocator]
@@ -51,6 +51,8 @@ enum Command {
     Eval(eval::Args),
     /// Write down what sound files say.
     Transcribe(transcribe::Args),
+    /// Write sound files as the discrete units of a published encoder.
+    Units(units::Args),
     /// Ask a model about a sound file.
     Ask(ask::Args),
     /// Copy a model with smaller weights.
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
         Command::Table(args) => table::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Transcribe(args) => transcribe::run(args),
+        Command::Units(args) => units::run(args),
         Command::Ask(args) => ask::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Data(args) => data::run(args),

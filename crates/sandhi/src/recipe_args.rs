@@ -36,11 +36,6 @@ impl RecipeArgs {
         recipe::read(&self.recipe, &overrides)
     }
 
-    /// The recipe's name in messages.
-    pub fn display(&self) -> std::path::Display<'_> {
-        self.recipe.display()
-    }
-
     /// The folder that the recipe's relative paths start at.
     pub fn base(&self) -> &Path {
         self.recipe.parent().unwrap_or(Path::new(""))

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::device::DeviceArg;
+use crate::{device::DeviceArg, hub_args::HubArgs};
 
 /// Where a run caches, where it computes, and whether it talks.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,6 +16,8 @@ pub struct RunArgs {
     /// No progress bars.
     #[arg(long)]
     pub quiet: bool,
+    #[command(flatten)]
+    pub hub: HubArgs,
 }
 
 impl RunArgs {
@@ -24,6 +26,7 @@ impl RunArgs {
         let mut words = vec!["--cache".to_owned(), self.cache.display().to_string()];
         words.extend(["--device".to_owned(), self.device.to_string()]);
         words.extend(self.quiet.then(|| "--quiet".to_owned()));
+        words.extend(self.hub.words());
         words
     }
 }

@@ -1,4 +1,4 @@
-//! Spectral features: Whisper's log-mel and Kaldi's fbank.
+//! Features: Whisper's log-mel, Kaldi's fbank, or the samples themselves.
 //!
 //! ```text
 //! samples at 16 kHz ─ FeatureExtractor (tables, made once) ─ Features [n_frames, n_mels]
@@ -10,6 +10,7 @@ mod fbank;
 mod log;
 mod mel;
 mod spectrum;
+mod waveform;
 mod whisper;
 
 use rayon::prelude::*;
@@ -17,14 +18,15 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     fbank::{FbankConfig, FbankWindow},
+    waveform::WaveformConfig,
     whisper::WhisperConfig,
 };
 
 /// The rate that all features are computed at, in Hz.
 pub const FEATURE_SAMPLE_RATE_HZ: u32 = 16_000;
 
-/// Seconds between frames, for every kind of feature.
-pub const FRAME_SHIFT_S: f64 = 0.01;
+/// Frames a second of spectral features: they are 10 ms apart.
+const SPECTRAL_RATE_HZ: f64 = 100.0;
 
 /// An error of [`crate::features`]. It names no file; the caller knows which utterance it was.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -50,7 +52,7 @@ pub enum Error {
         max: usize,
     },
     /// More frames than an encoder has positions for.
-    #[error("found {found} frames of 10 ms, the encoder takes at most {max}")]
+    #[error("found {found} feature frames, the encoder takes at most {max}")]
     Frames {
         /// Frames of the utterance.
         found: usize,
@@ -104,6 +106,18 @@ pub enum FeatureConfig {
     Whisper(WhisperConfig),
     /// Kaldi's log filter bank.
     Fbank(FbankConfig),
+    /// The samples themselves, one value wide.
+    Waveform(WaveformConfig),
+}
+
+impl FeatureConfig {
+    /// Frames a second: 100 of spectra, 16,000 of a waveform.
+    pub fn rate_hz(&self) -> f64 {
+        match self {
+            Self::Whisper(_) | Self::Fbank(_) => SPECTRAL_RATE_HZ,
+            Self::Waveform(_) => f64::from(FEATURE_SAMPLE_RATE_HZ),
+        }
+    }
 }
 
 /// The features of one utterance, row-major `[n_frames, n_mels]`.
@@ -111,7 +125,7 @@ pub enum FeatureConfig {
 pub struct Features {
     /// `n_frames * n_mels` values, frame after frame.
     pub values: Vec<f32>,
-    /// Frames, 10 ms apart.
+    /// Frames, [`FeatureConfig::rate_hz`] a second.
     pub n_frames: usize,
     /// Values per frame.
     pub n_mels: usize,
@@ -137,6 +151,7 @@ pub struct Workspace(Buffers);
 enum Buffers {
     Whisper(spectrum::Buffers<f32>),
     Fbank(spectrum::Buffers<f64>),
+    Waveform,
 }
 
 impl std::fmt::Debug for FeatureExtractor {
@@ -148,6 +163,7 @@ impl std::fmt::Debug for FeatureExtractor {
 enum Kind {
     Whisper(whisper::Whisper),
     Fbank(fbank::Fbank),
+    Waveform(WaveformConfig),
 }
 
 impl FeatureExtractor {
@@ -160,6 +176,7 @@ impl FeatureExtractor {
         let kind = match config {
             FeatureConfig::Whisper(config) => Kind::Whisper(whisper::Whisper::new(config)?),
             FeatureConfig::Fbank(config) => Kind::Fbank(fbank::Fbank::new(config)?),
+            FeatureConfig::Waveform(config) => Kind::Waveform(config.clone()),
         };
         Ok(Self { kind })
     }
@@ -169,6 +186,15 @@ impl FeatureExtractor {
         match &self.kind {
             Kind::Whisper(whisper) => whisper.n_mels(),
             Kind::Fbank(fbank) => fbank.n_mels(),
+            Kind::Waveform(_) => 1,
+        }
+    }
+
+    /// Frames a second, as [`FeatureConfig::rate_hz`].
+    pub fn rate_hz(&self) -> f64 {
+        match &self.kind {
+            Kind::Whisper(_) | Kind::Fbank(_) => SPECTRAL_RATE_HZ,
+            Kind::Waveform(_) => f64::from(FEATURE_SAMPLE_RATE_HZ),
         }
     }
 
@@ -181,6 +207,7 @@ impl FeatureExtractor {
         match &self.kind {
             Kind::Whisper(whisper) => whisper.n_frames(n_samples),
             Kind::Fbank(fbank) => fbank.n_frames(n_samples),
+            Kind::Waveform(_) => waveform::n_frames(n_samples),
         }
     }
 
@@ -189,6 +216,7 @@ impl FeatureExtractor {
         Workspace(match &self.kind {
             Kind::Whisper(whisper) => Buffers::Whisper(whisper.buffers()),
             Kind::Fbank(fbank) => Buffers::Fbank(fbank.buffers()),
+            Kind::Waveform(_) => Buffers::Waveform,
         })
     }
 
@@ -217,6 +245,7 @@ impl FeatureExtractor {
                 whisper.compute(samples, buffers)
             }
             (Kind::Fbank(fbank), Buffers::Fbank(buffers)) => fbank.compute(samples, buffers),
+            (Kind::Waveform(config), _) => waveform::compute(config, samples),
             // A workspace of the other kind becomes one of this kind.
             _ => {
                 *workspace = self.workspace();

@@ -9,6 +9,7 @@ use super::{
     error::Error,
     json,
     lines::{Lines, read_error},
+    read::is_common_voice_header,
 };
 
 /// The manifests that are read.
@@ -35,11 +36,13 @@ pub enum Format {
     LibriSpeech,
     /// A CMU Sphinx training folder: `etc/*.fileids`, `etc/*.transcription`, `wav/`.
     Sphinx,
+    /// A table of Common Voice or CoVoST 2, with `clips/` beside it.
+    CommonVoice,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Sandhi,
         Self::Nemo,
         Self::SlamLlm,
@@ -50,6 +53,7 @@ impl Format {
         Self::Kaldi,
         Self::LibriSpeech,
         Self::Sphinx,
+        Self::CommonVoice,
     ];
 
     /// The name on the command line and in files.
@@ -65,6 +69,7 @@ impl Format {
             Self::Kaldi => "kaldi",
             Self::LibriSpeech => "libri-speech",
             Self::Sphinx => "sphinx",
+            Self::CommonVoice => "common-voice",
         }
     }
 
@@ -94,6 +99,10 @@ impl Format {
             Ok(Self::Sphinx)
         } else if names.iter().any(|name| is_lhotse_name(name)) {
             Ok(Self::Lhotse)
+        } else if names.iter().any(|name| name == "clips")
+            && names.iter().any(|name| name.ends_with(".tsv"))
+        {
+            Ok(Self::CommonVoice)
         } else if has_transcripts(path, 5)? {
             Ok(Self::LibriSpeech)
         } else {
@@ -124,6 +133,9 @@ impl Format {
             let Some((_, line)) = lines.next().map_err(|error| read_error(path, &error))? else {
                 break;
             };
+            if line.as_ref().is_ok_and(|line| is_common_voice_header(line)) {
+                return Ok(Self::CommonVoice);
+            }
             let Ok(fields) = line.and_then(json::object) else {
                 found.get_or_insert_with(|| "lines that are not JSON objects".to_owned());
                 continue;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! NeMo, SLAM-LLM, Qwen, wenet, chat, Lhotse ─┐
-//! Kaldi, LibriSpeech, Sphinx ────────────────┼─ import ─ utterances + what was rejected and why
+//! Kaldi, LibriSpeech, Sphinx, Common Voice ──┼─ import ─ utterances + what was rejected and why
 //! our JSONL ─────────────────────────────────┘              └─ write_jsonl, validate
 //! ```
 //!

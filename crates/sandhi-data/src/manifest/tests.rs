@@ -480,6 +480,51 @@ fn librispeech_tree() {
 }
 
 #[test]
+fn common_voice_and_covost_tables() {
+    let folder = Folder::new(&["clips/a.mp3", "clips/b.mp3", "clips/c.mp3"]);
+    folder.write(
+        "train.tsv",
+        "client_id\tpath\tsentence\tup_votes\tlocale\n\
+         x1\ta.mp3\tShe said \"no\".\t2\ten\n\
+         x2\tb\tYes.\t0\ten\nx3\tgone.mp3\tGone.\t0\ten\nx4\tc.mp3\tShort.\n",
+    );
+    let import = folder.import("train.tsv");
+    assert_eq!(import.format, Format::CommonVoice);
+    let found: Vec<_> = import
+        .utterances
+        .iter()
+        .map(|u| (u.id.as_str(), u.text.as_str(), u.speaker.as_deref(), u.split.as_deref()))
+        .collect();
+    let train = Some("train");
+    assert_eq!(
+        found,
+        [("a.mp3", "She said \"no\".", Some("x1"), train), ("b", "Yes.", Some("x2"), train)]
+    );
+    assert!(import.utterances.iter().all(|u| u.language.as_deref() == Some("en")));
+    // A clip that is not there, and a line that is cut off, with their lines.
+    let rejected: Vec<_> = import.rejected.iter().map(|r| (r.line, r.kind)).collect();
+    assert_eq!(rejected, [(4, Kind::NoFile), (5, Kind::Mismatch)]);
+    assert!(import.rejected[1].to_string().contains("found 3 fields, expected 5 as in the header"));
+
+    folder.write(
+        "covost_v2.en_de.dev.tsv",
+        "path\tsentence\ttranslation\tclient_id\na.mp3\tGood.\tGut.\tx1\n",
+    );
+    let import = folder.import("covost_v2.en_de.dev.tsv");
+    let u = &import.utterances[0];
+    assert_eq!((u.text.as_str(), u.answer.as_deref()), ("Good.", Some("Gut.")));
+    assert_eq!((u.language.as_deref(), u.split.as_deref()), (Some("en"), Some("dev")));
+    assert_eq!(u.audio.path, folder.path("clips/a.mp3"));
+    // The tables of a folder overlap.
+    let error = import_error(&folder.path(""));
+    assert!(error.contains("common-voice") && error.contains(".tsv"), "{error}");
+}
+
+fn import_error(path: &Path) -> String {
+    import(path, None).unwrap_err().to_string()
+}
+
+#[test]
 fn sphinx_folder() {
     let folder = Folder::new(&["wav/tr/fash/a1.wav", "wav/te/mjwl/b1.flac"]);
     folder.write("etc/x_train.fileids", "tr/fash/a1\ntr/fash/a2\ntr/fash/a3\n");

@@ -156,6 +156,30 @@ impl Tokenizer {
         Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
     }
 
+    /// The ids of a text that a template wrote: special tokens in it are what they say, and none is added.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn encode_template(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let mut inner = self.inner.clone();
+        inner.set_encode_special_tokens(false);
+        Ok(inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// Tokens that this tokenizer puts before a text of its own, e.g. the one that begins a document.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn opening(&self) -> Result<Vec<u32>, Error> {
+        let with = self.inner.encode_fast("a", true).map_err(failed)?;
+        let without = self.inner.encode_fast("a", false).map_err(failed)?;
+        let (with, without) = (with.get_ids(), without.get_ids());
+        let start = with.windows(without.len().max(1)).position(|ids| ids == without);
+        Ok(with[..start.unwrap_or(0)].to_vec())
+    }
+
     /// The pieces of a text with the bytes that they cover.
     ///
     /// # Errors

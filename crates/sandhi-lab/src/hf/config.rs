@@ -78,7 +78,7 @@ impl<'a> Fields<'a> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
 
-    fn typed<T>(
+    pub(super) fn typed<T>(
         &self,
         name: &str,
         expected: &str,
@@ -121,6 +121,26 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A list of sizes.
+    pub(super) fn sizes(&self, name: &str) -> Result<Option<Vec<usize>>, Error> {
+        let read = |value: &Value| {
+            let size = |value: &Value| usize::try_from(value.as_u64()?).ok();
+            value.as_array()?.iter().map(size).collect::<Option<Vec<usize>>>()
+        };
+        let found = self.typed(name, "a list of whole numbers", read)?;
+        match found.iter().flatten().find(|&&size| size > LARGEST_SIZE) {
+            Some(size) => {
+                Err(self.error(format_args!("{name} has {size}, expected at most {LARGEST_SIZE}")))
+            }
+            None => Ok(found),
+        }
+    }
+
+    /// Every field, null or not.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        self.fields.iter()
+    }
+
     pub(super) fn number(&self, name: &str) -> Result<Option<f64>, Error> {
         self.typed(name, "a number", Value::as_f64)
     }
@@ -129,7 +149,7 @@ impl<'a> Fields<'a> {
         Ok(self.optional_flag(name)?.unwrap_or(false))
     }
 
-    fn optional_flag(&self, name: &str) -> Result<Option<bool>, Error> {
+    pub(super) fn optional_flag(&self, name: &str) -> Result<Option<bool>, Error> {
         self.typed(name, "true or false", Value::as_bool)
     }
 
@@ -156,7 +176,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A number, or a list of them.
-    fn ids(&self, name: &str) -> Result<Vec<u32>, Error> {
+    pub(super) fn ids(&self, name: &str) -> Result<Vec<u32>, Error> {
         let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
         let read = |value: &Value| match value {
             Value::Array(values) => values.iter().map(id).collect(),

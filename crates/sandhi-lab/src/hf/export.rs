@@ -1,52 +1,172 @@
-//! Our language models in Hugging Face's layout, for everything that reads it.
+//! Our language models and speech encoders in Hugging Face's layout, for everything that reads it.
 
 use std::path::Path;
 
 use indexmap::IndexMap;
-use sandhi_nn::{ops::RopeScaling, transformer::TransformerConfig, weights};
+use sandhi_data::features::FeatureConfig;
+use sandhi_nn::{
+    encoder::{EncoderConfig, WhisperEncoderConfig},
+    lora,
+    ops::RopeScaling,
+    transformer::TransformerConfig,
+    weights,
+};
 use serde_json::{Value, json};
 
-use super::{Error, Family, LanguageModelConfig};
+use super::{Error, Family, LanguageModelConfig, shards::ONE, speech};
 use crate::{
-    chat,
+    chat::{self, PromptLayout},
     checkpoint::{CheckpointWriter, Dtype},
-    model::{TextModel, to_host},
+    model::{SpeechModel, TextModel, to_host},
+    tensor::HostTensor,
 };
 
 /// Writes a language model as a directory that `transformers` loads; it appears whole or not at all.
 ///
 /// # Errors
 ///
-/// [`Error::NoFamily`] when no published family computes what the model computes; otherwise when the directory
-/// exists and is something else, or cannot be written.
+/// [`Error::Branches`] when the model has branches that [`lora::merge`] would fold in; [`Error::NoFamily`] when no
+/// published family computes what the model computes; otherwise when the directory exists and is something else, or
+/// cannot be written.
 pub fn export_language_model(model: &TextModel, dir: &Path, dtype: Dtype) -> Result<(), Error> {
-    if dir.exists() {
-        return Err(Error::Exists { dir: dir.to_owned() });
+    if lora::describe(&model.lm).is_some() {
+        return Err(Error::Branches);
     }
-    let end = model.chat.end();
+    let end = model.chat.layout().end;
     let (family, mut config) = published(&model.config, model.lm.n_tokens(), end)?;
-    config["torch_dtype"] = match dtype {
-        Dtype::F32 => "float32",
-        Dtype::F16 => "float16",
-    }
-    .into();
+    config["torch_dtype"] = name_of(dtype).into();
     tracing::debug!("{} is a {family:?}", dir.display());
-    let mut writer = CheckpointWriter::create(dir)?;
+    let mut writer = create(dir)?;
     writer.json("config.json", &config)?;
     writer.json("generation_config.json", &json!({ "eos_token_id": end, "do_sample": false }))?;
-    let metadata = IndexMap::from([("format".to_owned(), "pt".to_owned())]);
-    writer.tensors(super::shards::ONE, &to_host(weights::weights(&model.lm)), dtype, &metadata)?;
+    writer.tensors(ONE, &to_host(weights::weights(&model.lm)), dtype, &metadata())?;
     let tokenizer = model.chat.tokenizer();
     writer.bytes("tokenizer.json", tokenizer.to_json()?.as_bytes())?;
-    let about = json!({
+    // The name of the token, in the tokenizer's own spelling.
+    let eos = tokenizer.piece(end);
+    let mut about = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": chat::END,
-        "additional_special_tokens": chat::MARKERS,
+        "eos_token": eos,
         "clean_up_tokenization_spaces": false,
     });
+    if PromptLayout::markers(tokenizer).is_ok_and(|markers| markers == *model.chat.layout()) {
+        about["additional_special_tokens"] = json!(chat::MARKERS);
+        about["chat_template"] = TEMPLATE.into();
+    }
     writer.json("tokenizer_config.json", &about)?;
     writer.finish()?;
     Ok(())
+}
+
+/// Our layout as a chat template: the first line of a message is the instruction, the rest is what was said.
+const TEMPLATE: &str = "{%- for message in messages %}\
+    {%- if message['role'] == 'user' %}\
+    {%- set parts = message['content'].split('\n', 1) %}\
+    {{- '<|user|>' + parts[0] }}\
+    {%- if parts | length > 1 %}{{- '<|speech|>' + parts[1] }}{%- endif %}\
+    {{- '<|assistant|>' }}\
+    {%- elif message['role'] == 'assistant' %}{{- message['content'] + '<|end|>' }}\
+    {%- else %}{{- raise_exception('user and assistant alone can speak') }}{%- endif %}\
+    {%- endfor %}";
+
+/// Writes a speech encoder as a directory whose `WhisperModel(…).encoder` computes the same in `transformers`; it
+/// appears whole or not at all. There is no decoder in it.
+///
+/// # Errors
+///
+/// [`Error::NoEncoderFamily`] when the encoder is none that has been published; otherwise as
+/// [`export_language_model`].
+pub fn export_speech_encoder(model: &SpeechModel, dir: &Path, dtype: Dtype) -> Result<(), Error> {
+    let (EncoderConfig::Whisper(encoder), FeatureConfig::Whisper(features)) =
+        (&model.config, &model.features)
+    else {
+        return Err(Error::NoEncoderFamily);
+    };
+    if lora::describe(&model.encoder).is_some() {
+        return Err(Error::Branches);
+    }
+    let mut config = describe_whisper(encoder, features.n_mels);
+    config["torch_dtype"] = name_of(dtype).into();
+    let mut writer = create(dir)?;
+    writer.json("config.json", &config)?;
+    let tensors = to_host(weights::weights(&model.encoder));
+    let tensors = tensors.into_iter().map(|(name, tensor)| theirs(&name, tensor, features.n_mels));
+    writer.tensors(ONE, &tensors.collect(), dtype, &metadata())?;
+    // Half a frame is a hop of 160 samples: what 30 s are for 1,500 frames.
+    let n_samples = encoder.max_frames * 320;
+    let front_end = json!({
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "feature_size": features.n_mels,
+        "sampling_rate": 16_000,
+        "hop_length": 160,
+        "n_fft": 400,
+        "chunk_length": n_samples.div_ceil(16_000),
+        "n_samples": n_samples,
+        "nb_max_frames": encoder.max_frames * 2,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": false,
+    });
+    writer.json("preprocessor_config.json", &front_end)?;
+    writer.finish()?;
+    Ok(())
+}
+
+/// The published name and form of a tensor of our Whisper encoder.
+fn theirs(name: &str, tensor: HostTensor, n_mels: usize) -> (String, HostTensor) {
+    let d_in = match name {
+        "conv1.weight" => Some(n_mels),
+        "conv2.weight" => tensor.shape.first().copied(),
+        _ => None,
+    };
+    let tensor = match d_in {
+        Some(d_in) => speech::taps_last(tensor, d_in),
+        None => tensor,
+    };
+    (format!("model.encoder.{}", speech::whisper::published_name(name)), tensor)
+}
+
+/// The fields of Whisper's `config.json`, with a decoder that has no layers.
+fn describe_whisper(config: &WhisperEncoderConfig, n_mels: usize) -> Value {
+    json!({
+        "architectures": ["WhisperModel"],
+        "model_type": "whisper",
+        "d_model": config.d_model,
+        "encoder_layers": config.n_layers,
+        "encoder_attention_heads": config.n_heads,
+        "encoder_ffn_dim": config.d_ff,
+        "max_source_positions": config.max_frames,
+        "num_mel_bins": n_mels,
+        "activation_function": "gelu",
+        "scale_embedding": false,
+        "decoder_layers": 0,
+        "decoder_attention_heads": config.n_heads,
+        "decoder_ffn_dim": config.d_ff,
+        "max_target_positions": 1,
+        "vocab_size": 2,
+        "pad_token_id": 0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "decoder_start_token_id": 0,
+    })
+}
+
+fn create(dir: &Path) -> Result<CheckpointWriter, Error> {
+    if dir.exists() {
+        return Err(Error::Exists { dir: dir.to_owned() });
+    }
+    Ok(CheckpointWriter::create(dir)?)
+}
+
+fn metadata() -> IndexMap<String, String> {
+    IndexMap::from([("format".to_owned(), "pt".to_owned())])
+}
+
+fn name_of(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "float32",
+        Dtype::F16 => "float16",
+    }
 }
 
 /// The family that computes what this configuration computes, and its `config.json`: the first whose fields,

@@ -5,7 +5,7 @@
 //! model.safetensors                 its tensors, or
 //! model.safetensors.index.json      where they are: model-00001-of-00005.safetensors, …
 //! pytorch_model.bin, ….index.json   the same as PyTorch saves them, where there are no safetensors
-//! tokenizer.json
+//! tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json
 //! ```
 //!
 //! [`hub`] downloads them by name. Files are mapped, and their tensors converted to f32. Every tensor that is missing, left over or of
@@ -14,7 +14,10 @@
 mod config;
 mod export;
 pub mod hub;
+pub(crate) mod known;
+mod peft;
 mod pickle;
+mod prompt;
 mod shards;
 mod speech;
 mod verify;
@@ -22,21 +25,32 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
+use sandhi_data::{
+    features::{FeatureConfig, WhisperConfig},
+    text::Tokenizer,
+};
 use sandhi_nn::{
     init::Init,
     transformer::{CausalLm, TransformerConfig},
-    weights,
+    weights::{self, WeightType},
 };
 
 pub use self::{
     config::{Family, LanguageModelConfig},
-    export::export_language_model,
-    hub::{Hub, HubError, ModelName, ModelSource, Snapshot, Want},
+    export::{export_language_model, export_speech_encoder},
+    hub::{Hub, HubError, Located, ModelName, ModelSource, Snapshot, Want},
+    peft::{export_adapter, load_adapter},
     shards::{ShardIndex, Shards},
-    speech::{SpeechEncoder, SpeechEncoderConfig},
+    speech::{PublishedCtcHead, SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
 };
-use crate::{checkpoint::files, model::from_host, plan::count};
+use crate::{
+    chat::Chat,
+    checkpoint::files,
+    model::{Origin, Recognizer, SpeechModel, TextModel, fingerprint, from_host},
+    plan::count,
+    recipe::{PublishedEncoder, PublishedLanguageModel},
+};
 
 /// What can go wrong with a published checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -73,24 +87,56 @@ pub enum Error {
         /// What is missing, left over or misshapen.
         mismatch: weights::Mismatch,
     },
+    /// A recipe's prompt lacks a place.
+    #[error("prompt is {prompt:?}, expected a text with {{instruction}} and, after it, {{speech}}")]
+    Prompt {
+        /// What the recipe says.
+        prompt: String,
+    },
+    /// The front end that a checkpoint asks for is not possible.
+    #[error(transparent)]
+    Features(#[from] sandhi_data::features::Error),
     /// Nobody else has a model like this one.
     #[error("no published family computes what this configuration does: {config:?}")]
     NoFamily {
         /// The configuration.
         config: Box<TransformerConfig>,
     },
+    /// Nobody else has an encoder like this one.
+    #[error(
+        "the encoder is none that has been published, expected one in Whisper's layout over Whisper's features"
+    )]
+    NoEncoderFamily,
+    /// A published model has no branches.
+    #[error("the model has LoRA branches: merge them, or write them alone")]
+    Branches,
+    /// There is no adapter to write.
+    #[error("the language model has no LoRA branches")]
+    NoBranches,
     /// What is there may be somebody's, cards and notes included.
     #[error("{} exists, expected the name of a new directory", dir.display())]
     Exists {
         /// The directory.
         dir: PathBuf,
     },
+    /// A model cannot be fetched.
+    #[error(transparent)]
+    Hub(Box<HubError>),
+    /// A name is none of a model.
+    #[error(transparent)]
+    Name(#[from] hub::NameError),
     /// A file cannot be read, or a directory not be written.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::Error),
-    /// A tokenizer cannot be written.
+    /// A tokenizer cannot be read or written.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),
+}
+
+impl From<HubError> for Error {
+    fn from(error: HubError) -> Self {
+        Self::Hub(Box::new(error))
+    }
 }
 
 /// Reads a JSON file.
@@ -129,10 +175,122 @@ impl LanguageModel {
         // Before a model of the described size is made: a damaged size must not ask for the memory.
         let expected = count::language_model(&config.transformer, config.n_tokens).shapes();
         weights::check_shapes(&expected, &tensors).map_err(mismatch)?;
-        let lm = config.transformer.init(config.n_tokens, &Init::new(0, device));
+        let lm = config.transformer.init(config.n_tokens, &Init::blank(device));
         let lm = weights::load(lm, &tensors).map_err(mismatch)?;
         Ok(Self { config, lm })
     }
+}
+
+/// What the language model of a directory is, with all that is wrong with it and can be known before its weights
+/// are read.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn check_text(
+    dir: &Path,
+    config: &PublishedLanguageModel,
+) -> Result<LanguageModelConfig, Error> {
+    let path = dir.join("config.json");
+    let found = LanguageModelConfig::read(&path, &read_json(&path)?)?;
+    Shards::open(dir)?;
+    let tokenizer = Tokenizer::load(&dir.join("tokenizer.json"))?;
+    prompt::layout(dir, &tokenizer, config, &found.end, found.n_tokens)?;
+    Ok(found)
+}
+
+/// What the speech encoder of a directory is and hears, as [`check_text`].
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn check_speech(
+    dir: &Path,
+    config: &PublishedEncoder,
+) -> Result<(SpeechEncoderConfig, FeatureConfig), Error> {
+    let (found, features) = SpeechEncoderConfig::of_directory(dir, config.layer)?;
+    Shards::open(dir)?;
+    Ok((found, padded(features, config.pad_to_30_s, dir)?))
+}
+
+/// What an encoder is and hears of which nothing but its `config.json` is here; `name` is for messages.
+pub(crate) fn known_speech(
+    name: &str,
+    value: &serde_json::Value,
+    config: &PublishedEncoder,
+) -> Result<(SpeechEncoderConfig, FeatureConfig), Error> {
+    let path = Path::new(name);
+    let (found, features) = SpeechEncoderConfig::known(path, value, config.layer)?;
+    Ok((found, padded(features, config.pad_to_30_s, path)?))
+}
+
+/// Whisper's features over 30 s, as its authors have them, where that is asked for.
+fn padded(features: FeatureConfig, pad: bool, dir: &Path) -> Result<FeatureConfig, Error> {
+    match features {
+        features if !pad => Ok(features),
+        FeatureConfig::Whisper(config) => {
+            Ok(FeatureConfig::Whisper(WhisperConfig { pad_to_30_s: true, ..config }))
+        }
+        _ => Err(Error::Config {
+            path: dir.join("config.json"),
+            message: "pad_to_30_s is for Whisper's features, this encoder hears samples".into(),
+        }),
+    }
+}
+
+/// Whether a directory holds a speech encoder; all others are read as language models.
+pub(crate) fn is_speech(dir: &Path) -> Result<bool, Error> {
+    let config = read_json(&dir.join("config.json"))?;
+    let family = config.get("model_type").and_then(serde_json::Value::as_str);
+    Ok(family.is_some_and(|family| speech::FAMILIES.contains(&family)))
+}
+
+/// A language model with its tokenizer and prompt layout.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn text_model(
+    at: &Located,
+    config: &PublishedLanguageModel,
+    device: &Device,
+) -> Result<TextModel, Error> {
+    let dir = at.dir.as_path();
+    let LanguageModel { config: found, lm } = LanguageModel::load(dir, device)?;
+    let tokenizer = Tokenizer::load(&dir.join("tokenizer.json"))?;
+    let layout = prompt::layout(dir, &tokenizer, config, &found.end, found.n_tokens)?;
+    let origin = Origin { path: at.name.clone(), fingerprint: fingerprint(&lm) };
+    Ok(TextModel {
+        config: found.transformer,
+        lm,
+        chat: Chat::new(tokenizer, layout),
+        origin: Some(origin),
+        dtype: WeightType::F32,
+    })
+}
+
+/// A speech encoder with its front end, and its CTC head where there is one.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn speech_model(
+    at: &Located,
+    config: &PublishedEncoder,
+    device: &Device,
+) -> Result<SpeechModel, Error> {
+    let dir = at.dir.as_path();
+    let loaded = SpeechEncoder::load_layer(dir, config.layer, device)?;
+    let features = padded(loaded.features, config.pad_to_30_s, dir)?;
+    let fingerprint = fingerprint(&loaded.encoder);
+    let recognizer = loaded.ctc.map(|PublishedCtcHead { config, head, symbols, .. }| Recognizer {
+        config,
+        symbols,
+        head,
+    });
+    let mut model = SpeechModel::new(features, loaded.config.encoder, loaded.encoder, recognizer)?;
+    model.origin = Some(Origin { path: at.name.clone(), fingerprint });
+    Ok(model)
 }
 
 /// Takes a copy of the embedding table away that a tied model may carry as its output layer; one that is no

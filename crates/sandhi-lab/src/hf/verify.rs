@@ -5,7 +5,8 @@
 //! ```text
 //! input_ids [n_sequences, n]                   ┐                 ┌ logits [n_sequences, n, n_tokens]
 //! attention_mask [n_sequences, n], if padded   ├─ the model ─────┼ last_hidden_state [n_sequences, n, width]
-//! input_features [n_utterances, n_mels, n]     ┘                 └
+//! input_features [n_utterances, n_mels, n]     │                 │
+//! input_values [n_utterances, n_samples]       ┘                 └
 //! ```
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::path::Path;
 use burn::{prelude::*, tensor::TensorData};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sandhi_nn::{
+    encoder::{EncoderConfig, wav2vec2::ConvolutionNorm},
     ragged::{Offsets, Ragged},
     transformer::Dropout,
     weights::host,
@@ -83,7 +85,7 @@ fn language_model(
     }
     let lengths = match reference.find("attention_mask") {
         None => vec![n; n_sequences],
-        Some(_) => reference.lengths([n_sequences, n])?,
+        Some(_) => reference.lengths("input_ids", [n_sequences, n])?,
     };
     let ids: Vec<u32> = ids
         .chunks(n.max(1))
@@ -93,7 +95,9 @@ fn language_model(
     let input = Ragged { values: model.lm.embed(&ids), offsets: Offsets::from_lengths(&lengths) };
     let hidden = model.lm.forward(&input, &[], Dropout::OFF).last;
     reference.compare(n_sequences, n, &lengths, |output| {
-        host(if output == LOGITS { model.lm.logits(hidden.clone()) } else { hidden.clone() })
+        let logits = output == LOGITS;
+        let rows = if logits { model.lm.logits(hidden.clone()) } else { hidden.clone() };
+        Ok(Found::all(rows))
     })
 }
 
@@ -101,6 +105,73 @@ fn speech_encoder(
     model: &SpeechEncoder,
     reference: &Reference,
 ) -> Result<Vec<OutputDifference>, Error> {
+    let device = model.encoder.devices().into_iter().next().expect("an encoder has parameters");
+    let (input, n) = match &model.config.encoder {
+        EncoderConfig::Wav2vec2(config) => {
+            waveforms(reference, config.conv_norm == ConvolutionNorm::Layer, &device)?
+        }
+        _ => spectra(model, reference, &device)?,
+    };
+    let n_frames = model.config.encoder.length(n).bound();
+    let hidden = model.encoder.forward(&input, Dropout::OFF);
+    let lengths = hidden.offsets.lengths();
+    if lengths.contains(&0) {
+        return Err(reference.error("an utterance is shorter than what one frame hears".into()));
+    }
+    reference.compare(lengths.len(), n_frames, &lengths, |output| match &model.ctc {
+        _ if output == LAST_HIDDEN_STATE => Ok(Found::all(hidden.values.clone())),
+        None => Err(reference.error(format!("there are {LOGITS}, but the model has no CTC head"))),
+        Some(ctc) => Ok(Found {
+            columns: ctc.columns.clone(),
+            n_columns: ctc.n_outputs,
+            ..Found::all(ctc.head.forward(&hidden).values)
+        }),
+    })
+}
+
+/// The samples of a reference, and how many there are of each utterance, padding included. Group norm takes padding
+/// for silence, so there a reference must have none.
+fn waveforms(
+    reference: &Reference,
+    padded: bool,
+    device: &Device,
+) -> Result<(Ragged, usize), Error> {
+    let (shape, values) = reference.values("input_values")?;
+    let [n_utterances, n] = shape[..] else {
+        return Err(reference.error(format!(
+            "input_values has shape {shape:?}, expected [n_utterances, n_samples]"
+        )));
+    };
+    if n_utterances == 0 || n == 0 {
+        return Err(reference.error(format!("input_values has shape {shape:?} and nothing in it")));
+    }
+    let lengths = match reference.find("attention_mask") {
+        None => vec![n; n_utterances],
+        Some(_) => reference.lengths("input_values", [n_utterances, n])?,
+    };
+    if !padded && lengths.iter().any(|&length| length < n) {
+        return Err(reference.error(
+            "attention_mask has zeros, but a model with group norm hears padding as silence; \
+             give it utterances of one length"
+                .into(),
+        ));
+    }
+    let rows: Vec<f32> = values
+        .chunks(n)
+        .zip(&lengths)
+        .flat_map(|(samples, &length)| &samples[..length])
+        .copied()
+        .collect();
+    let values = Tensor::from_data(TensorData::new(rows, [lengths.iter().sum(), 1]), device);
+    Ok((Ragged { values, offsets: Offsets::from_lengths(&lengths) }, n))
+}
+
+/// The spectra of a reference, and how many frames there are of each utterance.
+fn spectra(
+    model: &SpeechEncoder,
+    reference: &Reference,
+    device: &Device,
+) -> Result<(Ragged, usize), Error> {
     let (shape, values) = reference.values("input_features")?;
     let [n_utterances, n_mels, n] = shape[..] else {
         return Err(reference.error(format!(
@@ -121,17 +192,28 @@ fn speech_encoder(
             (0..n).flat_map(move |frame| (0..n_mels).map(move |mel| utterance[mel * n + frame]))
         })
         .collect();
-    let device = model.encoder.devices().into_iter().next().expect("an encoder has parameters");
-    let values = Tensor::from_data(TensorData::new(rows, [n_utterances * n, n_mels]), &device);
-    let input = Ragged { values, offsets: Offsets::from_lengths(&vec![n; n_utterances]) };
-    let hidden = model.encoder.forward(&input, Dropout::OFF);
-    let lengths = hidden.offsets.lengths();
-    let n_frames = lengths.first().copied().unwrap_or(0);
-    reference.compare(n_utterances, n_frames, &lengths, |_| host(hidden.values.clone()))
+    let values = Tensor::from_data(TensorData::new(rows, [n_utterances * n, n_mels]), device);
+    Ok((Ragged { values, offsets: Offsets::from_lengths(&vec![n; n_utterances]) }, n))
 }
 
 const LOGITS: &str = "logits";
 const LAST_HIDDEN_STATE: &str = "last_hidden_state";
+
+/// What the model gives, packed row after row.
+struct Found {
+    values: Vec<f32>,
+    /// Which columns of the reference these are.
+    columns: Vec<usize>,
+    /// How many the reference has.
+    n_columns: usize,
+}
+
+impl Found {
+    fn all(rows: Tensor<2>) -> Self {
+        let [_, width] = rows.dims();
+        Self { values: host(rows), columns: (0..width).collect(), n_columns: width }
+    }
+}
 
 struct Reference<'a> {
     path: &'a Path,
@@ -188,12 +270,12 @@ impl Reference<'_> {
         }
     }
 
-    /// How many tokens of each sequence are no padding, which must stand at the end.
-    fn lengths(&self, shape: [usize; 2]) -> Result<Vec<usize>, Error> {
+    /// How many tokens or samples of each sequence are no padding, which must stand at the end.
+    fn lengths(&self, input: &str, shape: [usize; 2]) -> Result<Vec<usize>, Error> {
         let (found, mask) = self.whole_numbers("attention_mask")?;
         if found != shape {
             return Err(
-                self.error(format!("attention_mask has shape {found:?}, input_ids has {shape:?}"))
+                self.error(format!("attention_mask has shape {found:?}, {input} has {shape:?}"))
             );
         }
         mask.chunks(shape[1])
@@ -216,7 +298,7 @@ impl Reference<'_> {
         n_sequences: usize,
         n: usize,
         lengths: &[usize],
-        found: impl Fn(&str) -> Vec<f32>,
+        found: impl Fn(&str) -> Result<Found, Error>,
     ) -> Result<Vec<OutputDifference>, Error> {
         let mut differences = Vec::new();
         for output in [LOGITS, LAST_HIDDEN_STATE] {
@@ -224,9 +306,7 @@ impl Reference<'_> {
                 continue;
             }
             let (shape, expected) = self.values(output)?;
-            let found = found(output);
-            let n_rows: usize = lengths.iter().sum();
-            let width = found.len() / n_rows;
+            let Found { values: found, columns, n_columns: width } = found(output)?;
             if shape != [n_sequences, n, width] {
                 return Err(self.error(format!(
                     "{output} has shape {shape:?}, the model gives {:?}",
@@ -236,7 +316,8 @@ impl Reference<'_> {
             let expected = expected
                 .chunks(n * width)
                 .zip(lengths)
-                .flat_map(|(sequence, &length)| &sequence[..length * width]);
+                .flat_map(|(sequence, &length)| sequence[..length * width].chunks(width))
+                .flat_map(|row| columns.iter().map(|&column| &row[column]));
             let (mut largest, mut sum, mut scale) = (0.0_f64, 0.0, 0.0_f64);
             for (found, expected) in found.iter().zip(expected) {
                 let difference = (f64::from(*found) - f64::from(*expected)).abs();

@@ -1,7 +1,7 @@
 //! Models put together: what a recipe's `[model]` becomes, on disk and in memory.
 //!
 //! ```text
-//! SpeechModel     features ─ encoder ─ frames ─ ctc head ─ transcript
+//! SpeechModel     features ─ encoder ─ frames (─ recognizer ─ transcript)
 //! TextModel       tokenizer + language model
 //! ConnectorModel  SpeechModel.encoder ─ connector ─ TextModel
 //! ```
@@ -24,9 +24,12 @@ use sandhi_nn::{
     connector::{Connector, ConnectorConfig, ConnectorInput, Widths},
     encoder::{CtcHead, CtcHeadConfig, Encoder, EncoderConfig},
     init::Init,
+    lora::{self, Linears, NamedLinears},
     ragged::{Offsets, Ragged},
     transformer::{CausalLm, Dropout, TransformerConfig},
+    weights::{self, WeightType},
 };
+use serde::{Deserialize, Serialize};
 
 pub use self::store::{AnyModel, Error, fingerprint};
 use crate::chat::Chat;
@@ -85,7 +88,17 @@ impl HostRagged {
     }
 }
 
-/// Encoder and CTC head as one module.
+/// Where published weights came from, and which they were.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// A directory in Hugging Face's layout, or `hf:owner/name@commit`.
+    pub path: String,
+    /// [`fingerprint`] of the weights: what is loaded again must be the same.
+    pub fingerprint: String,
+}
+
+/// Encoder and CTC head as one module, as they are trained together.
 #[derive(Module, Debug)]
 pub struct CtcNet {
     /// The speech encoder.
@@ -94,41 +107,68 @@ pub struct CtcNet {
     pub head: CtcHead,
 }
 
-/// A speech foundation model.
+/// A speech foundation model: an encoder, and a recognizer over its frames where it has one.
 #[derive(Debug, Clone)]
 pub struct SpeechModel {
     /// The front end's settings.
     pub features: FeatureConfig,
     /// The encoder's settings.
-    pub encoder: EncoderConfig,
-    /// The head's settings.
-    pub ctc: CtcHeadConfig,
-    /// What the head's symbols mean.
-    pub symbols: Characters,
-    /// The weights.
-    pub net: CtcNet,
+    pub config: EncoderConfig,
+    /// The encoder's weights.
+    pub encoder: Encoder,
+    /// What reads characters off the frames; published encoders without a CTC head have none.
+    pub recognizer: Option<Recognizer>,
+    /// Where the weights were published, as long as they are those.
+    pub origin: Option<Origin>,
+    /// How the encoder's matrices are held.
+    pub dtype: WeightType,
     extractor: Arc<FeatureExtractor>,
 }
 
+/// A CTC head and what its symbols mean.
+#[derive(Debug, Clone)]
+pub struct Recognizer {
+    /// The head's settings.
+    pub config: CtcHeadConfig,
+    /// What the head's symbols mean.
+    pub symbols: Characters,
+    /// The head's weights.
+    pub head: CtcHead,
+}
+
 impl SpeechModel {
-    /// A model with random weights.
+    /// A model of these parts.
+    ///
+    /// # Errors
+    ///
+    /// When the front end's settings are not possible.
+    pub fn new(
+        features: FeatureConfig,
+        config: EncoderConfig,
+        encoder: Encoder,
+        recognizer: Option<Recognizer>,
+    ) -> Result<Self, sandhi_data::features::Error> {
+        let extractor = Arc::new(FeatureExtractor::new(&features)?);
+        let (origin, dtype) = (None, WeightType::F32);
+        Ok(Self { features, config, encoder, recognizer, origin, dtype, extractor })
+    }
+
+    /// A model with random weights and a CTC head.
     ///
     /// # Errors
     ///
     /// When the front end's settings are not possible.
     pub fn init(
         features: FeatureConfig,
-        encoder: EncoderConfig,
+        config: EncoderConfig,
         ctc: CtcHeadConfig,
         symbols: Characters,
         init: &Init,
     ) -> Result<Self, sandhi_data::features::Error> {
-        let extractor = FeatureExtractor::new(&features)?;
-        let net = CtcNet {
-            encoder: encoder.init(extractor.n_mels(), &init.child("encoder")),
-            head: ctc.init(encoder.d_encoder(), symbols.n_symbols(), &init.child("head")),
-        };
-        Ok(Self { features, encoder, ctc, symbols, net, extractor: Arc::new(extractor) })
+        let n_mels = FeatureExtractor::new(&features)?.n_mels();
+        let encoder = config.init(n_mels, &init.child("encoder"));
+        let head = ctc.init(config.d_encoder(), symbols.n_symbols(), &init.child("head"));
+        Self::new(features, config, encoder, Some(Recognizer { config: ctc, symbols, head }))
     }
 
     /// The front end.
@@ -143,20 +183,64 @@ impl SpeechModel {
     /// When the extractor refuses the samples (none at all, or not finite), or they are longer than what
     /// the encoder takes.
     pub fn extract(&self, samples: &[f32]) -> Result<Features, sandhi_data::features::Error> {
-        extract(&self.extractor, self.encoder.max_feature_frames(), samples)
+        extract(&self.extractor, self.config.max_feature_frames(), samples)
     }
 
     /// Encoder frames of several utterances.
     pub fn encode(&self, features: &HostRagged) -> HostRagged {
-        let device = self.net.head_device();
-        let frames = self.net.encoder.forward(&features.to_device(&device), Dropout::OFF);
-        HostRagged::from_device(frames)
+        let features = features.to_device(&device(&self.encoder));
+        HostRagged::from_device(self.encoder.forward(&features, Dropout::OFF))
     }
 
+    /// Encoder and head as one module, where there is a head.
+    pub fn ctc_net(&self) -> Option<CtcNet> {
+        let head = self.recognizer.as_ref()?.head.clone();
+        Some(CtcNet { encoder: self.encoder.clone(), head })
+    }
+
+    /// Holds the encoder's matrices in another type; from then on they cannot be trained.
+    ///
+    /// # Errors
+    ///
+    /// As [`weights::hold`].
+    pub fn hold(&mut self, dtype: WeightType) -> Result<(), String> {
+        self.encoder = weights::hold(self.encoder.clone(), dtype)?;
+        self.dtype = dtype;
+        Ok(())
+    }
+
+    /// A hash of all that its frames depend on: the front end, and the encoder's settings and weights. Weights alone
+    /// do not tell how many heads they are for, or whether samples are normalized.
+    pub fn frames_fingerprint(&self) -> String {
+        let settings = serde_json::to_string(&(&self.features, &self.config));
+        let settings = settings.expect("settings are plain values");
+        let weights = fingerprint(&self.encoder);
+        blake3::hash(format!("{settings}{weights}").as_bytes()).to_hex()[..16].to_owned()
+    }
+
+    /// Folds the LoRA branches of encoder and head into the weights.
+    pub fn merge_lora(&mut self) {
+        lora::merge(&mut self.encoder);
+        if let Some(recognizer) = &mut self.recognizer {
+            lora::merge(&mut recognizer.head);
+        }
+    }
+
+    /// Width of the frames.
+    pub fn d_encoder(&self) -> usize {
+        self.config.d_encoder()
+    }
+
+    /// Encoder frames a second.
+    pub fn frame_rate_hz(&self) -> f64 {
+        self.features.rate_hz() / self.config.stride() as f64
+    }
+}
+
+impl Recognizer {
     /// Normalized log-probabilities of the symbols, for encoder frames.
-    pub fn ctc_log_probs(&self, frames: &HostRagged) -> HostRagged {
-        let device = self.net.head_device();
-        let logits = self.net.head.forward(&frames.to_device(&device));
+    pub fn log_probs(&self, frames: &HostRagged) -> HostRagged {
+        let logits = self.head.forward(&frames.to_device(&device(&self.head)));
         let mut host = HostRagged::from_device(logits);
         for row in host.values.chunks_exact_mut(host.width) {
             sandhi_align::ctc::log_softmax_row(row);
@@ -164,12 +248,12 @@ impl SpeechModel {
         host
     }
 
-    /// Greedy CTC transcripts.
+    /// Greedy CTC transcripts of encoder frames.
     pub fn transcribe(&self, frames: &HostRagged) -> Vec<String> {
-        self.greedy(&self.ctc_log_probs(frames))
+        self.greedy(&self.log_probs(frames))
     }
 
-    /// Greedy CTC transcripts of what [`Self::ctc_log_probs`] gives.
+    /// Greedy CTC transcripts of what [`Self::log_probs`] gives.
     pub fn greedy(&self, log_probs: &HostRagged) -> Vec<String> {
         log_probs
             .sequences()
@@ -180,16 +264,11 @@ impl SpeechModel {
             })
             .collect()
     }
+}
 
-    /// Width of the frames.
-    pub fn d_encoder(&self) -> usize {
-        self.encoder.d_encoder()
-    }
-
-    /// Encoder frames a second.
-    pub fn frame_rate_hz(&self) -> f64 {
-        100.0 / self.encoder.stride() as f64
-    }
+/// Device of a module's weights.
+fn device<M: Module>(module: &M) -> Device {
+    module.devices().into_iter().next().expect("a model has parameters")
 }
 
 /// Features of at most `max_frames` frames.
@@ -207,10 +286,13 @@ pub(crate) fn extract(
     }
 }
 
-impl CtcNet {
-    /// Device of the weights.
-    pub fn head_device(&self) -> Device {
-        self.devices().into_iter().next().expect("a model has parameters")
+impl Linears for CtcNet {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let parts = [("encoder", self.encoder.linears()), ("head", self.head.linears())];
+        let named = parts.into_iter().flat_map(|(part, layers)| {
+            layers.into_iter().map(move |(name, linear)| (format!("{part}.{name}"), linear))
+        });
+        named.collect()
     }
 }
 
@@ -221,8 +303,25 @@ pub struct TextModel {
     pub config: TransformerConfig,
     /// The weights.
     pub lm: CausalLm,
-    /// Tokenizer and template.
+    /// Tokenizer and prompt layout.
     pub chat: Chat,
+    /// Where the weights were published, as long as they are those.
+    pub origin: Option<Origin>,
+    /// How the matrices are held.
+    pub dtype: WeightType,
+}
+
+impl TextModel {
+    /// Holds the matrices in another type; from then on they cannot be trained.
+    ///
+    /// # Errors
+    ///
+    /// As [`weights::hold`].
+    pub fn hold(&mut self, dtype: WeightType) -> Result<(), String> {
+        self.lm = weights::hold(self.lm.clone(), dtype)?;
+        self.dtype = dtype;
+        Ok(())
+    }
 }
 
 /// A connector between two foundation models.
@@ -248,5 +347,36 @@ impl ConnectorModel {
     /// Widths that the connector joins.
     pub fn widths(&self) -> Widths {
         Widths { d_encoder: self.speech.d_encoder(), d_model: self.text.config.d_model }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_other_features_or_settings_are_other_frames() {
+        let model = |features: &str, n_heads: usize| {
+            let encoder = serde_json::json!({
+                "kind": "conformer", "d_model": 8, "n_layers": 1, "n_heads": n_heads, "d_ff": 8, "kernel": 3,
+            });
+            SpeechModel::init(
+                serde_json::from_str(features).unwrap(),
+                serde_json::from_value(encoder).unwrap(),
+                CtcHeadConfig { steps_per_frame: 1 },
+                Characters::from_texts(["a"]),
+                &Init::new(1, &Device::flex()),
+            )
+            .unwrap()
+        };
+        // All of them have the same weights.
+        let plain = model(r#"{"kind": "whisper", "n_mels": 4}"#, 2);
+        let padded = model(r#"{"kind": "whisper", "n_mels": 4, "pad_to_30_s": true}"#, 2);
+        let heads = model(r#"{"kind": "whisper", "n_mels": 4}"#, 4);
+        for other in [&padded, &heads] {
+            assert_eq!(fingerprint(&plain.encoder), fingerprint(&other.encoder));
+            assert_ne!(plain.frames_fingerprint(), other.frames_fingerprint());
+        }
+        assert_eq!(plain.frames_fingerprint(), plain.clone().frames_fingerprint());
     }
 }

@@ -1,13 +1,17 @@
 //! Models on disk: one directory, verified when it is opened.
 //!
 //! ```text
-//! model.json               what it is: kind, settings, symbols
+//! model.json               what it is: kind, settings, symbols, prompt layout
 //! *.safetensors            encoder, language_model, connector
+//! lora.safetensors         the low-rank branches of encoder and language model, which are stored without them
 //! tokenizer.json           when it has a text side
 //! checkpoint.json          hash of every file and tensor
 //! ```
+//!
+//! A published base that no stage has trained is not copied: `model.json` has its [`Origin`] instead, and the
+//! hash that its weights must have when they are loaded again.
 
-use std::{path::Path, sync::Arc};
+use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
 use indexmap::IndexMap;
@@ -17,17 +21,20 @@ use sandhi_data::{
 };
 use sandhi_nn::{
     connector::ConnectorConfig,
-    encoder::{CtcHeadConfig, EncoderConfig},
+    encoder::{CtcHeadConfig, Encoder, EncoderConfig},
     init::Init,
+    lora::{self, Linears, LoraConfig, NamedLinears},
     transformer::TransformerConfig,
-    weights::{self, Mismatch, NamedTensor, Weights},
+    weights::{self, Mismatch, NamedTensor, WeightType, Weights},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectorModel, CtcNet, SpeechModel, TextModel};
+use super::{ConnectorModel, CtcNet, Origin, Recognizer, SpeechModel, TextModel};
 use crate::{
-    chat::Chat,
+    chat::{Chat, PromptLayout},
     checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
+    hf::{self, Hub, Located, ModelSource},
+    recipe::{PublishedEncoder, PublishedLanguageModel},
     tensor::HostTensor,
 };
 
@@ -51,6 +58,39 @@ pub enum Error {
     /// The tokenizer cannot be read or lacks a marker.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),
+    /// A published base cannot be loaded again.
+    #[error("the {part} is published weights: {source}")]
+    Base {
+        /// `encoder` or `language model`.
+        part: &'static str,
+        /// Why.
+        source: Box<hf::Error>,
+    },
+    /// A published base is not what it was.
+    #[error(
+        "the {part} at {path} has other weights ({found}) than the model was trained with ({expected})"
+    )]
+    Changed {
+        /// `encoder` or `language model`.
+        part: &'static str,
+        /// Where it was published.
+        path: String,
+        /// Hash of the weights that are there.
+        found: String,
+        /// Hash of the weights that the model was trained with.
+        expected: String,
+    },
+    /// `model.json` does not say what it must.
+    #[error("{path}: {message}")]
+    Spec {
+        /// The file.
+        path: PathBuf,
+        /// What was found and expected.
+        message: String,
+    },
+    /// A published model cannot be loaded.
+    #[error(transparent)]
+    Published(Box<hf::Error>),
     /// Another kind of model was needed.
     #[error("{path} holds a {found} model, expected {expected}")]
     Kind {
@@ -77,8 +117,20 @@ enum Spec {
 struct SpeechSpec {
     features: FeatureConfig,
     encoder: EncoderConfig,
-    ctc: CtcHeadConfig,
-    symbols: Characters,
+    /// With `symbols`, where there is a CTC head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ctc: Option<CtcHeadConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    symbols: Option<Characters>,
+    /// Branches; names as in the module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
+    /// Where the weights are, where they are not in the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+    /// How matrices are held.
+    #[serde(default)]
+    dtype: WeightType,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +138,18 @@ struct SpeechSpec {
 struct TextSpec {
     transformer: TransformerConfig,
     n_tokens: usize,
+    /// That of our own language models where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prompt: Option<PromptLayout>,
+    /// Branches; names as in the module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
+    /// Where the weights are, where they are not in the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+    /// How matrices are held.
+    #[serde(default)]
+    dtype: WeightType,
 }
 
 /// A model of any kind, as a directory holds it.
@@ -132,8 +196,45 @@ fn put<M: Module>(
     dtype: Dtype,
 ) -> Result<(), Error> {
     let metadata = IndexMap::from([("format".to_owned(), "pt".to_owned())]);
-    writer.tensors(file, &to_host(weights::weights(module)), dtype, &metadata)?;
+    let plain = weights::weights_where(module, |name| !lora::is_lora(name));
+    writer.tensors(file, &to_host(plain), dtype, &metadata)?;
     Ok(())
+}
+
+/// Writes the branches of all parts, each under the name of its part, if there are any.
+fn put_lora(writer: &mut CheckpointWriter, parts: &[(&str, Weights)]) -> Result<(), Error> {
+    let named: Weights = parts
+        .iter()
+        .flat_map(|(part, weights)| {
+            weights.iter().map(move |(name, t)| (format!("{part}.{name}"), t.clone()))
+        })
+        .collect();
+    if !named.is_empty() {
+        let metadata = IndexMap::from([("format".to_owned(), "pt".to_owned())]);
+        // Small, and what was trained: all digits are kept.
+        writer.tensors(LORA, &to_host(named), Dtype::F32, &metadata)?;
+    }
+    Ok(())
+}
+
+/// Gives a module its branches back.
+fn get_lora<M: Module + Linears>(
+    checkpoint: &Checkpoint,
+    part: &str,
+    config: Option<&LoraConfig>,
+    mut module: M,
+) -> Result<M, Error> {
+    let Some(config) = config else { return Ok(module) };
+    lora::attach(&mut module, "", config, 0);
+    let stored = from_host(checkpoint.tensors(LORA)?);
+    let prefix = format!("{part}.");
+    let own: Weights = stored
+        .into_iter()
+        .filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?.to_owned(), t)))
+        .collect();
+    weights::load_where(module, &own, |info| lora::is_lora(&info.name)).map_err(|mismatch| {
+        Error::Tensors { file: checkpoint.dir().join(LORA).display().to_string(), mismatch }
+    })
 }
 
 fn get<M: Module>(checkpoint: &Checkpoint, file: &str, module: M) -> Result<M, Error> {
@@ -145,52 +246,206 @@ fn get<M: Module>(checkpoint: &Checkpoint, file: &str, module: M) -> Result<M, E
 const ENCODER: &str = "encoder.safetensors";
 const LANGUAGE_MODEL: &str = "language_model.safetensors";
 const CONNECTOR: &str = "connector.safetensors";
+const LORA: &str = "lora.safetensors";
+/// Names of the parts in [`LORA`].
+const SPEECH_PART: &str = "speech";
+const TEXT_PART: &str = "language_model";
 const TOKENIZER: &str = "tokenizer.json";
 const SPEC: &str = "model.json";
 
-impl SpeechModel {
-    fn spec(&self) -> SpeechSpec {
-        SpeechSpec {
-            features: self.features.clone(),
-            encoder: self.encoder.clone(),
-            ctc: self.ctc.clone(),
-            symbols: self.symbols.clone(),
-        }
-    }
+/// An encoder without a head, under the names that it has beside one.
+#[derive(Module, Debug)]
+struct EncoderNet {
+    encoder: Encoder,
+}
 
-    fn read(checkpoint: &Checkpoint, spec: SpeechSpec, device: &Device) -> Result<Self, Error> {
-        let init = Init::new(0, device);
-        let extractor = FeatureExtractor::new(&spec.features)?;
-        let net = CtcNet {
-            encoder: spec.encoder.init(extractor.n_mels(), &init.child("encoder")),
-            head: spec.ctc.init(
-                spec.encoder.d_encoder(),
-                spec.symbols.n_symbols(),
-                &init.child("head"),
-            ),
-        };
-        let net = get(checkpoint, ENCODER, net)?;
-        Ok(Self {
-            features: spec.features,
-            encoder: spec.encoder,
-            ctc: spec.ctc,
-            symbols: spec.symbols,
-            net,
-            extractor: Arc::new(extractor),
-        })
+impl Linears for EncoderNet {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let layers = self.encoder.linears().into_iter();
+        layers.map(|(name, linear)| (format!("encoder.{name}"), linear)).collect()
     }
 }
 
-impl TextModel {
-    fn spec(&self) -> TextSpec {
-        TextSpec { transformer: self.config.clone(), n_tokens: self.lm.n_tokens() }
+impl SpeechModel {
+    fn spec(&self, whole: bool) -> SpeechSpec {
+        let (ctc, symbols) =
+            self.recognizer.as_ref().map(|r| (r.config.clone(), r.symbols.clone())).unzip();
+        SpeechSpec {
+            features: self.features.clone(),
+            encoder: self.config.clone(),
+            ctc,
+            symbols,
+            lora: match self.ctc_net() {
+                Some(net) => lora::describe(&net),
+                None => lora::describe(&self.encoder_net()),
+            },
+            origin: self.origin.clone().filter(|_| !whole),
+            dtype: self.dtype,
+        }
     }
 
-    fn read(checkpoint: &Checkpoint, spec: TextSpec, device: &Device) -> Result<Self, Error> {
-        let lm = spec.transformer.init(spec.n_tokens, &Init::new(0, device));
-        let lm = get(checkpoint, LANGUAGE_MODEL, lm)?;
+    fn encoder_net(&self) -> EncoderNet {
+        EncoderNet { encoder: self.encoder.clone() }
+    }
+
+    /// The branches, under the names that [`put`] leaves out.
+    fn branches(&self) -> Weights {
+        match self.ctc_net() {
+            Some(net) => lora::lora_weights(&net),
+            None => lora::lora_weights(&self.encoder_net()),
+        }
+    }
+
+    fn write(&self, writer: &mut CheckpointWriter, dtype: Dtype, whole: bool) -> Result<(), Error> {
+        match self.ctc_net() {
+            _ if self.origin.is_some() && !whole => Ok(()),
+            Some(net) => put(writer, ENCODER, &net, dtype),
+            None => put(writer, ENCODER, &self.encoder_net(), dtype),
+        }
+    }
+
+    fn read(
+        checkpoint: &Checkpoint,
+        spec: SpeechSpec,
+        device: &Device,
+        hub: &Hub,
+    ) -> Result<Self, Error> {
+        if let Some(origin) = spec.origin {
+            let part = "encoder";
+            let published = PublishedEncoder {
+                path: origin.path.clone(),
+                layer: match &spec.encoder {
+                    EncoderConfig::Wav2vec2(config) => config.layer,
+                    EncoderConfig::Conformer(_) | EncoderConfig::Whisper(_) => None,
+                },
+                pad_to_30_s: matches!(&spec.features, FeatureConfig::Whisper(c) if c.pad_to_30_s),
+                dtype: WeightType::F32,
+            };
+            let model = locate(&origin, hub)
+                .and_then(|at| hf::speech_model(&at, &published, device))
+                .map_err(|source| Error::Base { part, source: Box::new(source) })?;
+            check_origin(part, &origin, &fingerprint(&model.encoder))?;
+            let net = model.encoder_net();
+            let net = get_lora(checkpoint, SPEECH_PART, spec.lora.as_ref(), net)?;
+            return Self { encoder: net.encoder, ..model }.held(checkpoint, spec.dtype);
+        }
+        let init = Init::blank(device);
+        let n_mels = FeatureExtractor::new(&spec.features)?.n_mels();
+        let encoder = spec.encoder.init(n_mels, &init.child("encoder"));
+        let (encoder, recognizer) = match (spec.ctc, spec.symbols) {
+            (Some(config), Some(symbols)) => {
+                let d_encoder = spec.encoder.d_encoder();
+                let head = config.init(d_encoder, symbols.n_symbols(), &init.child("head"));
+                let net = get(checkpoint, ENCODER, CtcNet { encoder, head })?;
+                let net = get_lora(checkpoint, SPEECH_PART, spec.lora.as_ref(), net)?;
+                let CtcNet { encoder, head } = net;
+                (encoder, Some(Recognizer { config, symbols, head }))
+            }
+            (None, None) => {
+                let net = get(checkpoint, ENCODER, EncoderNet { encoder })?;
+                (get_lora(checkpoint, SPEECH_PART, spec.lora.as_ref(), net)?.encoder, None)
+            }
+            (ctc, _) => {
+                let (there, missing) =
+                    if ctc.is_some() { ("ctc", "symbols") } else { ("symbols", "ctc") };
+                return Err(Error::Spec {
+                    path: checkpoint.dir().join(SPEC),
+                    message: format!("speech.{there} is there without speech.{missing}"),
+                });
+            }
+        };
+        Self::new(spec.features, spec.encoder, encoder, recognizer)?.held(checkpoint, spec.dtype)
+    }
+
+    fn held(mut self, checkpoint: &Checkpoint, dtype: WeightType) -> Result<Self, Error> {
+        self.hold(dtype).map_err(|message| beyond(checkpoint, message))?;
+        Ok(self)
+    }
+}
+
+/// A value that the type of a specification cannot hold.
+fn beyond(checkpoint: &Checkpoint, message: String) -> Error {
+    Error::Spec { path: checkpoint.dir().join(SPEC), message }
+}
+
+/// Where the weights of a model lie that was published.
+fn locate(origin: &Origin, hub: &Hub) -> Result<Located, hf::Error> {
+    Ok(hub.locate(&origin.path.parse()?)?)
+}
+
+/// Refuses weights that are not those of the origin.
+fn check_origin(part: &'static str, origin: &Origin, found: &str) -> Result<(), Error> {
+    let Origin { path, fingerprint: expected } = origin.clone();
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Changed { part, path, found: found.to_owned(), expected })
+}
+
+impl TextModel {
+    fn spec(&self, whole: bool) -> Result<TextSpec, Error> {
+        let tokenizer = self.chat.tokenizer();
+        let layout = self.chat.layout();
+        let ours = PromptLayout::markers(tokenizer).is_ok_and(|markers| markers == *layout);
+        Ok(TextSpec {
+            transformer: self.config.clone(),
+            n_tokens: self.lm.n_tokens(),
+            prompt: (!ours).then(|| layout.clone()),
+            lora: lora::describe(&self.lm),
+            origin: self.origin.clone().filter(|_| !whole),
+            dtype: self.dtype,
+        })
+    }
+
+    fn write(&self, writer: &mut CheckpointWriter, dtype: Dtype, whole: bool) -> Result<(), Error> {
+        if self.origin.is_none() || whole {
+            put(writer, LANGUAGE_MODEL, &self.lm, dtype)?;
+        }
+        writer.bytes(TOKENIZER, self.chat.tokenizer().to_json()?.as_bytes())?;
+        Ok(())
+    }
+
+    fn read(
+        checkpoint: &Checkpoint,
+        spec: TextSpec,
+        device: &Device,
+        hub: &Hub,
+    ) -> Result<Self, Error> {
         let tokenizer = Tokenizer::from_bytes(&checkpoint.bytes(TOKENIZER)?)?;
-        Ok(Self { config: spec.transformer, lm, chat: Chat::new(tokenizer)? })
+        let layout = match spec.prompt {
+            Some(layout) => layout,
+            None => PromptLayout::markers(&tokenizer)?,
+        };
+        if layout.largest_id() as usize >= spec.n_tokens {
+            return Err(Error::Spec {
+                path: checkpoint.dir().join(SPEC),
+                message: format!(
+                    "text.prompt has token {}, the model has {}",
+                    layout.largest_id(),
+                    spec.n_tokens
+                ),
+            });
+        }
+        let chat = Chat::new(tokenizer, layout);
+        let lm = match &spec.origin {
+            Some(origin) => {
+                let part = "language model";
+                let loaded = locate(origin, hub)
+                    .and_then(|at| hf::LanguageModel::load(&at.dir, device))
+                    .map_err(|source| Error::Base { part, source: Box::new(source) })?;
+                check_origin(part, origin, &fingerprint(&loaded.lm))?;
+                loaded.lm
+            }
+            None => {
+                let lm = spec.transformer.init(spec.n_tokens, &Init::blank(device));
+                get(checkpoint, LANGUAGE_MODEL, lm)?
+            }
+        };
+        let lm = get_lora(checkpoint, TEXT_PART, spec.lora.as_ref(), lm)?;
+        let dtype = WeightType::F32;
+        let mut model = Self { config: spec.transformer, lm, chat, origin: spec.origin, dtype };
+        model.hold(spec.dtype).map_err(|message| beyond(checkpoint, message))?;
+        Ok(model)
     }
 }
 
@@ -209,11 +464,17 @@ impl AnyModel {
         fn size<M: Module>(what: &str, module: &M) -> String {
             format!("{what} {:.1} M", module.num_params() as f64 / 1e6)
         }
+        fn hearing(model: &SpeechModel) -> String {
+            match model.ctc_net() {
+                Some(net) => size("encoder and ctc head", &net),
+                None => size("encoder", &model.encoder),
+            }
+        }
         match self {
-            Self::Ctc(model) => size("encoder and ctc head", &model.net),
+            Self::Ctc(model) => hearing(model),
             Self::Text(model) => size("language model", &model.lm),
             Self::Connector(model) => [
-                size("encoder and ctc head", &model.speech.net),
+                hearing(&model.speech),
                 size("connector", &model.connector),
                 size("language model", &model.text.lm),
             ]
@@ -221,66 +482,126 @@ impl AnyModel {
         }
     }
 
-    /// Writes the directory; it appears whole or not at all.
+    /// Writes the directory; it appears whole or not at all. Published bases that are still what was
+    /// published are named and not copied.
     ///
     /// # Errors
     ///
     /// When the directory exists and is something else, or cannot be written.
     pub fn save(&self, dir: &Path, dtype: Dtype) -> Result<(), Error> {
+        self.write(dir, dtype, false, &[])
+    }
+
+    /// Writes the directory with all weights in it, those of published bases too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::save`].
+    pub fn save_whole(&self, dir: &Path, dtype: Dtype) -> Result<(), Error> {
+        self.write(dir, dtype, true, &[])
+    }
+
+    /// As [`Self::save`], with what the model was made from beside it: name and JSON of each document.
+    pub(crate) fn save_with(
+        &self,
+        dir: &Path,
+        documents: &[(&str, serde_json::Value)],
+    ) -> Result<(), Error> {
+        self.write(dir, Dtype::F32, false, documents)
+    }
+
+    fn write(
+        &self,
+        dir: &Path,
+        dtype: Dtype,
+        whole: bool,
+        documents: &[(&str, serde_json::Value)],
+    ) -> Result<(), Error> {
         let mut writer = CheckpointWriter::create(dir)?;
-        let tokenizer = |writer: &mut CheckpointWriter, text: &TextModel| -> Result<(), Error> {
-            writer.bytes(TOKENIZER, text.chat.tokenizer().to_json()?.as_bytes())?;
-            Ok(())
-        };
+        for (name, document) in documents {
+            writer.json(name, document)?;
+        }
         match self {
             Self::Ctc(model) => {
-                writer.json(SPEC, &Spec::Ctc { speech: model.spec() })?;
-                put(&mut writer, ENCODER, &model.net, dtype)?;
+                writer.json(SPEC, &Spec::Ctc { speech: model.spec(whole) })?;
+                model.write(&mut writer, dtype, whole)?;
+                put_lora(&mut writer, &[(SPEECH_PART, model.branches())])?;
             }
             Self::Text(model) => {
-                writer.json(SPEC, &Spec::Text { text: model.spec() })?;
-                put(&mut writer, LANGUAGE_MODEL, &model.lm, dtype)?;
-                tokenizer(&mut writer, model)?;
+                writer.json(SPEC, &Spec::Text { text: model.spec(whole)? })?;
+                model.write(&mut writer, dtype, whole)?;
+                put_lora(&mut writer, &[(TEXT_PART, lora::lora_weights(&model.lm))])?;
             }
             Self::Connector(model) => {
                 let spec = Spec::Connector {
-                    speech: model.speech.spec(),
-                    text: model.text.spec(),
+                    speech: model.speech.spec(whole),
+                    text: model.text.spec(whole)?,
                     connector: model.config.clone(),
                 };
                 writer.json(SPEC, &spec)?;
-                put(&mut writer, ENCODER, &model.speech.net, dtype)?;
-                put(&mut writer, LANGUAGE_MODEL, &model.text.lm, dtype)?;
+                model.speech.write(&mut writer, dtype, whole)?;
+                model.text.write(&mut writer, dtype, whole)?;
                 put(&mut writer, CONNECTOR, &model.connector, dtype)?;
-                tokenizer(&mut writer, &model.text)?;
+                let parts = [
+                    (SPEECH_PART, model.speech.branches()),
+                    (TEXT_PART, lora::lora_weights(&model.text.lm)),
+                ];
+                put_lora(&mut writer, &parts)?;
             }
         }
         writer.finish()?;
         Ok(())
     }
 
+    /// A model of ours from its directory, or a published one: a speech encoder with its CTC head where it has one, or
+    /// a language model.
+    ///
+    /// # Errors
+    ///
+    /// As [`AnyModel::load`]; [`Error::Published`].
+    pub fn open(source: &ModelSource, device: &Device, hub: &Hub) -> Result<Self, Error> {
+        match source {
+            ModelSource::Directory(dir) if !dir.join("config.json").exists() => {
+                Self::load(dir, device, hub)
+            }
+            source => Self::published(source, device, hub)
+                .map_err(|error| Error::Published(Box::new(error))),
+        }
+    }
+
+    fn published(source: &ModelSource, device: &Device, hub: &Hub) -> Result<Self, hf::Error> {
+        let at = hub.locate(source)?;
+        Ok(if hf::is_speech(&at.dir)? {
+            Self::Ctc(Box::new(hf::speech_model(&at, &PublishedEncoder::default(), device)?))
+        } else {
+            let config = PublishedLanguageModel::default();
+            Self::Text(Box::new(hf::text_model(&at, &config, device)?))
+        })
+    }
+
     /// Reads a directory and verifies every byte of it.
     ///
     /// # Errors
     ///
-    /// When a file is missing, truncated or altered, or does not fit `model.json`.
-    pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
+    /// When a file is missing, truncated or altered, or does not fit `model.json`; when a published base cannot be
+    /// found again, or is not what it was.
+    pub fn load(dir: &Path, device: &Device, hub: &Hub) -> Result<Self, Error> {
         let checkpoint = Checkpoint::open(dir)?;
         Ok(match checkpoint.json::<Spec>(SPEC)? {
             Spec::Ctc { speech } => {
-                Self::Ctc(Box::new(SpeechModel::read(&checkpoint, speech, device)?))
+                Self::Ctc(Box::new(SpeechModel::read(&checkpoint, speech, device, hub)?))
             }
             Spec::Text { text } => {
-                Self::Text(Box::new(TextModel::read(&checkpoint, text, device)?))
+                Self::Text(Box::new(TextModel::read(&checkpoint, text, device, hub)?))
             }
             Spec::Connector { speech, text, connector } => {
-                let speech = SpeechModel::read(&checkpoint, speech, device)?;
-                let text = TextModel::read(&checkpoint, text, device)?;
+                let speech = SpeechModel::read(&checkpoint, speech, device, hub)?;
+                let text = TextModel::read(&checkpoint, text, device, hub)?;
                 let widths = sandhi_nn::connector::Widths {
                     d_encoder: speech.d_encoder(),
                     d_model: text.config.d_model,
                 };
-                let module = connector.init(widths, &Init::new(0, device));
+                let module = connector.init(widths, &Init::blank(device));
                 let module = get(&checkpoint, CONNECTOR, module)?;
                 Self::Connector(Box::new(ConnectorModel {
                     speech,
@@ -297,8 +618,8 @@ impl AnyModel {
     /// # Errors
     ///
     /// [`Error::Kind`] when it holds another kind; otherwise as [`AnyModel::load`].
-    pub fn load_speech(dir: &Path, device: &Device) -> Result<SpeechModel, Error> {
-        match Self::load(dir, device)? {
+    pub fn load_speech(dir: &Path, device: &Device, hub: &Hub) -> Result<SpeechModel, Error> {
+        match Self::load(dir, device, hub)? {
             Self::Ctc(model) => Ok(*model),
             other => Err(other.wrong_kind(dir, "ctc")),
         }
@@ -309,8 +630,8 @@ impl AnyModel {
     /// # Errors
     ///
     /// [`Error::Kind`] when it holds another kind; otherwise as [`AnyModel::load`].
-    pub fn load_text(dir: &Path, device: &Device) -> Result<TextModel, Error> {
-        match Self::load(dir, device)? {
+    pub fn load_text(dir: &Path, device: &Device, hub: &Hub) -> Result<TextModel, Error> {
+        match Self::load(dir, device, hub)? {
             Self::Text(model) => Ok(*model),
             other => Err(other.wrong_kind(dir, "text")),
         }

@@ -11,25 +11,27 @@ use sandhi_data::{
     },
     text,
 };
-use sandhi_nn::{encoder::EncoderConfig, transformer::TransformerConfig};
+use sandhi_nn::{encoder::EncoderConfig, lora::LoraConfig, transformer::TransformerConfig};
 use serde::Deserialize;
 
 use crate::{
     chat::MARKERS,
     checkpoint::Checkpoint,
+    hf::{self, Hub, LanguageModelConfig, ModelSource, Want},
     recipe::{
         AS_SPOKEN, BaseConfig, ConnectorModelConfig, EvalConfig, ManifestSource, ModelConfig,
         OptimizerConfig, Recipe, Schedule, SourceConfig, StageConfig,
     },
     sources::{WORLD_SEED, resolve},
     tasks,
-    train::trains_encoder,
 };
 
 /// What checking found.
 pub(super) struct Checked {
     pub(super) problems: Vec<String>,
     pub(super) warnings: Vec<String>,
+    /// What has to be given or fetched before it can be trained.
+    pub(super) missing: Vec<String>,
     /// The bases of a connector model, where they are right.
     pub(super) encoder: Option<Base<SpeechBase>>,
     pub(super) language_model: Option<Base<TextBase>>,
@@ -43,8 +45,17 @@ pub(super) enum Base<T> {
     Declared { name: String, n_parameters: u64, width: usize, rate_hz: f64 },
 }
 
+/// A published model.
+enum Published {
+    /// In this directory.
+    Here(PathBuf),
+    /// Somewhere else, under this name, with this configuration.
+    Known(String, serde_json::Value),
+}
+
 /// A speech foundation model's sizes.
 pub(super) struct SpeechBase {
+    pub(super) features: FeatureConfig,
     pub(super) encoder: EncoderConfig,
     pub(super) n_mels: usize,
 }
@@ -53,17 +64,6 @@ pub(super) struct SpeechBase {
 pub(super) struct TextBase {
     pub(super) transformer: TransformerConfig,
     pub(super) n_tokens: usize,
-}
-
-impl<T> Base<T> {
-    fn and_then<U>(self, known: impl FnOnce(T) -> Option<U>) -> Option<Base<U>> {
-        match self {
-            Self::Known(base) => known(base).map(Base::Known),
-            Self::Declared { name, n_parameters, width, rate_hz } => {
-                Some(Base::Declared { name, n_parameters, width, rate_hz })
-            }
-        }
-    }
 }
 
 impl Base<SpeechBase> {
@@ -77,7 +77,7 @@ impl Base<SpeechBase> {
     /// Encoder frames a second, where they are known.
     pub(super) fn rate_hz(&self) -> Option<f64> {
         match self {
-            Self::Known(speech) => Some(100.0 / speech.encoder.stride() as f64),
+            Self::Known(speech) => Some(speech.features.rate_hz() / speech.encoder.stride() as f64),
             Self::Declared { rate_hz, .. } => (*rate_hz > 0.0).then_some(*rate_hz),
         }
     }
@@ -118,13 +118,15 @@ const FASTEST_WORDS_PER_S: f64 = 5.0;
 /// Items of a source whose length is looked at.
 const LOOKED_AT: usize = 128;
 
-pub(super) fn check(recipe: &Recipe, base: &Path) -> Checked {
+pub(super) fn check(recipe: &Recipe, base: &Path, hub: &Hub) -> Checked {
     let mut checker = Checker {
         recipe,
         base,
+        hub,
         world: Microworld::new(WORLD_SEED),
         problems: Vec::new(),
         warnings: Vec::new(),
+        missing: Vec::new(),
     };
     let (encoder, language_model) = checker.model();
     let n_items = recipe
@@ -139,16 +141,24 @@ pub(super) fn check(recipe: &Recipe, base: &Path) -> Checked {
     if let Some(eval) = &recipe.eval {
         checker.eval(eval);
     }
-    let Checker { problems, warnings, .. } = checker;
-    Checked { problems, warnings, encoder, language_model, n_items }
+    checker.masks(encoder.as_ref());
+    let Checker { mut problems, warnings, mut missing, .. } = checker;
+    let is_connector = matches!(recipe.model, ModelConfig::Connector(_));
+    if is_connector && (encoder.is_none() || language_model.is_none()) {
+        // Without sizes there is nothing to plan with.
+        problems.append(&mut missing);
+    }
+    Checked { problems, warnings, missing, encoder, language_model, n_items }
 }
 
 struct Checker<'a> {
     recipe: &'a Recipe,
     base: &'a Path,
+    hub: &'a Hub,
     world: Microworld,
     problems: Vec<String>,
     warnings: Vec<String>,
+    missing: Vec<String>,
 }
 
 impl Checker<'_> {
@@ -188,14 +198,13 @@ impl Checker<'_> {
         }
     }
 
-    /// A path of the recipe that exists.
+    /// A path of the recipe that exists; a folder that the command line has not given yet is missing.
     fn path(&mut self, place: &str, path: &str) -> Option<PathBuf> {
         let folder = path.strip_prefix('$').and_then(|rest| rest.split('/').next());
         if let Some(name) = folder.filter(|name| !self.recipe.paths.contains_key(*name)) {
-            self.problem(
-                place,
-                format_args!("${name} stands for no folder, give it with --path {name}=DIR"),
-            );
+            self.missing.push(format!(
+                "{place}: ${name} stands for no folder, give it with --path {name}=DIR"
+            ));
             return None;
         }
         let hint =
@@ -221,11 +230,13 @@ impl Checker<'_> {
                 self.need(found >= needed, place, format_args!("vocab_size: {wrong}"));
                 self.sane(place, 0, &[found]);
                 self.counts(place, "n_documents", config.tokenizer.n_documents);
+                self.lora(config.lora.as_ref());
                 (None, None)
             }
             ModelConfig::Ctc(config) => {
                 self.features("model.features", &config.features);
                 self.encoder("model.encoder", &config.encoder);
+                self.hears("model.encoder", &config.encoder, &config.features);
                 let steps = config.ctc.steps_per_frame;
                 self.at_least_one("model.ctc", "steps_per_frame", steps);
                 self.sane("model.ctc", 0, &[steps]);
@@ -233,6 +244,14 @@ impl Checker<'_> {
             }
             ModelConfig::Connector(config) => self.connector(config),
         }
+    }
+
+    fn lora(&mut self, config: Option<&LoraConfig>) {
+        let Some(config) = config else { return };
+        for problem in config.problems() {
+            self.problem("model.lora", problem);
+        }
+        self.sane("model.lora", 0, &[config.rank]);
     }
 
     fn transformer(&mut self, place: &str, config: &TransformerConfig) {
@@ -255,6 +274,45 @@ impl Checker<'_> {
             EncoderConfig::Whisper(c) => {
                 self.sane(place, c.n_layers, &[c.d_model, c.d_ff, c.max_frames]);
             }
+            EncoderConfig::Wav2vec2(c) => {
+                let lists = [&c.conv_dims, &c.conv_kernels, &c.conv_strides];
+                let n_buckets = c.position_bias.as_ref().map_or(0, |bias| bias.buckets);
+                let sizes = [c.d_model, c.d_ff, c.position_kernel, n_buckets];
+                let sizes: Vec<usize> = lists.into_iter().flatten().copied().chain(sizes).collect();
+                self.sane(place, c.n_layers.max(c.conv_dims.len()), &sizes);
+            }
+        }
+    }
+
+    /// Samples go into encoders that begin with samples, spectra into the others.
+    fn hears(&mut self, place: &str, encoder: &EncoderConfig, features: &FeatureConfig) {
+        let waveform = matches!(features, FeatureConfig::Waveform(_));
+        let expected = match encoder {
+            EncoderConfig::Wav2vec2(_) if !waveform => "a wav2vec2 encoder takes \"waveform\"",
+            EncoderConfig::Conformer(_) | EncoderConfig::Whisper(_) if waveform => {
+                "a conformer or whisper encoder takes spectra, not \"waveform\""
+            }
+            _ => return,
+        };
+        self.problem(place, format_args!("model.features do not fit, {expected}"));
+    }
+
+    /// There are no bands to mask in a waveform.
+    fn masks(&mut self, base: Option<&Base<SpeechBase>>) {
+        let features = match (&self.recipe.model, base) {
+            (ModelConfig::Ctc(config), _) => &config.features,
+            (ModelConfig::Connector(_), Some(Base::Known(speech))) => &speech.features,
+            _ => return,
+        };
+        if !matches!(features, FeatureConfig::Waveform(_)) {
+            return;
+        }
+        for (i, stage) in self.recipe.stages.iter().enumerate() {
+            self.need(
+                stage.spec_augment.is_none(),
+                &format!("stage[{i}].spec_augment"),
+                "masks bands and frames of spectra, the encoder hears a waveform; leave it out",
+            );
         }
     }
 
@@ -284,28 +342,59 @@ impl Checker<'_> {
                 self.sane(place, c.n_layers, &[c.d_hidden, c.d_ff, c.reduction]);
             }
         }
+        self.lora(config.lora.as_ref());
         let place = "model.encoder";
-        let encoder = self.base(place, &config.encoder, "ctc").and_then(|base| {
-            base.and_then(|spec| {
-                let speech = spec.speech?;
-                let n_mels = self.features(place, &speech.features)?;
-                Some(SpeechBase { encoder: speech.encoder, n_mels })
-            })
-        });
+        let encoder = self.base(
+            place,
+            &config.encoder,
+            |checker, path| {
+                let speech = checker.directory(place, path, "ctc")?.speech?;
+                let n_mels = checker.features(place, &speech.features)?;
+                Some(SpeechBase { features: speech.features, encoder: speech.encoder, n_mels })
+            },
+            |checker, published| {
+                let found = match checker.published(place, &published.path)? {
+                    Published::Here(dir) => hf::check_speech(&dir, published),
+                    Published::Known(name, value) => hf::known_speech(&name, &value, published),
+                };
+                let (found, features) = checker.right(place, found)?;
+                let n_mels = checker.features(place, &features)?;
+                Some(SpeechBase { features, encoder: found.encoder, n_mels })
+            },
+        );
         let place = "model.language_model";
-        let text = self.base(place, &config.language_model, "text").and_then(|base| {
-            base.and_then(|spec| {
-                let TextSpec { transformer, n_tokens } = spec.text?;
+        let text = self.base(
+            place,
+            &config.language_model,
+            |checker, path| {
+                let TextSpec { transformer, n_tokens } =
+                    checker.directory(place, path, "text")?.text?;
                 Some(TextBase { transformer, n_tokens })
-            })
-        });
+            },
+            |checker, published| {
+                let found = match checker.published(place, &published.path)? {
+                    Published::Here(dir) => hf::check_text(&dir, published),
+                    Published::Known(name, value) => {
+                        LanguageModelConfig::read(Path::new(&name), &value)
+                    }
+                };
+                let found = checker.right(place, found)?;
+                Some(TextBase { transformer: found.transformer, n_tokens: found.n_tokens })
+            },
+        );
         (encoder, text)
     }
 
     /// A base's description; all that is wrong with its directory is a problem.
-    fn base(&mut self, place: &str, config: &BaseConfig, expected: &str) -> Option<Base<Spec>> {
+    fn base<P, T>(
+        &mut self,
+        place: &str,
+        config: &BaseConfig<P>,
+        directory: impl FnOnce(&mut Self, &str) -> Option<T>,
+        published: impl FnOnce(&mut Self, &P) -> Option<T>,
+    ) -> Option<Base<T>> {
         match config {
-            BaseConfig::Declared { name, n_parameters, width, rate_hz } => {
+            BaseConfig::Declared { name, n_parameters, width, rate_hz, .. } => {
                 self.at_least_one(place, "width", *width);
                 self.need(
                     *width <= LARGEST_SIZE,
@@ -320,27 +409,56 @@ impl Checker<'_> {
                 let (name, width, rate_hz) = (name.clone(), *width, *rate_hz);
                 Some(Base::Declared { name, n_parameters: *n_parameters, width, rate_hz })
             }
-            BaseConfig::Directory { path } => {
-                let dir = self.path(&format!("{place}.path"), path)?;
-                let spec = Checkpoint::open(&dir).and_then(|c| c.json::<Spec>("model.json"));
-                match spec {
-                    Err(error) => {
-                        self.problem(place, error);
-                        None
-                    }
-                    Ok(spec) if spec.kind != expected => {
-                        let found = spec.kind;
-                        let dir = dir.display();
-                        self.problem(
-                            place,
-                            format_args!("{dir} holds a {found} model, expected {expected}"),
-                        );
-                        None
-                    }
-                    Ok(spec) => Some(Base::Known(spec)),
-                }
-            }
+            BaseConfig::Directory { path, .. } => directory(self, path).map(Base::Known),
+            BaseConfig::HuggingFace(config) => published(self, config).map(Base::Known),
         }
+    }
+
+    /// Where a published model is, or what is known of it. Weights that are not here are missing.
+    fn published(&mut self, place: &str, path: &str) -> Option<Published> {
+        let field = format!("{place}.path");
+        let name = match path.parse() {
+            Ok(ModelSource::Directory(_)) => return self.path(&field, path).map(Published::Here),
+            Ok(ModelSource::Hub(name)) => name,
+            Err(error) => {
+                self.problem(&field, error);
+                return None;
+            }
+        };
+        let cached = Hub { offline: true, ..self.hub.clone() };
+        if let Ok(snapshot) = cached.fetch(&name, Want::Model, &mut ()) {
+            return Some(Published::Here(snapshot.dir));
+        }
+        self.missing
+            .push(format!("{field}: {name} is not here, `sandhi download {name}` fetches it"));
+        let known = hf::known::config(name.repository());
+        let value = match known {
+            Some(value) => value,
+            None => {
+                let snapshot = self.hub.fetch(&name, Want::Config, &mut ());
+                let snapshot = self.right(place, snapshot)?;
+                self.right(place, hf::read_json(&snapshot.dir.join("config.json")))?
+            }
+        };
+        Some(Published::Known(name.to_string(), value))
+    }
+
+    /// What a result holds; what is wrong is a problem.
+    fn right<T>(&mut self, place: &str, found: Result<T, impl std::fmt::Display>) -> Option<T> {
+        found.map_err(|error| self.problem(place, error)).ok()
+    }
+
+    /// What the model directory of a base says of itself.
+    fn directory(&mut self, place: &str, path: &str, expected: &str) -> Option<Spec> {
+        let dir = self.path(&format!("{place}.path"), path)?;
+        let spec = Checkpoint::open(&dir).and_then(|c| c.json::<Spec>("model.json"));
+        let spec = self.right(place, spec)?;
+        if spec.kind != expected {
+            let (dir, found) = (dir.display(), spec.kind);
+            self.problem(place, format_args!("{dir} holds a {found} model, expected {expected}"));
+            return None;
+        }
+        Some(spec)
     }
 
     /// Checks a stage and counts its items.
@@ -349,7 +467,7 @@ impl Checker<'_> {
         self.need(
             !stage.trainable.is_empty(),
             place,
-            "trainable is empty, expected name prefixes such as \"connector\", or \"*\"",
+            "trainable is empty, expected names or patterns such as \"connector\", or \"*\"",
         );
         self.need(
             (0.0..1.0).contains(&stage.dropout),
@@ -379,11 +497,6 @@ impl Checker<'_> {
             &format!("{place}.loss"),
             format_args!("{names} 0, so nothing would be learned"),
         );
-        if stage.spec_augment.is_some() && !self.hears_features() {
-            self.warnings.push(format!(
-                "{place}.spec_augment: the encoder is frozen and hears every utterance once, so nothing is masked"
-            ));
-        }
         self.batch(place, stage);
         self.optimizer(place, &stage.optimizer, stage.steps);
         self.need(!stage.sources.is_empty(), place, "data is empty, expected at least one source");
@@ -393,15 +506,6 @@ impl Checker<'_> {
             n_items = n_items.zip(n).map(|(sum, n): (usize, usize)| sum.saturating_add(n));
         }
         n_items
-    }
-
-    /// Whether features, and not cached frames, reach the model.
-    fn hears_features(&self) -> bool {
-        match &self.recipe.model {
-            ModelConfig::Ctc(_) => true,
-            ModelConfig::Text(_) => false,
-            ModelConfig::Connector(_) => trains_encoder(self.recipe),
-        }
     }
 
     fn batch(&mut self, place: &str, stage: &StageConfig) {
@@ -662,7 +766,7 @@ impl Checker<'_> {
     fn encoder_hears(&mut self, place: &str, what: &str, seconds: f64) {
         let ModelConfig::Ctc(model) = &self.recipe.model else { return };
         let Some(most) = model.encoder.max_feature_frames() else { return };
-        let most_s = most as f64 / 100.0;
+        let most_s = most as f64 / model.features.rate_hz();
         self.need(
             seconds <= most_s,
             place,

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use sandhi_nn::{
     connector::{ConnectorConfig, Reduction},
-    encoder::{ConformerConfig, EncoderConfig, WhisperEncoderConfig},
+    encoder::{ConformerConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig},
     transformer::TransformerConfig,
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Layer {
     pub kept: f64,
     /// Values that the backward pass holds for a while, beside what it keeps and gives.
     pub passing: f64,
+    /// Values that go into a block, which is all that it keeps where it runs again in the backward pass.
+    pub input: f64,
     /// One product with weights: nothing in it needs the gradient of its input.
     pub single: bool,
 }
@@ -101,6 +103,7 @@ impl Widths {
             between: 4.0 * d_q * batch.n_sequences * visible,
             kept,
             passing: asked * (d + d_ff),
+            input: all * d,
             single: false,
         }
     }
@@ -176,6 +179,7 @@ pub(super) fn encoder(config: &EncoderConfig, n_mels: usize, batch: &Batch) -> V
     match config {
         EncoderConfig::Conformer(config) => conformer(config, n_mels as f64, batch),
         EncoderConfig::Whisper(config) => whisper(config, n_mels as f64, batch),
+        EncoderConfig::Wav2vec2(config) => wav2vec2(config, batch),
     }
 }
 
@@ -196,6 +200,45 @@ fn whisper(config: &WhisperEncoderConfig, n_mels: f64, batch: &Batch) -> Vec<Lay
     layers
 }
 
+fn wav2vec2(config: &Wav2vec2EncoderConfig, batch: &Batch) -> Vec<Layer> {
+    let (n, d) = (batch.n_rows(), config.d_model as f64);
+    let mut layers = Vec::new();
+    let (mut rows, mut d_in) = (n * config.samples_per_frame() as f64, 1.0);
+    let sizes = config.conv_dims.iter().zip(&config.conv_kernels).zip(&config.conv_strides);
+    for (i, ((&d_out, &kernel), &stride)) in sizes.enumerate() {
+        rows /= stride as f64;
+        let (d_out, window) = (d_out as f64, kernel as f64 * d_in);
+        // The windows, and what the norm and the activation take in.
+        let kept = rows * (window + 3.0 * d_out);
+        layers.push(linear(&format!("conv_layers.{i}"), rows, window, d_out, kept));
+        d_in = d_out;
+    }
+    layers.push(linear("feature_projection.projection", n, d_in, d, n * (2.0 * d_in + d)));
+    // Every group of channels has windows of its own.
+    let (groups, kernel) = (config.position_groups.max(1) as f64, config.position_kernel as f64);
+    layers.push(Layer {
+        name: "pos_conv_embed".into(),
+        with_weights: 2.0 * n * kernel * d * d / groups,
+        kept: n * (kernel * d + 2.0 * d),
+        passing: n * kernel * d / groups,
+        ..Layer::default()
+    });
+    layers.push(norm("layer_norm", n * d));
+    let widths = Widths::plain(config.d_model, config.n_heads, config.d_ff);
+    let pairs = batch.rows * batch.rows;
+    layers.extend((0..config.n_blocks()).map(|i| {
+        let mut block = widths.block(format!("layers.{i}"), batch, batch.rows, pairs);
+        if config.position_bias.is_some() {
+            // Such blocks do not run again.
+            block.input = 0.0;
+            // Scores, their softmax and the gated bias, where the fused attention keeps none.
+            block.kept += 3.0 * config.n_heads as f64 * batch.n_sequences * pairs;
+        }
+        block
+    }));
+    layers
+}
+
 fn conformer(config: &ConformerConfig, n_mels: f64, batch: &Batch) -> Vec<Layer> {
     let n = batch.n_rows();
     let [d, d_ff, n_heads] = [config.d_model, config.d_ff, config.n_heads].map(|n| n as f64);
@@ -212,6 +255,7 @@ fn conformer(config: &ConformerConfig, n_mels: f64, batch: &Batch) -> Vec<Layer>
         // 2 d + 2 d_ff in each feed-forward layer, 6 d in attention, 8 d in the convolution, the last norm's d.
         kept: n * (19.0 * d + 4.0 * d_ff + n_heads),
         passing: n * (2.0 * d + d_ff).max(4.0 * d),
+        input: n * d,
         single: false,
     }));
     layers
@@ -274,8 +318,21 @@ struct Parameters {
     trained: f64,
 }
 
+/// The low-rank branches of a layer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Branches {
+    n_values: f64,
+    trained: f64,
+    /// What they give between their factors, for a row.
+    widths: f64,
+}
+
 /// The layer that a parameter belongs to.
 fn layer_of(name: &str) -> &str {
+    let positions = "pos_conv_embed";
+    if let Some(at) = name.find(positions) {
+        return &name[..at + positions.len()];
+    }
     if let Some(at) = name.find("layers.") {
         let number = at + "layers.".len();
         return name[number..].find('.').map_or(name, |dot| &name[..number + dot]);
@@ -309,12 +366,14 @@ pub(super) struct PartLayers<'a> {
     pub layers: Vec<Layer>,
     /// The part's parameters, where they are known.
     pub list: Option<&'a Inventory>,
+    /// Low-rank branches, of this part and of others.
+    pub branches: Option<&'a Inventory>,
     /// Whether the part is trained, where they are not.
     pub trained: bool,
 }
 
-/// One batch through the parts.
-pub(super) fn step(parts: &[PartLayers], is_trained: impl Fn(&str) -> bool) -> Step {
+/// One batch through the parts. `again` says that blocks keep their input alone and run again.
+pub(super) fn step(parts: &[PartLayers], again: bool, is_trained: impl Fn(&str) -> bool) -> Step {
     let mut flows = false;
     // The most that a layer needs which no gradient reaches: what goes in, what comes out, what is between.
     let mut unkept = 0.0_f64;
@@ -331,6 +390,14 @@ pub(super) fn step(parts: &[PartLayers], is_trained: impl Fn(&str) -> bool) -> S
             layer.trained_in_matrices += if entry.matrix && trained { n } else { 0.0 };
             layer.trained += if trained { n } else { 0.0 };
         }
+        let mut branches: BTreeMap<&str, Branches> = BTreeMap::new();
+        for entry in part.branches.iter().flat_map(|list| &list.0) {
+            let beside = branches.entry(layer_of(&entry.name)).or_default();
+            let n = entry.n_values as f64;
+            beside.n_values += n;
+            beside.trained += if is_trained(&entry.name) { n } else { 0.0 };
+            beside.widths += entry.rank() as f64;
+        }
         let mut work = Work::default();
         for layer in &part.layers {
             let path = format!("{}{}", part.prefix, layer.name);
@@ -341,22 +408,38 @@ pub(super) fn step(parts: &[PartLayers], is_trained: impl Fn(&str) -> bool) -> S
                     Parameters { in_matrices: 1.0, trained_in_matrices: n, trained: 0.0 }
                 }
             };
+            let beside = branches.get(path.as_str()).copied().unwrap_or_default();
+            let n_rows = layer.with_weights / (2.0 * of.in_matrices.max(1.0));
             let reached = flows;
-            flows |= of.trained > 0.0 || of.trained_in_matrices > 0.0;
+            flows |= of.trained > 0.0 || of.trained_in_matrices > 0.0 || beside.trained > 0.0;
             let share = of.trained_in_matrices / of.in_matrices.max(1.0);
-            work.forward += layer.with_weights + layer.between;
+            let in_branches = 2.0 * n_rows * beside.n_values;
+            work.forward += layer.with_weights + layer.between + in_branches;
             let input = if reached || (flows && !layer.single) { 1.0 } else { 0.0 };
             work.backward += layer.with_weights * (share + input);
+            if beside.n_values > 0.0 {
+                work.backward += in_branches * (beside.trained / beside.n_values + input);
+            }
             if !flows {
                 unkept = unkept.max(if layer.single { layer.kept } else { 2.0 * layer.passing });
             } else {
                 work.backward += 2.0 * layer.between;
-                work.kept += layer.kept;
+                let whole = layer.kept + n_rows * beside.widths;
+                let again = again && layer.input > 0.0;
+                // A block that runs again keeps everything for as long as its own backward pass.
+                let (kept, passing) = match again {
+                    true => (layer.input, layer.passing + whole),
+                    false => (whole, layer.passing),
+                };
+                if again {
+                    work.backward += layer.with_weights + layer.between + in_branches;
+                }
+                work.kept += kept;
                 // Weights that are used twice have one gradient, which comes with the last use.
                 if let Some(earlier) = used.insert(path, way_back.len()) {
                     way_back[earlier].2 = 0.0;
                 }
-                way_back.push((layer.kept, layer.passing, of.trained));
+                way_back.push((kept, passing, of.trained + beside.trained));
             }
         }
         works.push(work);

@@ -11,8 +11,13 @@ use std::collections::BTreeMap;
 
 use sandhi_nn::{
     connector::{ConnectorConfig, Reduction, SlmConfig, Widths},
-    encoder::{ConformerConfig, CtcHeadConfig, EncoderConfig, WhisperEncoderConfig},
+    encoder::{
+        ConformerConfig, CtcHeadConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig,
+        wav2vec2::ConvolutionNorm,
+    },
     layers::NormKind,
+    lora::LoraConfig,
+    pattern,
     transformer::{AttentionBias, MlpKind, TransformerConfig},
 };
 
@@ -25,6 +30,15 @@ pub(crate) struct Entry {
     pub(super) n_values: u64,
     /// Two axes: a linear layer's weight, a table, a kernel.
     pub(super) matrix: bool,
+    /// The weight of a linear layer.
+    linear: bool,
+}
+
+impl Entry {
+    /// The rank that a matrix can have at most.
+    pub(super) fn rank(&self) -> usize {
+        self.shape.iter().copied().min().unwrap_or(0)
+    }
 }
 
 /// The tensors of a part of a model.
@@ -63,8 +77,13 @@ impl BlockSizes {
 }
 
 impl Inventory {
-    pub(super) fn n_values(&self) -> u64 {
+    pub(crate) fn n_values(&self) -> u64 {
         self.0.iter().map(|entry| entry.n_values).fold(0, u64::saturating_add)
+    }
+
+    /// Those that a base may hold in 16 bits: weights of linear layers and embeddings.
+    pub(super) fn holdable(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter().filter(|entry| entry.linear || entry.name.ends_with("embed_tokens.weight"))
     }
 
     pub(super) fn n_in_matrices(&self) -> u64 {
@@ -87,14 +106,35 @@ impl Inventory {
 
     fn tensor(&mut self, name: String, shape: &[usize]) {
         let n_values = shape.iter().fold(1_u64, |n, &size| n.saturating_mul(size as u64));
-        self.0.push(Entry { name, shape: shape.to_vec(), n_values, matrix: shape.len() > 1 });
+        let (shape, matrix) = (shape.to_vec(), shape.len() > 1);
+        self.0.push(Entry { name, shape, n_values, matrix, linear: false });
     }
 
     fn linear(&mut self, name: &str, d_in: usize, d_out: usize, bias: bool) {
         self.tensor(format!("{name}.weight"), &[d_out, d_in]);
+        self.0.last_mut().expect("pushed the line before").linear = true;
         if bias {
             self.tensor(format!("{name}.bias"), &[d_out]);
         }
+    }
+
+    /// Names of the linear layers, with the shapes of their weights.
+    pub(super) fn linears(&self) -> impl Iterator<Item = (&str, [usize; 2])> {
+        self.0.iter().filter(|entry| entry.linear).filter_map(|entry| {
+            Some((entry.name.strip_suffix(".weight")?, [entry.shape[0], entry.shape[1]]))
+        })
+    }
+
+    /// The branches that linear layers get.
+    pub(super) fn lora(&self, config: &LoraConfig) -> Self {
+        let mut list = Self::default();
+        for (name, [d_out, d_in]) in self.linears() {
+            if pattern::selects(&config.targets, name) {
+                list.tensor(format!("{name}.lora_a.weight"), &[config.rank, d_in]);
+                list.tensor(format!("{name}.lora_b.weight"), &[d_out, config.rank]);
+            }
+        }
+        list
     }
 
     fn norm(&mut self, name: &str, kind: NormKind, d: usize) {
@@ -163,6 +203,7 @@ pub(crate) fn encoder(config: &EncoderConfig, n_mels: usize) -> Inventory {
     match config {
         EncoderConfig::Conformer(config) => conformer(config, n_mels),
         EncoderConfig::Whisper(config) => whisper(config, n_mels),
+        EncoderConfig::Wav2vec2(config) => wav2vec2(config),
     }
 }
 
@@ -180,6 +221,52 @@ fn whisper(config: &WhisperEncoderConfig, n_mels: usize) -> Inventory {
         list.block(&format!("layers.{i}"), &block);
     }
     list.norm("layer_norm", NormKind::Layer, d);
+    list
+}
+
+fn wav2vec2(config: &Wav2vec2EncoderConfig) -> Inventory {
+    let mut list = Inventory::default();
+    let d = config.d_model;
+    let mut d_in = 1_usize;
+    for (i, (&d_out, &kernel)) in config.conv_dims.iter().zip(&config.conv_kernels).enumerate() {
+        let name = format!("conv_layers.{i}");
+        let d_window = d_in.saturating_mul(kernel);
+        list.linear(&format!("{name}.conv"), d_window, d_out, config.conv_bias);
+        if config.conv_norm == ConvolutionNorm::Layer || i == 0 {
+            list.norm(&format!("{name}.layer_norm"), NormKind::Layer, d_out);
+        }
+        d_in = d_out;
+    }
+    if config.projection_norm {
+        list.norm("feature_projection.layer_norm", NormKind::Layer, d_in);
+    }
+    list.linear("feature_projection.projection", d_in, d, true);
+    let d_group = d / config.position_groups.max(1);
+    for i in 0..config.position_groups {
+        let d_window = config.position_kernel.saturating_mul(d_group);
+        list.linear(&format!("pos_conv_embed.groups.{i}"), d_window, d_group, true);
+    }
+    if config.has_stack_norm() {
+        list.norm("layer_norm", NormKind::Layer, d);
+    }
+    if let Some(bias) = config.position_bias.as_ref().filter(|_| config.n_blocks() > 0) {
+        list.tensor("rel_attn_embed.weight".into(), &[bias.buckets, config.n_heads]);
+    }
+    for i in 0..config.n_blocks() {
+        let name = format!("layers.{i}");
+        for projection in ["q_proj", "k_proj", "v_proj", "out_proj"] {
+            list.linear(&format!("{name}.attention.{projection}"), d, d, true);
+        }
+        if config.position_bias.is_some() {
+            let d_head = d / config.n_heads.max(1);
+            list.linear(&format!("{name}.attention.gate.linear"), d_head, 8, true);
+            list.tensor(format!("{name}.attention.gate.scale"), &[config.n_heads]);
+        }
+        list.norm(&format!("{name}.layer_norm"), NormKind::Layer, d);
+        list.linear(&format!("{name}.feed_forward.intermediate_dense"), d, config.d_ff, true);
+        list.linear(&format!("{name}.feed_forward.output_dense"), config.d_ff, d, true);
+        list.norm(&format!("{name}.final_layer_norm"), NormKind::Layer, d);
+    }
     list
 }
 
@@ -308,6 +395,22 @@ mod tests {
     }
 
     #[test]
+    fn branches_are_the_listed_parameters() {
+        let targets = ["lm.*.q_proj", "*.mlp", "!*.layers.1"].map(str::to_owned).to_vec();
+        let config = LoraConfig { rank: 3, alpha: 6.0, targets, rslora: false };
+        let mut lm = TEXT.init(31, &init());
+        sandhi_nn::lora::attach(&mut lm, "lm", &config, 1);
+        let mut list = language_model(&TEXT, 31).below("lm");
+        let branches = list.lora(&config);
+        assert_eq!(branches.0.len(), 8);
+        list.0.extend(branches.0);
+        for entry in &mut list.0 {
+            entry.name = entry.name.trim_start_matches("lm.").to_owned();
+        }
+        check(list, &lm);
+    }
+
+    #[test]
     fn a_whisper_encoder_has_the_listed_parameters() {
         let config = EncoderConfig::Whisper(WhisperEncoderConfig {
             d_model: 12,
@@ -317,6 +420,33 @@ mod tests {
             max_frames: 9,
         });
         check(encoder(&config, 16), &config.init(16, &init()));
+    }
+
+    #[test]
+    fn a_wav2vec2_encoder_has_the_listed_parameters() {
+        for text in [
+            r#"{}"#,
+            r#"{"layer": 1, "conv_norm": "layer", "conv_bias": true, "pre_norm": true}"#,
+            r#"{"pre_norm": true, "position_bias": {"buckets": 8}, "projection_norm": false}"#,
+            r#"{"layer": 0, "position_bias": {}}"#,
+        ] {
+            let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
+            for (name, size) in [
+                ("d_model", 12),
+                ("n_layers", 2),
+                ("n_heads", 3),
+                ("d_ff", 20),
+                ("position_groups", 4),
+            ] {
+                value[name] = size.into();
+            }
+            value["conv_dims"] = serde_json::json!([5, 6]);
+            value["conv_kernels"] = serde_json::json!([4, 3]);
+            value["conv_strides"] = serde_json::json!([3, 2]);
+            let config: Wav2vec2EncoderConfig = serde_json::from_value(value).unwrap();
+            let config = EncoderConfig::Wav2vec2(config);
+            check(encoder(&config, 1), &config.init(1, &init()));
+        }
     }
 
     #[test]

@@ -16,7 +16,12 @@ mod text;
 use std::path::Path;
 
 use sandhi_data::features::FeatureExtractor;
-use sandhi_nn::connector::{ConnectorConfig, Widths};
+use sandhi_nn::{
+    connector::{ConnectorConfig, Widths},
+    lora::LoraConfig,
+    pattern,
+    weights::WeightType,
+};
 use serde::Serialize;
 
 use self::{
@@ -25,9 +30,10 @@ use self::{
     count::{Entry, Inventory},
 };
 use crate::{
+    hf::Hub,
     recipe::{MatrixRule, ModelConfig, Problems, Recipe, StageConfig},
     sources::Workshop,
-    train::{is_trained, optimizer::is_hidden_matrix, trains_encoder},
+    train::{is_covered, is_ever_trained, is_trained, optimizer::is_hidden_matrix, trainable},
 };
 
 /// A resolved recipe.
@@ -41,8 +47,11 @@ pub struct Plan {
     pub kind: &'static str,
     /// The seed.
     pub seed: u64,
-    /// Whether it can be trained: false when a base is only declared.
+    /// Whether it can be trained: false when a base is only declared or something is missing.
     pub trainable: bool,
+    /// What has to be given or fetched before it can be trained.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// Parameters of every part.
     pub parts: Vec<Part>,
     /// Parameters of all parts.
@@ -60,7 +69,7 @@ pub struct Plan {
 /// A part of the model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Part {
-    /// `encoder`, `head`, `connector`, `language_model`.
+    /// `encoder`, `head`, `connector`, `language_model`, `lora`.
     pub name: String,
     /// What a declared part stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,7 +83,7 @@ pub struct Part {
     pub n_trained: u64,
     /// Share of all parameters of the model.
     pub share: f64,
-    /// Bytes of weights, f32.
+    /// Bytes of weights; f32, and 16 bits for matrices of a base that is held so.
     pub weight_bytes: u64,
     /// Bytes of gradients, f32, of all batches whose gradients live at once, in the stage that needs most memory.
     pub gradient_bytes: u64,
@@ -168,6 +177,8 @@ const ANSWER_SHARE: f64 = 1.0 / 3.0;
 struct Counted {
     name: &'static str,
     size: Size,
+    /// How matrices are held.
+    dtype: WeightType,
 }
 
 /// What is known of a part's parameters.
@@ -186,7 +197,7 @@ fn total(counts: impl Iterator<Item = u64>) -> u64 {
 
 impl Counted {
     fn known(name: &'static str, list: Inventory) -> Self {
-        Self { name, size: Size::Listed(list.below(name)) }
+        Self { name, size: Size::Listed(list.below(name)), dtype: WeightType::F32 }
     }
 
     /// A base of a connector model.
@@ -195,8 +206,37 @@ impl Counted {
             Base::Known(known) => Self::known(name, list(known)),
             Base::Declared { name: label, n_parameters, .. } => {
                 let (label, n_parameters) = (label.clone(), *n_parameters);
-                Self { name, size: Size::Declared { label, n_parameters } }
+                let size = Size::Declared { label, n_parameters };
+                Self { name, size, dtype: WeightType::F32 }
             }
+        }
+    }
+
+    fn held(self, dtype: WeightType) -> Self {
+        Self { dtype, ..self }
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        let n_held = match &self.size {
+            Size::Listed(list) => total(list.holdable().map(|entry| entry.n_values)),
+            // Matrices are nearly all of it.
+            Size::Declared { n_parameters, .. } => *n_parameters,
+        };
+        let n_wide = self.n_parameters() - n_held;
+        n_wide.saturating_mul(F32).saturating_add(n_held.saturating_mul(self.dtype.n_bytes()))
+    }
+
+    /// A parameter that patterns would train although it is held in 16 bits.
+    fn trained_half(&self, patterns: &[String]) -> Option<&str> {
+        if self.dtype == WeightType::F32 {
+            return None;
+        }
+        match &self.size {
+            Size::Listed(list) => {
+                let mut held = list.holdable().map(|entry| entry.name.as_str());
+                held.find(|name| is_trained(patterns, name))
+            }
+            Size::Declared { .. } => (self.n_trained(patterns) > 0).then_some(self.name),
         }
     }
 
@@ -209,74 +249,106 @@ impl Counted {
 
     /// Parameters that patterns of `trainable` cover.
     fn n_trained(&self, patterns: &[String]) -> u64 {
-        self.weighed(patterns, 1, |_| 1)
+        self.weighed(|name| is_trained(patterns, name), 1, |_| 1)
+    }
+
+    /// Parameters that some stage trains.
+    fn n_ever_trained(&self, stages: &[Vec<String>]) -> u64 {
+        self.weighed(|name| is_ever_trained(stages, name), 1, |_| 1)
     }
 
     /// Values that the optimizer of a stage keeps: two moments for AdamW, one velocity for Muon. What is
     /// only declared counts as AdamW's.
     fn n_kept(&self, stage: &StageConfig) -> u64 {
-        self.weighed(&stage.trainable, 2, |entry| {
-            let muon = stage.optimizer.matrices == MatrixRule::Muon;
-            let rank = if entry.matrix { 2 } else { 1 };
-            if muon && is_hidden_matrix(&entry.name, rank) { 1 } else { 2 }
-        })
+        self.weighed(
+            |name| is_trained(&stage.trainable, name),
+            2,
+            |entry| {
+                let muon = stage.optimizer.matrices == MatrixRule::Muon;
+                let rank = if entry.matrix { 2 } else { 1 };
+                if muon && is_hidden_matrix(&entry.name, rank) { 1 } else { 2 }
+            },
+        )
     }
 
     /// The sum of the covered parameters, each as often as its entry says; `declared` times where there is
     /// no list.
-    fn weighed(&self, patterns: &[String], declared: u64, times: impl Fn(&Entry) -> u64) -> u64 {
+    fn weighed(
+        &self,
+        covered: impl Fn(&str) -> bool,
+        declared: u64,
+        times: impl Fn(&Entry) -> u64,
+    ) -> u64 {
         match &self.size {
-            Size::Declared { n_parameters, .. } if is_trained(patterns, self.name) => {
+            // What a declared part consists of is not known: it is trained whole or not at all.
+            Size::Declared { n_parameters, .. } if covered(&format!("{}.?", self.name)) => {
                 n_parameters.saturating_mul(declared)
             }
             Size::Declared { .. } => 0,
             Size::Listed(list) => {
-                let covered = list.0.iter().filter(|entry| is_trained(patterns, &entry.name));
+                let covered = list.0.iter().filter(|entry| covered(&entry.name));
                 total(covered.map(|entry| entry.n_values.saturating_mul(times(entry))))
             }
         }
     }
 
-    fn matches(&self, pattern: &String) -> bool {
-        let one = std::slice::from_ref(pattern);
+    fn matches(&self, pattern: &str) -> bool {
         match &self.size {
-            // What a declared part consists of is not known.
             Size::Declared { .. } => {
-                is_trained(one, self.name)
-                    || pattern.strip_prefix(self.name).is_some_and(|rest| rest.starts_with('.'))
+                let bare = pattern.strip_prefix('!').unwrap_or(pattern);
+                let (below, head) = (format!("{}.", self.name), bare.split('*').next());
+                bare == self.name
+                    || head.is_some_and(|head| {
+                        head.starts_with(&below) || (head != bare && below.starts_with(head))
+                    })
             }
-            Size::Listed(list) => list.0.iter().any(|entry| is_trained(one, &entry.name)),
+            Size::Listed(list) => list.0.iter().any(|entry| is_covered(pattern, &entry.name)),
         }
     }
 }
 
-/// Resolves and checks a recipe whose relative paths start at `base`.
+/// Resolves and checks a recipe whose relative paths start at `base`; `hub` says where published models are. Of one
+/// that is neither there nor known, the configuration is fetched and nothing else.
 ///
 /// # Errors
 ///
 /// Everything that is wrong with it and can be known before training.
-pub fn plan(recipe: &Recipe, base: &Path) -> Result<Plan, Problems> {
-    let Checked { mut problems, warnings, encoder, language_model, n_items } =
-        check::check(recipe, base);
+pub fn plan(recipe: &Recipe, base: &Path, hub: &Hub) -> Result<Plan, Problems> {
+    let Checked { mut problems, mut warnings, missing, encoder, language_model, n_items } =
+        check::check(recipe, base, hub);
     // A model whose sizes are wrong has no parameters to speak of.
     let counted = if !check::model_is_wrong(&problems) {
         counted(recipe, base, encoder.as_ref(), language_model.as_ref(), &mut problems)
     } else {
         None
     };
+    let counted = counted.map(|mut parts| {
+        let branches = lora(recipe).and_then(|config| branches(config, &parts, &mut problems));
+        parts.extend(branches);
+        parts
+    });
     if let Some(parts) = &counted {
         patterns(recipe, parts, &mut problems);
     }
     let (Some(parts), true) = (counted, problems.is_empty()) else {
+        problems.extend(missing);
         return Err(Problems(problems));
     };
+    nothing_masked(recipe, &parts, &mut warnings);
+    let stages = trainable(recipe);
+    if parts.iter().any(|part| part.name == LORA && part.n_ever_trained(&stages) == 0) {
+        warnings.push("model.lora: no stage trains it; trainable may have \"*lora_*\"".into());
+    }
     let model = Model {
         recipe,
         encoder: encoder.as_ref(),
         language_model: language_model.as_ref(),
         parts: &parts,
     };
-    Ok(assemble(recipe, warnings, &n_items, &model))
+    let mut plan = assemble(recipe, warnings, &n_items, &model);
+    plan.trainable &= missing.is_empty();
+    plan.missing = missing;
+    Ok(plan)
 }
 
 /// The parts of the model with their parameters.
@@ -292,7 +364,8 @@ fn counted(
             let n_tokens = config.tokenizer.vocab_size;
             let list = count::language_model(&config.language_model, n_tokens);
             // Here the language model is the whole model, and its names have no prefix.
-            Some(vec![Counted { name: "language_model", size: Size::Listed(list) }])
+            let size = Size::Listed(list);
+            Some(vec![Counted { name: "language_model", size, dtype: WeightType::F32 }])
         }
         ModelConfig::Ctc(config) => {
             let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
@@ -325,14 +398,81 @@ fn counted(
                 count::language_model(&text.transformer, text.n_tokens)
             });
             let connector = count::connector(&config.connector, widths);
+            let (speech, text) =
+                (speech.held(config.encoder.dtype()), text.held(config.language_model.dtype()));
             Some(vec![speech, Counted::known("connector", connector), text])
         }
     }
 }
 
-/// Patterns of `trainable` that match nothing.
+/// Name of the part that holds the low-rank branches.
+const LORA: &str = "lora";
+
+/// The `[model.lora]` table.
+fn lora(recipe: &Recipe) -> Option<&LoraConfig> {
+    match &recipe.model {
+        ModelConfig::Text(config) => config.lora.as_ref(),
+        ModelConfig::Connector(config) => config.lora.as_ref(),
+        ModelConfig::Ctc(_) => None,
+    }
+}
+
+/// The low-rank branches as a part of their own.
+fn branches(config: &LoraConfig, parts: &[Counted], problems: &mut Vec<String>) -> Option<Counted> {
+    let mut all = Inventory::default();
+    for part in parts.iter().filter(|part| part.name != "connector") {
+        match &part.size {
+            Size::Listed(list) => all.0.extend(list.0.iter().cloned()),
+            Size::Declared { .. } => {
+                problems.push(format!(
+                    "model.lora: the layers of a declared {} are not known",
+                    part.name
+                ));
+                return None;
+            }
+        }
+    }
+    for target in &config.targets {
+        if !all.linears().any(|(name, _)| pattern::covers(target, name)) {
+            problems.push(format!("model.lora.targets: {target:?} matches no linear layer"));
+        }
+    }
+    Some(Counted { name: LORA, size: Size::Listed(all.lora(config)), dtype: WeightType::F32 })
+}
+
+/// Stages whose masks nothing would reach.
+fn nothing_masked(recipe: &Recipe, parts: &[Counted], warnings: &mut Vec<String>) {
+    let hears_features = match &recipe.model {
+        ModelConfig::Ctc(_) => true,
+        ModelConfig::Text(_) => false,
+        ModelConfig::Connector(_) => learns(parts, "encoder", &trainable(recipe)),
+    };
+    let masked = recipe.stages.iter().enumerate().filter(|(_, s)| s.spec_augment.is_some());
+    for (i, _) in masked.filter(|_| !hears_features) {
+        warnings.push(format!(
+            "stage[{i}].spec_augment: the encoder is frozen and hears every utterance once, so nothing is masked"
+        ));
+    }
+}
+
+/// Whether some stage trains a part of the model, its branches included.
+fn learns(parts: &[Counted], name: &str, stages: &[Vec<String>]) -> bool {
+    let below = format!("{name}.");
+    let trained = |n: &str| n.starts_with(&below) && is_ever_trained(stages, n);
+    parts.iter().any(|part| part.weighed(trained, 1, |_| 1) > 0)
+}
+
+/// Patterns of `trainable` that match nothing, or what cannot be trained.
 fn patterns(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
     for (i, stage) in recipe.stages.iter().enumerate() {
+        for part in parts {
+            if let Some(name) = part.trained_half(&stage.trainable) {
+                let dtype = part.dtype.name();
+                problems.push(format!(
+                    "stage[{i}].trainable: {name} is held in {dtype} and cannot be trained; take dtype away or train LoRA"
+                ));
+            }
+        }
         for pattern in &stage.trainable {
             if !parts.iter().any(|part| part.matches(pattern)) {
                 let mut names: Vec<&str> = parts
@@ -367,7 +507,9 @@ impl Model<'_> {
     fn tokens(&self) -> (Option<f64>, f64) {
         match &self.recipe.model {
             ModelConfig::Text(_) => (Some(1.0), 0.0),
-            ModelConfig::Ctc(config) => (Some(100.0 / config.encoder.stride() as f64), 0.0),
+            ModelConfig::Ctc(config) => {
+                (Some(config.features.rate_hz() / config.encoder.stride() as f64), 0.0)
+            }
             ModelConfig::Connector(config) => {
                 let ConnectorConfig::Slm(slm) = &config.connector;
                 let rate = self.encoder.and_then(Base::rate_hz);
@@ -389,7 +531,8 @@ impl Model<'_> {
             }
             ModelConfig::Ctc(config) => {
                 let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
-                let batch = Batch::new(n, units * 100.0 / config.encoder.stride() as f64);
+                let rate = config.features.rate_hz() / config.encoder.stride() as f64;
+                let batch = Batch::new(n, units * rate);
                 // The head has a row of the weight and an entry of the bias for every output.
                 let d = config.encoder.d_encoder();
                 let outputs = self.parts.get(1)?.n_parameters() / (d as u64 + 1);
@@ -407,7 +550,9 @@ impl Model<'_> {
                 let spoken =
                     Batch { tails: text * ANSWER_SHARE, ..Batch::new(n, vectors.rows + text) };
                 let heard = match self.encoder? {
-                    _ if !all && !trains_encoder(self.recipe) => Vec::new(),
+                    _ if !all && !learns(self.parts, "encoder", &trainable(self.recipe)) => {
+                        Vec::new()
+                    }
                     Base::Known(speech) => {
                         cost::encoder(&speech.encoder, speech.n_mels, &Batch::new(n, frames))
                     }
@@ -429,13 +574,21 @@ impl Model<'_> {
             }
         };
         let text = matches!(self.recipe.model, ModelConfig::Text(_));
-        let parts = layers.into_iter().zip(self.parts).map(|(layers, part)| PartLayers {
+        let branches = self.parts.iter().find(|part| part.name == LORA);
+        let branches = branches.and_then(|part| match &part.size {
+            Size::Listed(list) => Some(list),
+            Size::Declared { .. } => None,
+        });
+        // Branches have no layers of their own: they are counted where they are.
+        let layers = layers.into_iter().chain(branches.map(|_| Vec::new()));
+        let parts = layers.zip(self.parts).map(|(layers, part)| PartLayers {
             prefix: if text { String::new() } else { format!("{}.", part.name) },
             layers,
             list: match &part.size {
                 Size::Listed(list) => Some(list),
                 Size::Declared { .. } => None,
             },
+            branches,
             trained: part.n_trained(&stage.trainable) > 0,
         });
         Some(parts.collect())
@@ -444,7 +597,9 @@ impl Model<'_> {
     /// One batch of a stage.
     fn step(&self, stage: &StageConfig, all: bool) -> Option<cost::Step> {
         let parts = self.layers(stage, all)?;
-        Some(cost::step(&parts, |name| is_trained(&stage.trainable, name)))
+        Some(cost::step(&parts, stage.gradient_checkpointing, |name| {
+            is_trained(&stage.trainable, name)
+        }))
     }
 
     /// Operations of every part in a stage.
@@ -545,7 +700,7 @@ fn assemble(
 ) -> Plan {
     let counted = model.parts;
     let n_parameters = total(counted.iter().map(Counted::n_parameters));
-    let all: Vec<String> = recipe.stages.iter().flat_map(|s| s.trainable.clone()).collect();
+    let all = trainable(recipe);
     let needed = recipe.stages.iter().map(|stage| (stage, model.memory(stage)));
     let (heaviest, needed) =
         needed.max_by_key(|(_, memory)| memory.total).expect("a recipe has stages");
@@ -565,9 +720,9 @@ fn assemble(
                     Size::Declared { .. } => None,
                     Size::Listed(list) => Some(list.n_in_matrices()),
                 },
-                n_trained: part.n_trained(&all),
+                n_trained: part.n_ever_trained(&all),
                 share: n as f64 / n_parameters.max(1) as f64,
-                weight_bytes: n.saturating_mul(F32),
+                weight_bytes: part.weight_bytes(),
                 gradient_bytes: memory.gradients,
                 moment_bytes: memory.moments,
                 activation_bytes: memory.activations,
@@ -637,6 +792,7 @@ fn assemble(
         about: recipe.about.clone(),
         kind: check::kind(&recipe.model),
         seed: recipe.seed,
+        missing: Vec::new(),
         trainable: counted.iter().all(|part| matches!(part.size, Size::Listed(_))),
         n_trained: sum(|part| part.n_trained),
         parts,

@@ -257,8 +257,11 @@ impl Display for Plan {
             _ => "vectors of speech, and an estimated 48 tokens of text an item",
         };
         writeln!(f, "  at most, were all batches full; tokens: {tokens}")?;
-        if !self.trainable {
+        if self.parts.iter().any(|part| part.declared.is_some()) {
             writeln!(f, "\na base is only declared: this recipe can be planned, not trained")?;
+        }
+        for missing in &self.missing {
+            writeln!(f, "\nbefore it can be trained: {missing}")?;
         }
         for warning in &self.warnings {
             writeln!(f, "\nwarning: {warning}")?;

@@ -20,9 +20,13 @@ use sandhi_data::{
 use sandhi_nn::{
     connector::ConnectorConfig,
     encoder::{CtcHeadConfig, EncoderConfig},
+    lora::LoraConfig,
     transformer::TransformerConfig,
+    weights::WeightType,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::hf::ModelName;
 
 pub use self::read::{Error, Overrides, Problems, read, read_str};
 
@@ -51,6 +55,15 @@ pub struct Recipe {
     /// What is measured at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval: Option<EvalConfig>,
+}
+
+impl Recipe {
+    /// Models that the recipe names on the Hub.
+    pub fn models_of_the_hub(&self) -> Vec<ModelName> {
+        let ModelConfig::Connector(model) = &self.model else { return Vec::new() };
+        let named = [model.encoder.of_the_hub(), model.language_model.of_the_hub()];
+        named.into_iter().flatten().collect()
+    }
 }
 
 /// The `[model]` table.
@@ -85,6 +98,9 @@ pub struct TextModelConfig {
     pub tokenizer: TokenizerConfig,
     /// The transformer.
     pub language_model: TransformerConfig,
+    /// Low-rank branches beside linear layers, for stages that train `["*lora_*"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
 }
 
 /// Byte-level BPE, trained on the text of the longest stage.
@@ -107,22 +123,31 @@ fn default_tokenizer_documents() -> usize {
 #[serde(deny_unknown_fields)]
 pub struct ConnectorModelConfig {
     /// The speech foundation model, frozen unless a stage trains it.
-    pub encoder: BaseConfig,
+    pub encoder: BaseConfig<PublishedEncoder>,
     /// The text foundation model, frozen unless a stage trains it.
-    pub language_model: BaseConfig,
+    pub language_model: BaseConfig<PublishedLanguageModel>,
     /// What joins them.
     pub connector: ConnectorConfig,
+    /// Low-rank branches beside linear layers of `encoder.…` and `language_model.…`, for stages that train
+    /// `["connector", "*lora_*"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
 }
 
-/// Where a foundation model comes from.
+/// Where a foundation model comes from; `P` says what can be said of a published one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "snake_case", deny_unknown_fields)]
-pub enum BaseConfig {
+pub enum BaseConfig<P> {
     /// A model directory.
     Directory {
         /// Relative to the recipe's file.
         path: String,
+        /// How its matrices are held; in 16 bits they take half the memory and cannot be trained.
+        #[serde(default, skip_serializing_if = "is_default")]
+        dtype: WeightType,
     },
+    /// A published checkpoint, in Hugging Face's layout.
+    HuggingFace(P),
     /// Sizes only: such a recipe can be planned, not trained.
     Declared {
         /// What it stands for.
@@ -134,7 +159,95 @@ pub enum BaseConfig {
         /// Frames or tokens a second, for what is planned from it.
         #[serde(default)]
         rate_hz: f64,
+        /// How its matrices would be held.
+        #[serde(default, skip_serializing_if = "is_default")]
+        dtype: WeightType,
     },
+}
+
+/// A speech encoder of `from = "hugging_face"`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedEncoder {
+    /// A directory, relative to the recipe's file, or `hf:owner/name@revision`.
+    pub path: String,
+    /// How its matrices are held, as [`BaseConfig::Directory`] says.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dtype: WeightType,
+    /// Which frames are handed out, of the wav2vec 2.0 family: those that go into block `layer`, counted from 0, as
+    /// `hidden_states[layer]` of `transformers`; those of the last block where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
+    /// Utterances are padded to 30 s, as Whisper's authors do; otherwise they keep their length.
+    #[serde(default)]
+    pub pad_to_30_s: bool,
+}
+
+/// A language model of `from = "hugging_face"`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedLanguageModel {
+    /// A directory, relative to the recipe's file, or `hf:owner/name@revision`.
+    pub path: String,
+    /// How its matrices are held, as [`BaseConfig::Directory`] says.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dtype: WeightType,
+    /// What the model is asked with: a text with `{instruction}`, then `{speech}`, special tokens as they are
+    /// written; the answer follows it. The chat template where nothing is said, and for a model without one
+    /// `{instruction}\n{speech}\n`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// The system message of the chat template; the template's own where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What is said of every published checkpoint.
+pub trait Published {
+    /// Where it is.
+    fn path(&self) -> &str;
+    /// How its matrices are held.
+    fn dtype(&self) -> WeightType;
+}
+
+impl Published for PublishedEncoder {
+    fn path(&self) -> &str {
+        &self.path
+    }
+    fn dtype(&self) -> WeightType {
+        self.dtype
+    }
+}
+
+impl Published for PublishedLanguageModel {
+    fn path(&self) -> &str {
+        &self.path
+    }
+    fn dtype(&self) -> WeightType {
+        self.dtype
+    }
+}
+
+impl<P: Published> BaseConfig<P> {
+    /// How the matrices are held.
+    pub fn dtype(&self) -> WeightType {
+        match self {
+            Self::Directory { dtype, .. } | Self::Declared { dtype, .. } => *dtype,
+            Self::HuggingFace(published) => published.dtype(),
+        }
+    }
+
+    /// The model that is named on the Hub. A name that is none is left to the plan.
+    fn of_the_hub(&self) -> Option<ModelName> {
+        match self {
+            Self::HuggingFace(published) => ModelName::parse(published.path()).ok(),
+            Self::Directory { .. } | Self::Declared { .. } => None,
+        }
+    }
 }
 
 /// One `[[stage]]`.
@@ -145,7 +258,8 @@ pub struct StageConfig {
     pub name: String,
     /// Optimizer steps, after accumulation.
     pub steps: u64,
-    /// Name prefixes of the parameters that are trained, e.g. `["connector"]`; all when `["*"]`.
+    /// Names and patterns of the parameters that are trained, e.g. `["connector"]`, `["*lora_*"]` or
+    /// `["*", "!encoder"]`; the last entry that covers a name decides ([`sandhi_nn::pattern`]).
     pub trainable: Vec<String>,
     /// What is learned from.
     #[serde(rename = "data")]
@@ -160,6 +274,10 @@ pub struct StageConfig {
     /// Masks over features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec_augment: Option<sandhi_data::augment::SpecAugmentConfig>,
+    /// Blocks keep their input alone and run again in the backward pass: much less memory, about a third more time,
+    /// the same result. On the CPU.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
     /// Probability that an entry of a residual branch falls out.
     #[serde(default)]
     pub dropout: f64,
@@ -351,7 +469,8 @@ pub struct ManifestSource {
     /// Speeds at which every utterance is heard besides its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub speeds: Vec<f64>,
-    /// Instructions to draw from when the model is a connector model.
+    /// Instructions to draw from when the model is a connector model; the utterances' own where nothing is
+    /// said, and to transcribe where they have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instructions: Vec<String>,
     /// As text only: the transcripts train a language model.

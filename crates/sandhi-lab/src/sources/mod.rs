@@ -43,6 +43,9 @@ pub enum Error {
     /// Text cannot be tokenized.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),
+    /// An encoder is asked to write, and has nothing to write with.
+    #[error("the encoder has no CTC head, so that it hears and cannot write")]
+    NoRecognizer,
     /// Frames cannot be cached.
     #[error(transparent)]
     Cache(#[from] crate::checkpoint::Error),

@@ -16,7 +16,7 @@ use super::{Error, Prepared, Spoken, Workshop, unfit};
 use crate::{
     chat::Chat,
     frames::FrameCache,
-    model::SpeechModel,
+    model::{Recognizer, SpeechModel},
     recipe::{AS_SPOKEN, ManifestSource, MicroworldSource, SourceConfig, StageConfig, WildSource},
     train::{
         dataset::{CtcDataset, SpeechDataset},
@@ -174,21 +174,23 @@ impl Workshop {
         &self,
         stage: &StageConfig,
         speech: &SpeechModel,
-        extractor: &FeatureExtractor,
+        recognizer: &Recognizer,
         progress: &dyn Fn(usize, usize),
     ) -> Result<Prepared<CtcDataset>, Error> {
+        let extractor = speech.extractor();
         let (lists, dev) = self.transcribed(stage)?;
         let dataset = |spoken: Vec<Spoken>, augment: bool| -> Result<CtcDataset, Error> {
-            let max_frames = speech.encoder.max_feature_frames();
+            let max_frames = speech.config.max_feature_frames();
             let utterances = self.features(&spoken, extractor, max_frames, progress)?;
             let targets: Result<Vec<Vec<u32>>, _> =
-                spoken.iter().map(|s| speech.symbols.encode(s.text(), Unknown::Skip)).collect();
+                spoken.iter().map(|s| recognizer.symbols.encode(s.text(), Unknown::Skip)).collect();
             Ok(CtcDataset {
                 items: utterances.into_iter().zip(targets?).collect(),
                 n_mels: extractor.n_mels(),
-                encoder: speech.encoder.clone(),
-                steps_per_frame: speech.ctc.steps_per_frame,
-                symbols: speech.symbols.clone(),
+                rate_hz: extractor.rate_hz(),
+                encoder: speech.config.clone(),
+                steps_per_frame: recognizer.config.steps_per_frame,
+                symbols: recognizer.symbols.clone(),
                 spec_augment: stage.spec_augment.clone().filter(|_| augment),
             })
         };
@@ -236,10 +238,14 @@ impl Workshop {
                 let utterances = self.recorded(source)?;
                 let mut lessons = Vec::new();
                 for speed in std::iter::once(1.0).chain(source.speeds.iter().copied()) {
-                    lessons.extend(utterances.iter().enumerate().map(|(i, u)| Lesson {
-                        spoken: Spoken::Recorded { utterance: u.clone(), speed },
-                        instruction: list[i % list.len()].clone(),
-                        answer: u.text.clone(),
+                    lessons.extend(utterances.iter().enumerate().map(|(i, u)| {
+                        let own = u.instruction.as_ref().filter(|_| source.instructions.is_empty());
+                        let own = own.map(|text| text.replace("<audio>", "").trim().to_owned());
+                        Lesson {
+                            spoken: Spoken::Recorded { utterance: u.clone(), speed },
+                            instruction: own.unwrap_or_else(|| list[i % list.len()].clone()),
+                            answer: u.answer.as_ref().unwrap_or(&u.text).clone(),
+                        }
                     }));
                 }
                 lessons
@@ -290,7 +296,7 @@ impl Workshop {
             let (utterances, width) = match frozen {
                 Some(cache) => (self.frames(&spoken, speech, cache, progress)?, speech.d_encoder()),
                 None => {
-                    let max_frames = speech.encoder.max_feature_frames();
+                    let max_frames = speech.config.max_feature_frames();
                     let features = self.features(&spoken, extractor, max_frames, progress)?;
                     (features, extractor.n_mels())
                 }

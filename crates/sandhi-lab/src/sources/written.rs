@@ -317,7 +317,7 @@ mod tests {
     fn only_transcripts_of_exchanges_hesitate() {
         let text = "Anna took the red ball to the kitchen.";
         let tokenizer = Tokenizer::train_bpe(vec![text.to_owned()], 300, &MARKERS).unwrap();
-        let chat = Chat::new(tokenizer).unwrap();
+        let chat = Chat::with_markers(tokenizer).unwrap();
         let document = document(text.to_owned(), &["Write it down.".to_owned()], 0);
         let item = |share, i| text_item(&chat, &document, share, i).unwrap();
         let answer = |item: &TextItem| item.ids[item.n_prompt..].to_vec();

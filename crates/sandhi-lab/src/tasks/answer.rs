@@ -117,7 +117,7 @@ fn chunk(
         let decoding =
             Decoding { max_tokens: cell.max_tokens, batch: AT_ONCE, ..Decoding::default() };
         let lm = &reader.text().lm;
-        let answers = generate::generate(lm, &prompts, vectors.as_ref(), chat.end(), &decoding);
+        let answers = generate::generate(lm, &prompts, vectors.as_ref(), chat.ends(), &decoding);
         for (outcome, Answer { ids, .. }) in found.iter_mut().zip(answers) {
             outcome.text = chat.decode(&ids);
         }

@@ -6,7 +6,8 @@
 //!       └─ speech ─ encoder ─ CTC text ──┘
 //! ```
 //!
-//! The transcript's score is the upper bound, the share that speech recovers of it stands beside it.
+//! The transcript's score is the upper bound, the share that speech recovers of it stands beside it. An
+//! encoder without a CTC head has no cascade, and nothing to shorten long lists of names with.
 
 mod answer;
 mod cells;
@@ -28,7 +29,7 @@ pub use self::{
 };
 use crate::{
     frames::FrameCache,
-    model::{ConnectorModel, HostRagged, SpeechModel, TextModel, fingerprint},
+    model::{ConnectorModel, HostRagged, Recognizer, SpeechModel, TextModel},
     recipe::EvalConfig,
     results::{CASCADE, Prediction, Results, TEXT},
     sources::{Error, Spoken, Workshop},
@@ -75,6 +76,8 @@ pub fn evaluate(
 ) -> Result<Vec<Vec<Prediction>>, Error> {
     let mut all = cells(workshop.world(), config.half.split(), config);
     all.retain(|cell| !cell.items.is_empty());
+    let recognizer = model.speech.recognizer.as_ref();
+    all.retain(|cell| cell.shortlist.is_none() || recognizer.is_some());
     for cell in &mut all {
         cell.right_s = right_seconds(workshop, cell)?;
     }
@@ -101,13 +104,17 @@ pub fn evaluate(
             .map(|cell| Heard::new(&model.speech, workshop, cell, cache))
             .collect::<Result<_, _>>()?;
         let shortlisted = match cells[0].shortlist {
-            Some(n) => Some(heard[0].shortlisted(&model.speech, cells[0], n)?),
+            Some(n) => {
+                let recognizer = recognizer.expect("cells with a shortlist need one");
+                Some(heard[0].shortlisted(&model.speech, recognizer, cells[0], n)?)
+            }
             None => None,
         };
         let asked = shortlisted.as_ref().unwrap_or(cells[0]);
         let mut ways = vec![Way::Read(asked.transcripts())];
         for Heard { utterances, transcripts } in heard {
-            ways.extend([Way::Heard(utterances), Way::Read(transcripts)]);
+            ways.push(Way::Heard(utterances));
+            ways.extend(transcripts.map(Way::Read));
         }
         let mut answered =
             answers(&Reader::Connector(Box::new(model.clone())), asked, &ways)?.into_iter();
@@ -115,9 +122,10 @@ pub fn evaluate(
         for cell in cells {
             let cell = shortlisted.as_ref().unwrap_or(cell);
             let speech = answered.next().expect("an answer a way");
-            let cascade = answered.next().expect("an answer a way");
-            score::add(results, cell, &speech, &text, &cascade);
-            let ways = [("", &speech), (TEXT, &text), (CASCADE, &cascade)];
+            let cascade = recognizer.map(|_| answered.next().expect("an answer a way"));
+            score::add(results, cell, &speech, &text, cascade.as_deref());
+            let mut ways = vec![("", &speech), (TEXT, &text)];
+            ways.extend(cascade.as_ref().map(|cascade| (CASCADE, cascade)));
             predictions.push(score::predictions(cell, &ways));
             if cell.trained && !results.meta.trained_tasks.contains(&cell.task) {
                 results.meta.trained_tasks.push(cell.task.clone());
@@ -142,6 +150,9 @@ pub fn evaluate_ctc(
     results: &mut Results,
     progress: &dyn Fn(&str, usize, usize),
 ) -> Result<Vec<Vec<Prediction>>, Error> {
+    if model.recognizer.is_none() {
+        return Err(Error::NoRecognizer);
+    }
     let mut all = cells(workshop.world(), config.half.split(), config);
     all.retain(|cell| ["asr", "asr_de", "asr_es", "biasing_0"].contains(&cell.task.as_str()));
     let mut predictions = Vec::with_capacity(all.len());
@@ -151,6 +162,7 @@ pub fn evaluate_ctc(
         let outcomes: Outcomes = heard
             .transcripts
             .into_iter()
+            .flatten()
             .map(|text| Outcome { text, right: None, chosen: None })
             .collect();
         score::add_one(results, cell, "", &outcomes);
@@ -212,10 +224,10 @@ fn right_seconds(workshop: &Workshop, cell: &Cell) -> Result<HashMap<String, f64
     Ok(texts.into_iter().zip(sounds.iter().map(|sound| sound.wave.duration_s())).collect())
 }
 
-/// The speech of a cell, and what the encoder's CTC head makes of it.
+/// The speech of a cell, and what the CTC head makes of it where there is one.
 struct Heard {
     utterances: Vec<Utterance>,
-    transcripts: Vec<String>,
+    transcripts: Option<Vec<String>>,
 }
 
 impl Heard {
@@ -227,23 +239,31 @@ impl Heard {
     ) -> Result<Self, Error> {
         let spoken: Vec<Spoken> = cell.items.iter().map(|item| cell.spoken(item)).collect();
         let utterances = workshop.frames(&spoken, speech, cache, &|_, _| {})?;
-        let chunks: Vec<(&[Utterance], SpeechModel)> =
-            utterances.chunks(AT_ONCE).map(|chunk| (chunk, speech.clone())).collect();
-        let transcripts = chunks
-            .into_par_iter()
-            .flat_map_iter(|(chunk, speech)| speech.transcribe(&gather(&speech, chunk)))
-            .collect();
+        let transcripts = speech.recognizer.as_ref().map(|recognizer| {
+            let chunks: Vec<(HostRagged, Recognizer)> = utterances
+                .chunks(AT_ONCE)
+                .map(|chunk| (gather(speech, chunk), recognizer.clone()))
+                .collect();
+            let read = |(frames, recognizer): (_, Recognizer)| recognizer.transcribe(&frames);
+            chunks.into_par_iter().flat_map_iter(read).collect()
+        });
         Ok(Self { utterances, transcripts })
     }
 
     /// The cell with lists of phrases cut to the `n` that the CTC posteriors make likeliest.
-    fn shortlisted(&self, speech: &SpeechModel, cell: &Cell, n: usize) -> Result<Cell, Error> {
+    fn shortlisted(
+        &self,
+        speech: &SpeechModel,
+        recognizer: &Recognizer,
+        cell: &Cell,
+        n: usize,
+    ) -> Result<Cell, Error> {
         let mut cell = cell.clone();
         for (item, utterance) in cell.items.iter_mut().zip(&self.utterances) {
-            let log_probs = speech.ctc_log_probs(&gather(speech, std::slice::from_ref(utterance)));
+            let log_probs = recognizer.log_probs(&gather(speech, std::slice::from_ref(utterance)));
             let mut scored: Vec<(f32, &String)> = Vec::with_capacity(item.phrases.len());
             for phrase in &item.phrases {
-                let ids = speech.symbols.encode(phrase, Unknown::Skip)?;
+                let ids = recognizer.symbols.encode(phrase, Unknown::Skip)?;
                 let score = sandhi_align::ctc::spot(&log_probs.values, log_probs.width, &ids, 0)
                     .expect("symbols of the model over rows of its head");
                 scored.push((score, phrase));
@@ -279,7 +299,7 @@ fn panels(cells: &[Cell]) -> Vec<Vec<&Cell>> {
 
 /// The cache that a model's encoder frames are kept in.
 pub fn frame_cache(model: &ConnectorModel, dir: &std::path::Path) -> FrameCache {
-    FrameCache::new(dir, &fingerprint(&model.speech.net.encoder))
+    FrameCache::new(dir, &model.speech.frames_fingerprint())
 }
 
 #[cfg(test)]

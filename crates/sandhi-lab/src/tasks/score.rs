@@ -217,31 +217,36 @@ fn correct(cell: &Cell, item: &Item, outcome: &Outcome) -> bool {
     }
 }
 
-/// Adds the scores of a cell: from speech, from the transcript, through the cascade, and the share
-/// recovered.
+/// Adds the scores of a cell: from speech, from the transcript, through the cascade where there is one, and
+/// the share recovered.
 pub(super) fn add(
     results: &mut Results,
     cell: &Cell,
     speech: &[Outcome],
     text: &[Outcome],
-    cascade: &[Outcome],
+    cascade: Option<&[Outcome]>,
 ) {
     let numbers = |outcomes| numbers(cell, outcomes);
-    for ((speech, text), cascade) in
-        numbers(speech).iter().zip(&numbers(text)).zip(&numbers(cascade))
-    {
-        assert!(speech.name == text.name && speech.name == cascade.name, "ways of one cell");
+    let cascade = cascade.map(numbers);
+    for (i, (speech, text)) in numbers(speech).iter().zip(&numbers(text)).enumerate() {
+        let cascade = cascade.as_ref().map(|numbers| &numbers[i]);
+        assert!(
+            speech.name == text.name && cascade.is_none_or(|cascade| cascade.name == speech.name),
+            "ways of one cell"
+        );
         let mut set = |suffix: &str, metric| {
             results.set(&cell.task, &cell.domain, &format!("{}{suffix}", speech.name), metric);
         };
         // A thousand resamples each.
         let ((of_speech, of_text), (of_cascade, recovered)) = rayon::join(
             || (speech.metric(), text.metric()),
-            || (cascade.metric(), speech.recovered_of(text)),
+            || (cascade.map(Number::metric), speech.recovered_of(text)),
         );
         set("", of_speech);
         set(TEXT, of_text);
-        set(CASCADE, of_cascade);
+        if let Some(of_cascade) = of_cascade {
+            set(CASCADE, of_cascade);
+        }
         set(RECOVERED, recovered);
     }
 }

@@ -93,6 +93,8 @@ pub struct CtcDataset {
     pub items: Vec<(Utterance, Vec<u32>)>,
     /// Width of the features.
     pub n_mels: usize,
+    /// Feature frames a second.
+    pub rate_hz: f64,
     /// The encoder, for its length.
     pub encoder: EncoderConfig,
     /// CTC steps per encoder frame.
@@ -135,8 +137,8 @@ impl Dataset for CtcDataset {
             .zip(indices)
             .flat_map(|(&n, &i)| {
                 let n_steps = self.encoder.length(n).bound() * self.steps_per_frame;
-                // Feature frames are 10 ms apart.
-                let step_s = 0.01 * (self.encoder.stride() as f64 / self.steps_per_frame as f64);
+                let steps_per_frame = self.steps_per_frame as f64;
+                let step_s = self.encoder.stride() as f64 / (self.rate_hz * steps_per_frame);
                 step_symbols(&self.items[i].0.words, &self.symbols, n_steps, step_s)
             })
             .collect();

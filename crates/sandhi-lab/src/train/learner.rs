@@ -49,6 +49,9 @@ pub trait Learner: Module + Send + Sync + 'static {
     /// What one forward pass takes.
     type Batch: Measured + Send + Sync + 'static;
 
+    /// Whether layers run again in the backward pass instead of keeping what they computed.
+    fn recompute(&mut self, on: bool);
+
     /// The losses of a batch.
     fn terms(&self, batch: &Self::Batch, loss: &LossConfig, dropout: Dropout) -> Vec<Term>;
 }
@@ -103,6 +106,10 @@ impl Measured for CtcBatch {
 
 impl Learner for CtcNet {
     type Batch = CtcBatch;
+
+    fn recompute(&mut self, on: bool) {
+        self.encoder.recompute(on);
+    }
 
     fn terms(&self, batch: &CtcBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
         let features = batch.features.to_device(&device(self));
@@ -163,6 +170,10 @@ impl Measured for TextBatch {
 
 impl Learner for CausalLm {
     type Batch = TextBatch;
+
+    fn recompute(&mut self, on: bool) {
+        Self::recompute(self, on);
+    }
 
     fn terms(&self, batch: &TextBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
         let sequences: Vec<Vec<Segment>> = batch
@@ -256,6 +267,12 @@ impl Measured for SpeechBatch {
 
 impl Learner for ConnectorNet {
     type Batch = SpeechBatch;
+
+    fn recompute(&mut self, on: bool) {
+        self.encoder.recompute(on);
+        self.connector.recompute(on);
+        self.language_model.recompute(on);
+    }
 
     fn terms(&self, batch: &SpeechBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
         let device = device(&self.connector);

@@ -27,6 +27,7 @@ use sandhi_data::{
     rng::stream,
 };
 use sandhi_nn::{
+    pattern,
     transformer::Dropout,
     weights::{self, ParameterInfo, Weights},
 };
@@ -202,8 +203,8 @@ pub struct Run<'a> {
     pub seed: u64,
     /// Whom to tell.
     pub monitor: &'a mut dyn Monitor,
-    /// Names of parameters that some stage trains; these are what checkpoints hold.
-    pub kept: Vec<String>,
+    /// What each stage trains; checkpoints hold all of it.
+    pub kept: Vec<Vec<String>>,
 }
 
 /// How a stage ended.
@@ -215,24 +216,31 @@ pub enum Outcome<L> {
     Interrupted(L),
 }
 
-/// Whether a parameter's name is covered by the patterns of `trainable`.
-pub fn is_trained(patterns: &[String], name: &str) -> bool {
-    !weights::is_fixed(name)
-        && patterns.iter().any(|pattern| {
-            pattern == "*"
-                || name
-                    .strip_prefix(pattern.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
+/// Whether an entry of `trainable` gives or takes away a parameter that can be trained.
+pub fn is_covered(entry: &str, name: &str) -> bool {
+    !weights::is_fixed(name) && pattern::covers(entry, name)
 }
 
-/// Whether some stage of a connector recipe trains a part of the encoder, which is else heard once and
-/// cached.
-pub fn trains_encoder(recipe: &Recipe) -> bool {
-    recipe.stages.iter().any(|stage| {
-        is_trained(&stage.trainable, "encoder")
-            || stage.trainable.iter().any(|pattern| pattern.starts_with("encoder."))
-    })
+/// Whether a parameter's name is covered by the patterns of `trainable`: see [`pattern`].
+pub fn is_trained(patterns: &[String], name: &str) -> bool {
+    !weights::is_fixed(name) && pattern::selects(patterns, name)
+}
+
+/// The patterns of every stage of a recipe.
+pub fn trainable(recipe: &Recipe) -> Vec<Vec<String>> {
+    recipe.stages.iter().map(|stage| stage.trainable.clone()).collect()
+}
+
+/// Whether some stage trains a parameter.
+pub fn is_ever_trained(stages: &[Vec<String>], name: &str) -> bool {
+    stages.iter().any(|patterns| is_trained(patterns, name))
+}
+
+/// Whether some stage of a connector recipe trains a parameter of the encoder, which is else heard once and
+/// cached; `names` are the parameters of the model.
+pub fn trains_encoder<'a>(recipe: &Recipe, names: impl IntoIterator<Item = &'a str>) -> bool {
+    let stages = trainable(recipe);
+    names.into_iter().any(|name| name.starts_with("encoder.") && is_ever_trained(&stages, name))
 }
 
 /// Checkpoints that a run keeps.
@@ -258,7 +266,7 @@ pub fn latest(run_dir: &Path) -> Result<Option<(RunState, Checkpoint)>, Error> {
 
 impl Run<'_> {
     fn keeps(&self, info: &ParameterInfo) -> bool {
-        is_trained(&self.kept, &info.name)
+        is_ever_trained(&self.kept, &info.name)
     }
 
     /// A text that changes with the structure of the model and with its frozen weights.
@@ -269,7 +277,7 @@ impl Run<'_> {
         }
         let frozen: Weights = weights::weights(model)
             .into_iter()
-            .filter(|(name, _)| !is_trained(&self.kept, name))
+            .filter(|(name, _)| !is_ever_trained(&self.kept, name))
             .collect();
         for (name, tensor) in frozen {
             hasher.update(name.as_bytes());
@@ -302,7 +310,7 @@ impl Run<'_> {
         writer.fingerprint(fingerprint);
         let kept: Weights = weights::weights(model)
             .into_iter()
-            .filter(|(name, _)| is_trained(&self.kept, name))
+            .filter(|(name, _)| is_ever_trained(&self.kept, name))
             .collect();
         let none = indexmap::IndexMap::new();
         writer.tensors("model.safetensors", &crate::model::to_host(kept), Dtype::F32, &none)?;
@@ -333,6 +341,7 @@ impl Run<'_> {
         D: Dataset<Batch = L::Batch>,
     {
         let mut model = self.freeze(model, stage)?;
+        model.recompute(stage.gradient_checkpointing);
         let device = model.devices().into_iter().next().expect("a model has parameters").inner();
         let mark = self.fingerprint(&model);
         let mut optimizer = match resume {
@@ -469,8 +478,7 @@ impl Run<'_> {
     fn freeze<L: Learner>(&mut self, model: L, stage: &StageConfig) -> Result<L, Error> {
         let infos = weights::parameters(&model);
         for pattern in &stage.trainable {
-            let one = std::slice::from_ref(pattern);
-            if !infos.iter().any(|info| is_trained(one, &info.name)) {
+            if !infos.iter().any(|info| is_covered(pattern, &info.name)) {
                 let mut modules: Vec<&str> =
                     infos.iter().filter_map(|info| info.name.split('.').next()).collect();
                 modules.dedup();

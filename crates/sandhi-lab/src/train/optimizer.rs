@@ -39,10 +39,10 @@ fn decays(name: &str, rank: usize) -> bool {
     rank >= 2 && !name.contains("embed_tokens")
 }
 
-/// Whether Muon may update a parameter: matrices between hidden states, neither tables, output layers nor
-/// channel-wise filters.
+/// Whether Muon may update a parameter: matrices between hidden states, neither tables, output layers, channel-wise
+/// filters nor factors of low-rank branches, whose product is such a matrix.
 pub(crate) fn is_hidden_matrix(name: &str, rank: usize) -> bool {
-    let outer = ["embed_tokens", "head", "depthwise"];
+    let outer = ["embed_tokens", "head", "depthwise", "lora_"];
     rank == 2 && !outer.iter().any(|part| name.contains(part))
 }
 
@@ -294,7 +294,8 @@ mod tests {
     #[test]
     fn tables_and_output_layers_stay_with_adamw() {
         assert!(is_hidden_matrix("layers.0.mlp.up_proj.weight", 2));
-        for name in ["model.embed_tokens.weight", "lm_head.weight", "head.proj.weight"] {
+        let factor = "layers.0.mlp.up_proj.lora_a.weight";
+        for name in ["model.embed_tokens.weight", "lm_head.weight", "head.proj.weight", factor] {
             assert!(!is_hidden_matrix(name, 2), "{name}");
         }
         assert!(!is_hidden_matrix("layers.0.conv.depthwise", 2));

@@ -9,7 +9,13 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use self::slm::{Reduction, SlmAdapter, SlmConfig};
-use crate::{init::Init, length::Length, ragged::Ragged, transformer::Dropout};
+use crate::{
+    init::Init,
+    length::Length,
+    lora::{Linears, NamedLinears},
+    ragged::Ragged,
+    transformer::Dropout,
+};
 
 /// Widths that the connector shares with its neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +78,22 @@ impl ConnectorConfig {
     }
 }
 
+impl Linears for Connector {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        match self {
+            Self::Slm(adapter) => adapter.linears(),
+        }
+    }
+}
+
 impl Connector {
+    /// Whether blocks run again in the backward pass instead of keeping what they computed.
+    pub fn recompute(&mut self, on: bool) {
+        match self {
+            Self::Slm(adapter) => adapter.recompute(on),
+        }
+    }
+
     /// Maps frames to vectors.
     pub fn forward(&self, input: &ConnectorInput, dropout: Dropout) -> ConnectorOutput {
         match self {

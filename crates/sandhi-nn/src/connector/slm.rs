@@ -21,6 +21,7 @@ use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
     length::Length,
+    lora::{Linears, NamedLinears, numbered},
     ops::{self, Mask, Rope},
     ragged::{Offsets, Ragged},
     transformer::{AttentionBias, Block, BlockConfig, Dropout, MlpKind, Placement},
@@ -63,6 +64,7 @@ pub struct SlmAdapter {
     output: Linear,
     reduction: usize,
     stack: bool,
+    recompute: bool,
 }
 
 const EPS: f64 = 1e-5;
@@ -116,11 +118,23 @@ impl SlmConfig {
             output: Linear::new(&init.child("output"), self.d_hidden, widths.d_model, true),
             reduction: self.reduction,
             stack: self.reduce == Reduction::Stack,
+            recompute: false,
         }
     }
 }
 
+impl Linears for SlmAdapter {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let ends = [("input".to_owned(), &mut self.input), ("output".to_owned(), &mut self.output)];
+        ends.into_iter().chain(numbered("layers", &mut self.layers)).collect()
+    }
+}
+
 impl SlmAdapter {
+    pub(super) fn recompute(&mut self, on: bool) {
+        self.recompute = on;
+    }
+
     /// # Shapes
     ///
     /// - `frames.values`: `[n_frames, d_encoder]`
@@ -130,7 +144,8 @@ impl SlmAdapter {
         let placement = Placement::packed(&offsets, Mask::Full);
         let x = self.input.forward(groups);
         let x = self.layers.iter().enumerate().fold(x, |x, (i, layer)| {
-            layer.forward(x, &placement, None, dropout.branch(&i.to_string()))
+            let dropout = dropout.branch(&i.to_string());
+            layer.forward_or_again(self.recompute, x, &placement, None, dropout)
         });
         Ragged { values: self.output.forward(self.norm.forward(x)), offsets }
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
+    lora::{Linears, NamedLinears, below, numbered},
     ops::{self, Mask, Rope},
     ragged::{Offsets, Ragged},
     transformer::{Attention, AttentionBias, BlockConfig, Dropout, MlpKind, Placement},
@@ -48,6 +49,7 @@ pub struct Conformer {
     conv2: Linear,
     input: Linear,
     layers: Vec<ConformerBlock>,
+    recompute: bool,
 }
 
 /// One block: half feed-forward, attention, convolution, half feed-forward, norm.
@@ -161,7 +163,44 @@ impl ConformerConfig {
             layers: (0..self.n_layers)
                 .map(|i| ConformerBlock::new(&init.child("layers").child(i), self))
                 .collect(),
+            recompute: false,
         }
+    }
+}
+
+impl Linears for FeedForward {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        vec![("up".to_owned(), &mut self.up), ("down".to_owned(), &mut self.down)]
+    }
+}
+
+impl Linears for Convolution {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        vec![
+            ("pointwise1".to_owned(), &mut self.pointwise1),
+            ("pointwise2".to_owned(), &mut self.pointwise2),
+        ]
+    }
+}
+
+impl Linears for ConformerBlock {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        below("ff1", self.ff1.linears())
+            .chain(below("self_attn", self.self_attn.linears()))
+            .chain(below("conv", self.conv.linears()))
+            .chain(below("ff2", self.ff2.linears()))
+            .collect()
+    }
+}
+
+impl Linears for Conformer {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let first = [
+            ("conv1".to_owned(), &mut self.conv1),
+            ("conv2".to_owned(), &mut self.conv2),
+            ("input".to_owned(), &mut self.input),
+        ];
+        first.into_iter().chain(numbered("layers", &mut self.layers)).collect()
     }
 }
 
@@ -195,6 +234,10 @@ impl ConformerBlock {
 }
 
 impl Conformer {
+    pub(super) fn recompute(&mut self, on: bool) {
+        self.recompute = on;
+    }
+
     /// # Shapes
     ///
     /// - `features.values`: `[n_rows, n_mels]`
@@ -205,7 +248,14 @@ impl Conformer {
         let x = dropout.branch("input").apply(self.input.forward(ops::gelu(self.conv2.forward(x))));
         let placement = Placement::packed(&offsets, Mask::Full);
         let values = self.layers.iter().enumerate().fold(x, |x, (i, layer)| {
-            layer.forward(x, &placement, &offsets, dropout.branch(&i.to_string()))
+            let dropout = dropout.branch(&i.to_string());
+            if !self.recompute {
+                return layer.forward(x, &placement, &offsets, dropout);
+            }
+            let (placement, offsets) = (placement.clone(), offsets.clone());
+            ops::recompute(layer, x, move |layer, x| {
+                layer.forward(x, &placement, &offsets, dropout)
+            })
         });
         Ragged { values, offsets }
     }

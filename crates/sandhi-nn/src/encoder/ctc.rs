@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     init::Init,
     layers::Linear,
+    lora::{Linears, NamedLinears},
     ragged::{Offsets, Ragged},
 };
 
@@ -44,6 +45,12 @@ impl CtcHeadConfig {
             ),
             steps_per_frame: self.steps_per_frame,
         }
+    }
+}
+
+impl Linears for CtcHead {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        vec![("proj".to_owned(), &mut self.proj)]
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod conformer;
 pub mod ctc;
+pub mod wav2vec2;
 pub mod whisper;
 
 use burn::prelude::*;
@@ -13,9 +14,16 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     conformer::{Conformer, ConformerConfig},
     ctc::{CtcHead, CtcHeadConfig},
+    wav2vec2::{Wav2vec2Encoder, Wav2vec2EncoderConfig},
     whisper::{WhisperEncoder, WhisperEncoderConfig},
 };
-use crate::{init::Init, length::Length, ragged::Ragged, transformer::Dropout};
+use crate::{
+    init::Init,
+    length::Length,
+    lora::{Linears, NamedLinears},
+    ragged::Ragged,
+    transformer::Dropout,
+};
 
 /// The `[encoder]` table of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +33,8 @@ pub enum EncoderConfig {
     Conformer(ConformerConfig),
     /// Whisper's layout, two feature frames to one encoder frame.
     Whisper(WhisperEncoderConfig),
+    /// wav2vec 2.0, HuBERT and WavLM, over the samples themselves.
+    Wav2vec2(Wav2vec2EncoderConfig),
 }
 
 /// Maps features to encoder frames.
@@ -34,14 +44,22 @@ pub enum Encoder {
     Conformer(Conformer),
     /// See [`WhisperEncoder`].
     Whisper(WhisperEncoder),
+    /// See [`Wav2vec2Encoder`].
+    Wav2vec2(Wav2vec2Encoder),
 }
 
 impl EncoderConfig {
     /// Builds the encoder with random weights for features of width `n_mels`.
+    ///
+    /// # Panics
+    ///
+    /// When the width is not one that [`EncoderConfig::hears`].
     pub fn init(&self, n_mels: usize, init: &Init) -> Encoder {
+        assert!(self.hears(n_mels), "features are {n_mels} wide, the encoder takes others");
         match self {
             Self::Conformer(config) => Encoder::Conformer(config.init(n_mels, init)),
             Self::Whisper(config) => Encoder::Whisper(config.init(n_mels, init)),
+            Self::Wav2vec2(config) => Encoder::Wav2vec2(config.init(init)),
         }
     }
 
@@ -50,6 +68,15 @@ impl EncoderConfig {
         match self {
             Self::Conformer(config) => config.d_model,
             Self::Whisper(config) => config.d_model,
+            Self::Wav2vec2(config) => config.d_model,
+        }
+    }
+
+    /// Whether it takes features of this width: spectra, or single samples.
+    pub fn hears(&self, n_mels: usize) -> bool {
+        match self {
+            Self::Conformer(_) | Self::Whisper(_) => n_mels > 0,
+            Self::Wav2vec2(_) => n_mels == 1,
         }
     }
 
@@ -58,6 +85,7 @@ impl EncoderConfig {
         match self {
             Self::Conformer(_) => Length::Exact(conformer::subsampled(n_frames)),
             Self::Whisper(_) => Length::Exact(n_frames.div_ceil(2)),
+            Self::Wav2vec2(config) => Length::Exact(config.n_frames(n_frames)),
         }
     }
 
@@ -66,13 +94,14 @@ impl EncoderConfig {
         match self {
             Self::Conformer(_) => 4,
             Self::Whisper(_) => 2,
+            Self::Wav2vec2(config) => config.samples_per_frame(),
         }
     }
 
     /// Feature frames of the longest utterance that it takes; any number where absent.
     pub fn max_feature_frames(&self) -> Option<usize> {
         match self {
-            Self::Conformer(_) => None,
+            Self::Conformer(_) | Self::Wav2vec2(_) => None,
             Self::Whisper(config) => Some(2 * config.max_frames),
         }
     }
@@ -82,11 +111,31 @@ impl EncoderConfig {
         match self {
             Self::Conformer(config) => config.problems(),
             Self::Whisper(config) => config.problems(),
+            Self::Wav2vec2(config) => config.problems(),
+        }
+    }
+}
+
+impl Linears for Encoder {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        match self {
+            Self::Conformer(encoder) => encoder.linears(),
+            Self::Whisper(encoder) => encoder.linears(),
+            Self::Wav2vec2(encoder) => encoder.linears(),
         }
     }
 }
 
 impl Encoder {
+    /// Whether blocks run again in the backward pass instead of keeping what they computed.
+    pub fn recompute(&mut self, on: bool) {
+        match self {
+            Self::Conformer(encoder) => encoder.recompute(on),
+            Self::Whisper(encoder) => encoder.recompute(on),
+            Self::Wav2vec2(encoder) => encoder.recompute(on),
+        }
+    }
+
     /// # Shapes
     ///
     /// - `features.values`: `[n_rows, n_mels]`, one span an utterance
@@ -95,6 +144,7 @@ impl Encoder {
         match self {
             Self::Conformer(encoder) => encoder.forward(features, dropout),
             Self::Whisper(encoder) => encoder.forward(features, dropout),
+            Self::Wav2vec2(encoder) => encoder.forward(features, dropout),
         }
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
+    lora::{Linears, NamedLinears, numbered},
     ops::{self, Mask},
     ragged::Ragged,
     transformer::{AttentionBias, Block, BlockConfig, Dropout, MlpKind, Placement},
@@ -50,6 +51,7 @@ pub struct WhisperEncoder {
     embed_positions: Param<Tensor<2>>,
     layers: Vec<Block>,
     layer_norm: Norm,
+    recompute: bool,
 }
 
 impl WhisperEncoderConfig {
@@ -100,6 +102,7 @@ impl WhisperEncoderConfig {
                 .map(|i| Block::new(&init.child("layers").child(i), &block))
                 .collect(),
             layer_norm: Norm::new(&init.child("layer_norm"), NormKind::Layer, d, EPS),
+            recompute: false,
         }
     }
 }
@@ -117,7 +120,18 @@ fn sinusoids(n_frames: usize, width: usize) -> Vec<f32> {
         .collect()
 }
 
+impl Linears for WhisperEncoder {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let first = [("conv1".to_owned(), &mut self.conv1), ("conv2".to_owned(), &mut self.conv2)];
+        first.into_iter().chain(numbered("layers", &mut self.layers)).collect()
+    }
+}
+
 impl WhisperEncoder {
+    pub(super) fn recompute(&mut self, on: bool) {
+        self.recompute = on;
+    }
+
     /// # Shapes
     ///
     /// - `features.values`: `[n_rows, n_mels]`
@@ -147,7 +161,8 @@ impl WhisperEncoder {
             .apply(x + ops::embedding(self.embed_positions.val(), &positions));
         let placement = Placement::packed(&offsets, Mask::Full);
         let x = self.layers.iter().enumerate().fold(x, |x, (i, layer)| {
-            layer.forward(x, &placement, None, dropout.branch(&i.to_string()))
+            let dropout = dropout.branch(&i.to_string());
+            layer.forward_or_again(self.recompute, x, &placement, None, dropout)
         });
         Ragged { values: self.layer_norm.forward(x), offsets }
     }

@@ -24,7 +24,7 @@ use burn_autodiff::{
 };
 use burn_flex::{FlexTensor, Layout};
 
-use super::blocks::for_each_block;
+use super::{blocks::for_each_block, half::is_half};
 
 /// A fused operation of `N` inputs and one output on the CPU backend, all `f32`.
 pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + Sync + 'static {
@@ -169,6 +169,12 @@ pub(crate) fn apply3<const A: usize, const B: usize, const C: usize>(
 /// Whether `x` is on the CPU backend and of the type the kernels are for.
 pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32
+        && matches!(x.device().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// Whether a weight is held in 16 bits on the CPU backend.
+pub(crate) fn is_fused_half<const D: usize>(x: &Tensor<D>) -> bool {
+    is_half(x.dtype())
         && matches!(x.device().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
 }
 

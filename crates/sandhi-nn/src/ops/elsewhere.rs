@@ -135,8 +135,7 @@ fn every_operation_agrees_on_the_gpu() {
     every_operation_agrees_on(&Device::wgpu(Default::default()), DType::F32);
 }
 
-/// One training step of whole models, on a GPU and on the CPU.
-#[cfg(feature = "wgpu")]
+/// Training and decoding of whole models, on a GPU and on the CPU.
 mod training {
     use burn::{
         module::{Module, Param},
@@ -144,16 +143,21 @@ mod training {
     };
 
     use super::*;
+    #[cfg(feature = "wgpu")]
     use crate::{
         connector::{Connector, ConnectorConfig, ConnectorInput, Widths},
         encoder::{CtcHead, CtcHeadConfig, Encoder, EncoderConfig},
+        transformer::CausalLm,
+    };
+    use crate::{
         init::Init,
         ragged::Ragged,
-        transformer::{CausalLm, Dropout, TransformerConfig},
+        transformer::{Dropout, TransformerConfig},
         weights::{self, ParameterMap},
     };
 
     /// Everything that an SLM run has, tiny: encoder, CTC head, adapter, language model.
+    #[cfg(feature = "wgpu")]
     #[derive(Module, Debug)]
     struct Net {
         encoder: Encoder,
@@ -166,6 +170,7 @@ mod training {
         serde_json::from_value(value).expect("a configuration of this crate")
     }
 
+    #[cfg(feature = "wgpu")]
     fn net(device: &Device) -> Net {
         let init = Init::new(5, device);
         let encoder: EncoderConfig = config(serde_json::json!({
@@ -189,7 +194,8 @@ mod training {
         }
     }
 
-    struct Update(GradientsParams);
+    /// A first step of AdamW with these gradients.
+    struct Update(GradientsParams, AdamStep);
 
     impl ParameterMap for Update {
         fn map<const D: usize>(
@@ -202,16 +208,14 @@ mod training {
             let shape = value.dims();
             let n: usize = shape.iter().product();
             let zeros = Tensor::<1>::zeros([n], &value.device().inner());
-            // With a large eps the step is proportional to the gradient, so that it is compared too.
-            let step =
-                AdamStep { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1.0, weight_decay: 0.1, step: 1 };
             let value = value.inner().reshape([n]);
-            let (value, ..) = adamw(value, grad.reshape([n]), zeros.clone(), zeros, &step);
+            let (value, ..) = adamw(value, grad.reshape([n]), zeros.clone(), zeros, &self.1);
             Param::from_mapped_value(id, value.reshape(shape).autodiff().require_grad(), mapper)
         }
     }
 
     /// The loss of two utterances with answers, and the weights after one step.
+    #[cfg(feature = "wgpu")]
     fn step(device: &Device) -> (f32, weights::Weights) {
         let device = &device.clone().autodiff();
         let net = net(device);
@@ -231,9 +235,66 @@ mod training {
         let loss = cross_entropy(logits, &targets, &vec![1.0 / n as f32; n]) + ctc;
         let value = to_vec(loss.clone().inner())[0];
         let grads = GradientsParams::from_grads(loss.backward(), &net);
-        (value, weights::weights(&weights::map_parameters(net, &mut Update(grads))))
+        // With a large eps the step is proportional to the gradient, so that it is compared too.
+        let step =
+            AdamStep { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1.0, weight_decay: 0.1, step: 1 };
+        (value, weights::weights(&weights::map_parameters(net, &mut Update(grads, step))))
     }
 
+    /// What the language model below learns by heart.
+    const TEXT: [u32; 10] = [1, 5, 9, 13, 17, 2, 6, 10, 14, 18];
+
+    /// First and last loss of a language model that learns [`TEXT`], and how it goes on from its first token.
+    fn learned(device: &Device) -> (f32, f32, Vec<u32>) {
+        let lm: TransformerConfig = config(serde_json::json!({
+            "d_model": 16, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "d_ff": 24, "qk_norm": true,
+            "tie_embeddings": true,
+        }));
+        let mut lm = lm.init(20, &Init::new(5, &device.clone().autodiff()));
+        // With gradients of its own alone, the step is as long for every weight.
+        let step =
+            AdamStep { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0, step: 1 };
+        let mut losses = Vec::new();
+        for _ in 0..60 {
+            let n = TEXT.len() - 1;
+            let offsets = Offsets::from_lengths(&[n]);
+            let input = Ragged { values: lm.embed(&TEXT[..n]), offsets };
+            let logits = lm.logits(lm.forward(&input, &[], Dropout::OFF).last);
+            let loss = cross_entropy(logits, &TEXT[1..], &vec![1.0 / n as f32; n]);
+            losses.push(to_vec(loss.clone().inner())[0]);
+            let grads = GradientsParams::from_grads(loss.backward(), &lm);
+            lm = weights::map_parameters(lm, &mut Update(grads, step));
+        }
+        let lm = lm.valid();
+        let (mut cache, mut said) = (lm.cache(&[TEXT.len()]), vec![TEXT[0]]);
+        while said.len() < TEXT.len() {
+            let last = [said[said.len() - 1]];
+            let input = Ragged { values: lm.embed(&last), offsets: Offsets::from_lengths(&[1]) };
+            let scores = to_vec(lm.logits(lm.extend(&input, &[0], &mut cache)));
+            let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+            said.push(best.expect("there are tokens") as u32);
+        }
+        (losses[0], losses[losses.len() - 1], said)
+    }
+
+    fn check_learned(device: &Device) {
+        let (first, last, said) = learned(device);
+        assert!(last < 0.1 * first, "the loss went from {first} to {last}");
+        assert_eq!(said, TEXT);
+    }
+
+    #[test]
+    fn a_model_says_what_it_has_learned() {
+        check_learned(&cpu());
+    }
+
+    #[cfg(feature = "wgpu")]
+    #[test]
+    fn a_model_says_what_it_has_learned_on_the_gpu() {
+        check_learned(&Device::wgpu(Default::default()));
+    }
+
+    #[cfg(feature = "wgpu")]
     #[test]
     fn a_training_step_agrees_on_the_gpu() {
         let (expected_loss, expected) = step(&cpu());

@@ -9,7 +9,8 @@ use burn_flex::{FlexTensor, Layout};
 
 use super::{
     blocks::{for_each_block, rows_per_block, sum_over_blocks},
-    bridge::{Kernel, apply2, apply3, dense, dims2, is_fused, tensor, values},
+    bridge::{Kernel, apply2, apply3, dense, dims2, is_fused, is_fused_half, tensor, values},
+    half::{HalfView, is_half},
     matrix::{View, multiply},
 };
 
@@ -18,16 +19,21 @@ use super::{
 /// # Shapes
 ///
 /// - `x`: `[n_rows, d_in]`
-/// - `weight`: `[d_in, d_out]`; may be a transposed view
+/// - `weight`: `[d_in, d_out]`; may be a transposed view, and held in 16 bits when it is frozen
 /// - `bias`: `[d_out]`
-/// - output: `[n_rows, d_out]`
+/// - output: `[n_rows, d_out]`, of the type of `x`
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let ([_, d_in], [weight_rows, d_out]) = (x.dims(), weight.dims());
     assert_eq!(weight_rows, d_in, "the weight has one row per column of x");
     if let Some(bias) = &bias {
         assert_eq!(bias.dims(), [d_out], "the bias has one value per column of the weight");
     }
-    let fused = is_fused(&x) && is_fused(&weight) && bias.as_ref().is_none_or(is_fused);
+    assert!(
+        !(is_half(weight.dtype()) && weight.is_require_grad()),
+        "a weight that is held in 16 bits is frozen"
+    );
+    let held = is_fused(&weight) || is_fused_half(&weight);
+    let fused = is_fused(&x) && held && bias.as_ref().is_none_or(is_fused);
     match bias {
         Some(bias) if fused => apply3(x, weight, bias, Affine),
         None if fused => apply2(x, weight, Product),
@@ -37,6 +43,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 
 fn composed(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let ([n_rows, d_in], [_, d_out]) = (x.dims(), weight.dims());
+    let weight = if is_half(weight.dtype()) { weight.cast(x.dtype()) } else { weight };
     let product = match n_rows {
         0 => return Tensor::zeros([0, d_out], (&x.device(), x.dtype())),
         1 => {
@@ -65,16 +72,29 @@ fn rows_needed(d_out: usize) -> usize {
 /// `x weight` as row-major values.
 fn forward(x: &FlexTensor, weight: &FlexTensor) -> Vec<f32> {
     let ([n_rows, d_in], [_, d_out]) = (dims2(x), dims2(weight));
-    let needed = rows_needed(d_out);
+    let half = half(weight);
+    let needed = rows_needed(half.map_or(d_out, |half| half.narrowest()));
+    let times_weight = |x: View<'_>, n_rows: usize| match half {
+        Some(half) => half.left_multiplied(x, n_rows),
+        None => multiply(x, View::of(weight)),
+    };
     if n_rows == 0 || n_rows >= needed {
-        return multiply(View::of(x), View::of(weight));
+        return times_weight(View::of(x), n_rows);
     }
     let x = dense(x.clone());
     let mut padded = vec![0.0; needed * d_in];
     padded[..n_rows * d_in].copy_from_slice(values(&x));
-    let mut out = multiply(View::rows(&padded, 0, needed, d_in, d_in), View::of(weight));
+    let mut out = times_weight(View::rows(&padded, 0, needed, d_in, d_in), needed);
     out.truncate(n_rows * d_out);
     out
+}
+
+/// The weight's 16-bit values, if it is held so.
+fn half(weight: &FlexTensor) -> Option<HalfView<'_>> {
+    is_half(weight.dtype()).then(|| {
+        HalfView::of(weight)
+            .expect("a matrix or its transpose, whose rows or columns lie in one piece")
+    })
 }
 
 /// Gradients of `x` and `weight`.
@@ -86,8 +106,13 @@ fn backward(
 ) -> [Option<FlexTensor>; 2] {
     let ([n_rows, d_in], [_, d_out]) = (dims2(x), dims2(weight));
     let gradient = View::of(gradient);
-    let dx =
-        want_x.then(|| tensor(multiply(gradient, View::of(weight).transposed()), [n_rows, d_in]));
+    let dx = want_x.then(|| {
+        let values = match half(weight) {
+            Some(half) => half.transposed().left_multiplied(gradient, n_rows),
+            None => multiply(gradient, View::of(weight).transposed()),
+        };
+        tensor(values, [n_rows, d_in])
+    });
     let dweight = want_weight.then(|| {
         let x = View::of(x);
         if View::of(weight).is_row_major() {

@@ -27,15 +27,17 @@ mod ctc;
 mod dropout;
 #[cfg(test)]
 mod elsewhere;
+mod half;
 mod linear;
 mod matrix;
 mod norm;
 mod optimizer;
+mod recompute;
 mod rotary;
 mod rows;
 mod simd;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use activation::{gelu, gelu_tanh, glu, silu, swiglu};
 pub use attention::{AttentionLayout, Mask, ragged_attention};
@@ -46,6 +48,7 @@ pub use dropout::{dropout, dropout_rows};
 pub use linear::linear;
 pub use norm::{layer_norm, rms_norm};
 pub use optimizer::{AdamStep, adamw, sum_squares};
+pub use recompute::{recompute, recomputes};
 pub use rotary::{Llama3Scaling, Rope, RopeScaling, rotary};
 pub use rows::{embedding, write_rows};
 

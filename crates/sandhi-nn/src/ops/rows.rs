@@ -4,7 +4,7 @@ use std::{mem::MaybeUninit, sync::Arc};
 
 use burn::{
     backend::Flex,
-    tensor::{Float, IndexingUpdateOp, Tensor},
+    tensor::{DType, Float, IndexingUpdateOp, Tensor},
 };
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::{
     blocks::{build, copy_into, for_each_block, rows_per_block},
     bridge::{Kernel, apply1, dense, dims2, is_fused, owned, tensor, unique_values, values},
+    half::is_half,
     index_tensor,
 };
 
@@ -21,7 +22,7 @@ use super::{
 ///
 /// - `weight`: `[n_symbols, width]`
 /// - `ids`: `[n_rows]`
-/// - output: `[n_rows, width]`
+/// - output: `[n_rows, width]`; in f32 when the table is held in 16 bits
 ///
 /// # Panics
 ///
@@ -34,11 +35,14 @@ pub fn embedding(weight: Tensor<2>, ids: &[u32]) -> Tensor<2> {
             "id {id} of row {row_idx} is not below the {n_symbols} rows of the embedding"
         );
     }
+    let dtype = if is_half(weight.dtype()) { DType::F32 } else { weight.dtype() };
     if ids.is_empty() {
-        return Tensor::zeros([0, width], (&weight.device(), weight.dtype()));
+        return Tensor::zeros([0, width], (&weight.device(), dtype));
     }
     if is_fused(&weight) {
         apply1(weight, Embedding { ids: ids.into() })
+    } else if weight.dtype() != dtype {
+        composed_embedding(weight, ids).cast(dtype)
     } else {
         composed_embedding(weight, ids)
     }

@@ -6,6 +6,7 @@ use super::{BlockConfig, Placement};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
+    lora::{Linears, NamedLinears},
     ops::{self, AttentionLayout, Rope},
 };
 
@@ -41,6 +42,17 @@ pub struct Attention {
     d_head: usize,
     #[module(skip)]
     rope: Option<Rope>,
+}
+
+impl Linears for Attention {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        vec![
+            ("q_proj".to_owned(), &mut self.q_proj),
+            ("k_proj".to_owned(), &mut self.k_proj),
+            ("v_proj".to_owned(), &mut self.v_proj),
+            ("o_proj".to_owned(), &mut self.o_proj),
+        ]
+    }
 }
 
 impl Attention {

@@ -7,6 +7,7 @@ use super::{Attention, AttentionBias, Dropout, Placement};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
+    lora::{Linears, NamedLinears, below},
     ops::{self, Rope},
 };
 
@@ -50,6 +51,7 @@ pub struct BlockConfig {
 
 /// The feed-forward half of a block.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // handles of tensors, not tensors
 pub enum Mlp {
     /// Gated, as in Llama.
     SwiGlu(SwiGlu),
@@ -113,6 +115,28 @@ pub struct Block {
     post_attention_layernorm: Norm,
 }
 
+impl Linears for Mlp {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        match self {
+            Self::SwiGlu(mlp) => vec![
+                ("gate_proj".to_owned(), &mut mlp.gate_proj),
+                ("up_proj".to_owned(), &mut mlp.up_proj),
+                ("down_proj".to_owned(), &mut mlp.down_proj),
+            ],
+            Self::Gelu(mlp) => {
+                vec![("fc1".to_owned(), &mut mlp.fc1), ("fc2".to_owned(), &mut mlp.fc2)]
+            }
+        }
+    }
+}
+
+impl Linears for Block {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let attention = below("self_attn", self.self_attn.linears());
+        attention.chain(below("mlp", self.mlp.linears())).collect()
+    }
+}
+
 impl Block {
     /// Builds a block with random weights.
     pub fn new(init: &Init, config: &BlockConfig) -> Self {
@@ -124,6 +148,23 @@ impl Block {
             input_layernorm: norm("input_layernorm"),
             post_attention_layernorm: norm("post_attention_layernorm"),
         }
+    }
+
+    /// As [`Block::forward`]; with `again`, what is computed is computed again in the backward pass, and not kept.
+    /// What is written into a cache is not learned from, and so not run again.
+    pub(crate) fn forward_or_again(
+        &self,
+        again: bool,
+        x: Tensor<2>,
+        placement: &Placement,
+        cache: Option<&mut Option<(Tensor<2>, Tensor<2>)>>,
+        dropout: Dropout,
+    ) -> Tensor<2> {
+        if !again || cache.is_some() {
+            return self.forward(x, placement, cache, dropout);
+        }
+        let placement = placement.clone();
+        ops::recompute(self, x, move |block, x| block.forward(x, &placement, None, dropout))
     }
 
     /// # Shapes

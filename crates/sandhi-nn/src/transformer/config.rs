@@ -168,6 +168,7 @@ impl TransformerConfig {
             lm_head: (!self.tie_embeddings)
                 .then(|| Linear::new(&init.child("lm_head"), self.d_model, n_tokens, false)),
             window: self.window,
+            recompute: false,
         }
     }
 }

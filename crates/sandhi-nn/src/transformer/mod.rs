@@ -30,6 +30,7 @@ pub use self::{
 };
 use crate::{
     layers::{Embedding, Linear, Norm},
+    lora::{Linears, NamedLinears, numbered},
     ops::{self, Mask},
     ragged::Ragged,
 };
@@ -49,6 +50,7 @@ pub struct CausalLm {
     /// Absent when the embedding table is the output layer too.
     lm_head: Option<Linear>,
     window: Option<usize>,
+    recompute: bool,
 }
 
 /// Hidden states of a forward pass.
@@ -59,6 +61,13 @@ pub struct Hidden {
     /// The residual stream at the depths that were asked for, in that order; depth 0 is the input,
     /// depth `n_layers` what leaves the last block before its norm.
     pub depths: Vec<Tensor<2>>,
+}
+
+impl Linears for CausalLm {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let head = self.lm_head.as_mut().map(|head| ("lm_head".to_owned(), head));
+        numbered("model.layers", &mut self.model.layers).chain(head).collect()
+    }
 }
 
 impl CausalLm {
@@ -85,6 +94,11 @@ impl CausalLm {
     /// Embeddings of tokens, `[n_rows, d_model]`.
     pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
         self.model.embed_tokens.forward(ids)
+    }
+
+    /// Whether blocks run again in the backward pass instead of keeping what they computed.
+    pub fn recompute(&mut self, on: bool) {
+        self.recompute = on;
     }
 
     fn mask(&self) -> Mask {
@@ -134,7 +148,13 @@ impl CausalLm {
         for (i, layer) in self.model.layers.iter().enumerate() {
             let entry = cache.as_deref_mut().map(|cache| &mut cache.layers[i]);
             let placement = last.as_ref().filter(|_| i + 1 == n_layers).unwrap_or(placement);
-            x = layer.forward(x, placement, entry, dropout.branch(&i.to_string()));
+            x = layer.forward_or_again(
+                self.recompute,
+                x,
+                placement,
+                entry,
+                dropout.branch(&i.to_string()),
+            );
             keep(i + 1, &x);
         }
         let depths = kept

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use sandhi_data::audio::Waveform;
 use sandhi_lab::{generate::Decoding, model::AnyModel, transcribe::answer};
 
-use crate::{device::DeviceArg, output};
+use crate::{device::DeviceArg, hub_args::HubArgs, output};
 
 /// Arguments of `sandhi ask`.
 #[derive(Debug, clap::Args)]
@@ -35,6 +35,8 @@ pub struct Args {
     /// cpu, wgpu[:i], vulkan[:i], cuda[:i] or metal[:i].
     #[arg(long, default_value = "cpu")]
     device: DeviceArg,
+    #[command(flatten)]
+    hub: HubArgs,
 }
 
 /// Longest sound that is answered about in one piece, in seconds.
@@ -42,7 +44,9 @@ const MAX_S: f64 = 60.0;
 
 /// Answers the instruction.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let AnyModel::Connector(model) = AnyModel::load(&args.model, &args.device.open()?)? else {
+    let AnyModel::Connector(model) =
+        AnyModel::load(&args.model, &args.device.open()?, &args.hub.hub()?)?
+    else {
         anyhow::bail!(
             "{} is no connector model; only those follow instructions",
             args.model.display()

@@ -27,8 +27,10 @@ use sandhi_lab::{
 };
 use serde::Serialize;
 
-use super::plan::checked;
-use crate::{console::Console, device::DeviceArg, output, recipe_args::RecipeArgs};
+use super::plan::ready;
+use crate::{
+    console::Console, device::DeviceArg, hub_args::HubArgs, output, recipe_args::RecipeArgs,
+};
 
 /// Arguments of `sandhi bench`.
 #[derive(Debug, clap::Args)]
@@ -248,8 +250,7 @@ fn train(
 ) -> anyhow::Result<Report> {
     anyhow::ensure!(steps >= 3, "--steps is {steps}, expected at least 3");
     let recipe: Recipe = args.read()?;
-    let plan = checked(&recipe, args)?;
-    anyhow::ensure!(plan.trainable, "{}: a base is only declared", args.display());
+    ready(&recipe, &args.recipe, args.base(), &HubArgs::default().hub()?)?;
     let scratch = tempfile::tempdir().context("cannot make a folder for the run")?;
     let place = Place {
         dir: scratch.path().join("run"),
@@ -257,6 +258,7 @@ fn train(
         base: args.base().to_owned(),
         cache,
         device: device.open()?,
+        hub: HubArgs::default().hub()?,
     };
     let mut timer = Timer { console: Console::new(true)?, steps: Vec::new(), n_steps: steps };
     pipeline::run(&recipe, &place, &mut timer)?;
@@ -295,7 +297,7 @@ fn decode(
     ] {
         at_least_one(name, n)?;
     }
-    let lm = match AnyModel::load(dir, &device.open()?)? {
+    let lm = match AnyModel::load(dir, &device.open()?, &HubArgs::default().hub()?)? {
         AnyModel::Text(model) => model.lm,
         AnyModel::Connector(model) => model.text.lm,
         AnyModel::Ctc(_) => anyhow::bail!("{}: a ctc model decodes no tokens", dir.display()),
@@ -312,7 +314,7 @@ fn decode(
     let mut answers = Vec::new();
     let times = time(rounds, || {
         // No token has this number, so that every answer has its full length.
-        answers = generate::generate(&lm, &packed, None, u32::MAX, &decoding);
+        answers = generate::generate(&lm, &packed, None, &[], &decoding);
     });
     if let Some(path) = out {
         let ids: Vec<&Vec<u32>> = answers.iter().map(|answer| &answer.ids).collect();

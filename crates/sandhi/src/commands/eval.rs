@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use sandhi_lab::{
     experiment,
+    hf::ModelSource,
     model::AnyModel,
     pipeline::Place,
     recipe::{EvalConfig, Half, ModelConfig, Recipe, TextModelConfig, TokenizerConfig},
@@ -14,8 +15,8 @@ use crate::{console::Console, output, provenance::provenance, run_args::RunArgs}
 /// Arguments of `sandhi eval`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory.
-    model: PathBuf,
+    /// A model directory, a directory in Hugging Face's layout, or hf:owner/name@revision.
+    model: ModelSource,
     /// Where results.json and predictions/ go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -64,7 +65,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     let device = args.run.device.open()?;
-    let model = AnyModel::load(&args.model, &device)?;
+    let hub = args.run.hub.hub()?;
+    let model = AnyModel::open(&args.model, &device, &hub)?;
     let manifest = args.manifest.as_deref().map(std::path::absolute).transpose()?;
     let config = EvalConfig {
         tasks: args.tasks,
@@ -82,6 +84,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         base: PathBuf::new(),
         cache: args.run.cache,
         device,
+        hub,
     };
     let mut console = Console::new(args.run.quiet)?;
     let results =
@@ -112,6 +115,7 @@ fn nameless(name: &str) -> Recipe {
                 "d_model": 2, "n_layers": 1, "n_heads": 1, "d_ff": 1
             }))
             .expect("a constant"),
+            lora: None,
         }),
         stages: Vec::new(),
         eval: None,

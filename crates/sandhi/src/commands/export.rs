@@ -1,34 +1,94 @@
-//! `sandhi export`: a language model in Hugging Face's layout.
+//! `sandhi export`: a language model or a speech encoder in Hugging Face's layout, or LoRA branches in PEFT's.
 
 use std::path::PathBuf;
 
 use burn::prelude::Device;
-use sandhi_lab::{checkpoint::Dtype, hf, model::AnyModel};
+use sandhi_lab::{
+    checkpoint::Dtype,
+    hf::{self, ModelSource},
+    model::{AnyModel, SpeechModel},
+};
+use sandhi_nn::lora;
+
+use crate::hub_args::HubArgs;
 
 /// Arguments of `sandhi export`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory; of a connector model, its language model is written.
-    model: PathBuf,
+    /// A model directory, a directory in Hugging Face's layout, or hf:owner/name@revision.
+    model: ModelSource,
     /// Where the Hugging Face directory goes.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Which part of a connector model is written.
+    #[arg(long, value_enum, default_value_t = Part::LanguageModel)]
+    part: Part,
     /// 16-bit weights.
     #[arg(long)]
     f16: bool,
+    /// First give the language model the branches of an adapter in PEFT's layout.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Fold the LoRA branches into the weights.
+    #[arg(long)]
+    merge_lora: bool,
+    /// Write the LoRA branches alone, as an adapter that PEFT loads.
+    #[arg(long, conflicts_with = "merge_lora")]
+    lora_only: bool,
+    /// What the adapter says of the model below it: a name or a folder.
+    #[arg(long, value_name = "NAME", requires = "lora_only")]
+    base: Option<String>,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Part {
+    Encoder,
+    LanguageModel,
 }
 
 /// Writes the directory.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let text = match AnyModel::load(&args.model, &Device::flex())? {
-        AnyModel::Text(model) => *model,
-        AnyModel::Connector(model) => model.text,
-        AnyModel::Ctc(_) => anyhow::bail!(
-            "{} holds a ctc model, expected a model with a language model",
-            args.model.display()
-        ),
-    };
-    hf::export_language_model(&text, &args.out, if args.f16 { Dtype::F16 } else { Dtype::F32 })?;
+    let dtype = if args.f16 { Dtype::F16 } else { Dtype::F32 };
+    let mut text =
+        match (AnyModel::open(&args.model, &Device::flex(), &args.hub.hub()?)?, args.part) {
+            (AnyModel::Text(model), _) => *model,
+            (AnyModel::Connector(model), Part::LanguageModel) => model.text,
+            (AnyModel::Connector(model), Part::Encoder) => {
+                return encoder(model.speech, &args, dtype);
+            }
+            (AnyModel::Ctc(model), _) => return encoder(*model, &args, dtype),
+        };
+    if let Some(adapter) = &args.adapter {
+        hf::load_adapter(&mut text.lm, adapter)?;
+    }
+    if args.lora_only {
+        hf::export_adapter(&text.lm, args.base.as_deref(), &args.out, dtype)?;
+        eprintln!("the adapter is in {}", args.out.display());
+        return Ok(());
+    }
+    if args.merge_lora {
+        lora::merge(&mut text.lm);
+    }
+    if lora::describe(&text.lm).is_some() {
+        anyhow::bail!(
+            "the language model has LoRA branches: --merge-lora folds them in, --lora-only writes them alone"
+        );
+    }
+    hf::export_language_model(&text, &args.out, dtype)?;
     eprintln!("the language model is in {}", args.out.display());
+    Ok(())
+}
+
+/// Writes an encoder, its branches folded in.
+fn encoder(mut speech: SpeechModel, args: &Args, dtype: Dtype) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.adapter.is_none() && !args.lora_only,
+        "--adapter and --lora-only are for language models"
+    );
+    speech.merge_lora();
+    hf::export_speech_encoder(&speech, &args.out, dtype)?;
+    eprintln!("the encoder is in {}", args.out.display());
     Ok(())
 }

@@ -17,4 +17,5 @@ pub mod sweep;
 pub mod table;
 pub mod train;
 pub mod transcribe;
+pub mod units;
 pub mod verify;

@@ -1,27 +1,31 @@
-//! `sandhi pack`: a copy of a model with smaller weights.
+//! `sandhi pack`: a copy of a model with smaller weights, and with all of them in it.
 
 use std::path::PathBuf;
 
 use burn::prelude::Device;
-use sandhi_lab::{checkpoint::Dtype, model::AnyModel};
+use sandhi_lab::{checkpoint::Dtype, hf::ModelSource, model::AnyModel};
+
+use crate::hub_args::HubArgs;
 
 /// Arguments of `sandhi pack`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory.
-    model: PathBuf,
+    /// A model directory, a directory in Hugging Face's layout, or hf:owner/name@revision.
+    model: ModelSource,
     /// Where the copy goes.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Keep 32-bit weights instead of 16-bit ones.
     #[arg(long)]
     f32: bool,
+    #[command(flatten)]
+    hub: HubArgs,
 }
 
 /// Writes the copy.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let model = AnyModel::load(&args.model, &Device::flex())?;
-    model.save(&args.out, if args.f32 { Dtype::F32 } else { Dtype::F16 })?;
+    let model = AnyModel::open(&args.model, &Device::flex(), &args.hub.hub()?)?;
+    model.save_whole(&args.out, if args.f32 { Dtype::F32 } else { Dtype::F16 })?;
     eprintln!("{} is in {}", model.describe(), args.out.display());
     Ok(())
 }

@@ -1,18 +1,23 @@
 //! `sandhi plan`: what a recipe would do, and everything that is wrong with it.
 
-use anyhow::anyhow;
+use std::path::Path;
+
+use anyhow::{anyhow, ensure};
 use sandhi_lab::{
+    hf::{Hub, ModelSource},
     plan::{self, Plan},
     recipe::Recipe,
 };
 
-use crate::{output, recipe_args::RecipeArgs};
+use crate::{hub_args::HubArgs, output, recipe_args::RecipeArgs};
 
 /// Arguments of `sandhi plan`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
+    #[command(flatten)]
+    hub: HubArgs,
     /// Operations a second that the device is expected to reach, e.g. 300e12 or 50GFLOPS: gives the time of
     /// steps and stages.
     #[arg(long, value_name = "RATE", value_parser = rate)]
@@ -38,17 +43,34 @@ fn rate(text: &str) -> Result<f64, String> {
 /// Checks and prints.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let recipe = args.recipe.read()?;
-    let mut plan = checked(&recipe, &args.recipe)?;
+    let mut plan = checked(&recipe, &args.recipe.recipe, args.recipe.base(), &args.hub.hub()?)?;
     if let Some(rate) = args.rate {
         plan = plan.at_rate(rate);
     }
     if args.json { output::print_json(&plan) } else { output::print(&plan.to_string()) }
 }
 
-/// The plan of a recipe, or all that is wrong with it.
-pub fn checked(recipe: &Recipe, args: &RecipeArgs) -> anyhow::Result<Plan> {
-    plan::plan(recipe, args.base())
-        .map_err(|problems| anyhow!("{}:\n{problems}", args.recipe.display()))
+/// The plan of the recipe in `file`, or all that is wrong with it.
+fn checked(recipe: &Recipe, file: &Path, base: &Path, hub: &Hub) -> anyhow::Result<Plan> {
+    plan::plan(recipe, base, hub).map_err(|problems| anyhow!("{}:\n{problems}", file.display()))
+}
+
+/// The plan of a recipe that is to be trained now, its published models fetched; its warnings are printed.
+pub fn ready(recipe: &Recipe, file: &Path, base: &Path, hub: &Hub) -> anyhow::Result<Plan> {
+    for name in recipe.models_of_the_hub() {
+        hub.locate(&ModelSource::Hub(name))?;
+    }
+    let plan = checked(recipe, file, base, hub)?;
+    let file = file.display();
+    ensure!(plan.missing.is_empty(), "{file}:\n  - {}", plan.missing.join("\n  - "));
+    ensure!(
+        plan.trainable,
+        "{file}: a base is only declared; such a recipe can be planned, not trained"
+    );
+    for warning in &plan.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(plan)
 }
 
 #[cfg(test)]

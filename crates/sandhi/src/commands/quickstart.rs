@@ -53,6 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Said first, because everything else would be in vain without it.
     sandhi_data::espeak::Espeak::open()?;
     let device = args.run.device.open()?;
+    let hub = args.run.hub.hub()?;
     let mut console = Console::new(args.run.quiet)?;
     let place = |name: &str| {
         let dir = args.out.join(name);
@@ -62,6 +63,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             base: PathBuf::new(),
             cache: args.run.cache.clone(),
             device: device.clone(),
+            hub: hub.clone(),
         }
     };
     let models = args.out.join("foundation");

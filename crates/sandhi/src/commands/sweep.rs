@@ -1,6 +1,6 @@
 //! `sandhi sweep`: the recipes of a folder over seeds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sandhi_lab::{
     experiment::{self, SweepCell},
@@ -9,6 +9,7 @@ use sandhi_lab::{
     train::Monitor,
 };
 
+use super::plan::ready;
 use crate::{console::Console, output::Interrupted, provenance::provenance, run_args::RunArgs};
 
 /// Arguments of `sandhi sweep`.
@@ -36,16 +37,21 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.seeds > 0, "--seeds is 0, expected at least 1");
     let device = args.run.device.open()?;
+    let hub = args.run.hub.hub()?;
     let cells = experiment::sweep_cells(&args.dir, &args.out, args.seeds)?;
     let mut console = Console::new(args.run.quiet)?;
     let n = cells.len();
-    // Every recipe is read before the first one runs.
+    // Every recipe is read and planned before the first one runs.
     let mut plans = Vec::with_capacity(n);
     for cell in cells {
         let mut set = args.set.clone();
         set.push(("seed".to_owned(), cell.seed.to_string()));
         let overrides = Overrides { set, paths: args.path.clone() };
-        plans.push((recipe::read(&cell.recipe, &overrides)?, cell));
+        let recipe = recipe::read(&cell.recipe, &overrides)?;
+        if cell.seed == 1 {
+            ready(&recipe, &cell.recipe, cell.recipe.parent().unwrap_or(Path::new("")), &hub)?;
+        }
+        plans.push((recipe, cell));
     }
     for (i, (recipe, SweepCell { recipe: file, dir, seed })) in plans.into_iter().enumerate() {
         let done = if recipe.eval.is_some() { "results.json" } else { "model/model.json" };
@@ -59,6 +65,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             base: file.parent().map(std::path::Path::to_owned).unwrap_or_default(),
             cache: args.run.cache.clone(),
             device: device.clone(),
+            hub: hub.clone(),
         };
         if experiment::run(&recipe, &place, &provenance(), &mut console)?.is_none() {
             eprintln!("saved; the same command continues");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sandhi_lab::{experiment, pipeline::Place};
 
-use super::plan::checked;
+use super::plan::ready;
 use crate::{
     console::Console,
     output::Interrupted,
@@ -31,22 +31,15 @@ pub struct Args {
 /// Runs the recipe, saves on Ctrl-C.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let recipe = args.recipe.read()?;
-    let plan = checked(&recipe, &args.recipe)?;
-    if !plan.trainable {
-        anyhow::bail!(
-            "{}: a base is only declared; such a recipe can be planned, not trained",
-            args.recipe.display()
-        );
-    }
-    for warning in &plan.warnings {
-        eprintln!("warning: {warning}");
-    }
+    let hub = args.run.hub.hub()?;
+    ready(&recipe, &args.recipe.recipe, args.recipe.base(), &hub)?;
     let place = Place {
         dir: args.out.clone(),
         resume: args.resume,
         base: args.recipe.base().to_owned(),
         cache: args.run.cache.clone(),
         device: args.run.device.open()?,
+        hub,
     };
     let mut console = Console::new(args.run.quiet)?;
     match experiment::run(&recipe, &place, &provenance(), &mut console)? {

@@ -5,17 +5,18 @@ use std::path::PathBuf;
 use anyhow::Context;
 use sandhi_data::audio::Waveform;
 use sandhi_lab::{
+    hf::ModelSource,
     model::AnyModel,
     transcribe::{Chunking, transcribe},
 };
 
-use crate::{device::DeviceArg, output};
+use crate::{device::DeviceArg, hub_args::HubArgs, output};
 
 /// Arguments of `sandhi transcribe`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory.
-    model: PathBuf,
+    /// A model directory, a directory in Hugging Face's layout, or hf:owner/name@revision.
+    model: ModelSource,
     /// Sound files: WAV, FLAC, MP3 or OGG.
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -31,6 +32,8 @@ pub struct Args {
     /// cpu, wgpu[:i], vulkan[:i], cuda[:i] or metal[:i].
     #[arg(long, default_value = "cpu")]
     device: DeviceArg,
+    #[command(flatten)]
+    hub: HubArgs,
 }
 
 /// Transcribes every file; a bad one is said and the others go on.
@@ -40,7 +43,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "--max-s is {}, expected at least 1 second",
         args.max_s
     );
-    let model = AnyModel::load(&args.model, &args.device.open()?)?;
+    let model = AnyModel::open(&args.model, &args.device.open()?, &args.hub.hub()?)?;
     let chunking = Chunking { max_s: args.max_s, min_s: (0.4 * args.max_s).min(5.0) };
     let mut n_bad = 0;
     for file in &args.files {

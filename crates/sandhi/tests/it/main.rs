@@ -7,6 +7,7 @@ mod hub;
 mod recipes;
 mod score;
 mod train;
+mod units;
 mod usage;
 mod verify;
 

@@ -39,6 +39,39 @@ fn the_paper_s_adapter_is_planned() {
     assert!(wrong.code == 2 && wrong.err.contains("such as 300e12"), "{}", wrong.err);
 }
 
+/// The recipes on published models resolve on any machine: no weights, no corpora, no network.
+#[test]
+fn recipes_on_published_models_are_planned_without_their_weights() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let cache = nowhere.path().display().to_string();
+    for (name, encoder, language_model) in [
+        ("slm_whisper_qwen", 636_968_960_u64, 7_615_616_512_u64),
+        ("slm_wavlm_llama", 315_451_968, 8_030_261_248),
+    ] {
+        let recipe = format!("recipes/paper/{name}.toml");
+        let offline = ["--offline", "--hub-cache", &cache];
+        let plan = |more: &[&str]| {
+            sandhi(root(), &[&["plan", recipe.as_str()], &offline[..], more].concat())
+        };
+        let found = plan(&["--json", "--rate", "300e12"]).json();
+        assert_eq!(found["parts"][0]["n_parameters"], encoder, "{name}");
+        assert_eq!(found["parts"][2]["n_parameters"], language_model, "{name}");
+        // About 1 % of all is trained, and no part is only declared.
+        let (trained, all) = (&found["n_trained"], &found["n_parameters"]);
+        let share = trained.as_f64().unwrap() / all.as_f64().unwrap();
+        assert!((0.005..0.02).contains(&share), "{share}");
+        assert_eq!(found["trainable"], false);
+        let missing: Vec<&str> =
+            found["missing"].as_array().unwrap().iter().filter_map(|line| line.as_str()).collect();
+        assert_eq!(missing.len(), 4, "{missing:?}");
+        assert!(missing[0].contains("sandhi download hf:"), "{missing:?}");
+        let text = plan(&["--rate", "300e12"]).works();
+        assert!(text.contains("before it can be trained"), "{text}");
+        let train = [&["train", &recipe, "--out", "run"], &offline[..]].concat();
+        sandhi(root(), &train).fails_with(&["is not in the cache"]);
+    }
+}
+
 #[test]
 fn what_is_declared_is_not_trained() {
     let dir = tempfile::tempdir().unwrap();

@@ -149,6 +149,78 @@ fn an_encoder_in_whisper_s_layout_is_trained_and_used() {
     sandhi(dir.path(), &short).fails_with(&["the encoder takes at most"]);
 }
 
+/// Published checkpoints under the connector's recipe: loaded, trained on, named in the model and found again.
+#[test]
+fn a_connector_is_trained_on_a_loaded_pair() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |file: &str| dir.path().join(file);
+    let run = |args: &[&str]| sandhi(dir.path(), args);
+    // Without norms over heads, biases and windows it is a Llama.
+    let llama = "model.language_model={ d_model = 16, n_layers = 2, n_heads = 2, n_kv_heads = 1, \
+                 d_ff = 32, tie_embeddings = true }";
+    run(&["train", &recipe("language_model"), "--out", "lm", "--quiet", "--set", llama]).works();
+    run(&["train", &recipe("whisper_encoder"), "--out", "ears", "--quiet"]).works();
+    run(&["export", "lm/model", "--out", "llama"]).works();
+    run(&["export", "ears/model", "--out", "whisper"]).works();
+    let json =
+        |file: &str| -> Value { serde_json::from_slice(&fs::read(at(file)).unwrap()).unwrap() };
+    assert_eq!(json("llama/config.json")["model_type"], "llama");
+    assert_eq!(json("whisper/config.json")["model_type"], "whisper");
+
+    let path = format!("smoke={}", dir.path().display());
+    let foreign = recipe("hugging_face");
+    run(&["plan", &foreign, "--path", &path]).works();
+    let args = ["train", &foreign, "--out", "slm", "--quiet", "--path", &path];
+    run(&args).works();
+    assert_eq!(losses(&at("slm")).len(), 6);
+    // From our own directories the same things are computed: the same losses, to the last bit.
+    fs::create_dir(at("ours")).unwrap();
+    fs::rename(at("lm"), at("ours/smoke_lm")).unwrap();
+    fs::rename(at("ears"), at("ours/smoke_encoder")).unwrap();
+    let ours = format!("smoke={}", at("ours").display());
+    run(&["train", &recipe("slm"), "--out", "own", "--quiet", "--path", &ours]).works();
+    assert_eq!(losses(&at("slm")), losses(&at("own")));
+
+    // The encoder is what was published and is named; the last stage has trained the language model.
+    let spec = json("slm/model/model.json");
+    assert_eq!(spec["speech"]["origin"]["path"], at("whisper").display().to_string());
+    assert!(spec["text"].get("origin").is_none(), "{spec}");
+    assert!(!at("slm/model/encoder.safetensors").exists());
+    assert!(at("slm/model/language_model.safetensors").exists());
+    assert_eq!(json("slm/model/recipe.json")["name"], "smoke_hugging_face");
+    assert_eq!(json("slm/model/plan.json")["name"], "smoke_hugging_face");
+    // An encoder without a head has no cascade.
+    let results = json("slm/results.json");
+    assert!(results["asr"]["base"]["wer"]["value"].is_f64());
+    assert!(results["asr"]["base"].get("wer_cascade").is_none());
+
+    // In use; and whole, when what was published is gone.
+    super::sine(&at("a.wav"), 2.0);
+    let said = run(&["transcribe", "slm/model", "a.wav"]).works();
+    run(&["pack", "slm/model", "--out", "whole", "--f32"]).works();
+    fs::rename(at("whisper"), at("gone")).unwrap();
+    run(&["transcribe", "slm/model", "a.wav"]).fails_with(&["encoder", "whisper", "config.json"]);
+    assert_eq!(run(&["transcribe", "whole", "a.wav"]).works(), said);
+    // Other weights under the same name are noticed.
+    run(&["train", &recipe("whisper_encoder"), "--out", "b", "--quiet", "--set", "seed=2"]).works();
+    run(&["export", "b/model", "--out", "whisper"]).works();
+    run(&["transcribe", "slm/model", "a.wav"]).fails_with(&["other weights", "whisper"]);
+}
+
+/// An encoder that begins with samples; published heads are of its kind.
+#[test]
+fn an_encoder_over_samples_is_trained_and_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe("wav2vec2_encoder");
+    sandhi(dir.path(), &["train", &recipe, "--out", "run", "--quiet"]).works();
+    assert!(losses(&dir.path().join("run")).iter().all(|(_, _, loss)| loss.is_finite()));
+    super::sine(&dir.path().join("a.wav"), 2.0);
+    sandhi(dir.path(), &["transcribe", "run/model", "a.wav"]).works();
+    let masked = ["plan", &recipe, "--set", "stage.0.spec_augment.n_time_masks=1"];
+    sandhi(dir.path(), &masked)
+        .fails_with(&["stage[0].spec_augment", "the encoder hears a waveform"]);
+}
+
 /// The three smoke recipes one after the other, and the models they make in use.
 #[test]
 fn encoder_language_model_and_adapter_work_from_end_to_end() {

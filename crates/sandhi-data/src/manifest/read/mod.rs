@@ -1,5 +1,6 @@
 //! The readers, one file per format.
 
+mod common_voice;
 mod jsonl;
 mod kaldi;
 mod lhotse;
@@ -15,6 +16,7 @@ use super::{
     json,
     lines::{Lines, read_error},
 };
+pub(super) use common_voice::is_header as is_common_voice_header;
 
 /// Reads a manifest or a data folder. `format` is told from the content when it is `None`.
 ///
@@ -41,6 +43,7 @@ pub fn import(path: &Path, format: Option<Format>) -> Result<Import, Error> {
         Format::Kaldi => kaldi::folder(path, &mut collector)?,
         Format::LibriSpeech => librispeech::tree(path, &mut collector)?,
         Format::Sphinx => sphinx::folder(path, &mut collector)?,
+        Format::CommonVoice if path.is_dir() => return Err(common_voice::folder(path)),
         _ => jsonl(path, &mut Lines::open(path)?, format, &mut collector)?,
     }
     collector.finish(path)
@@ -115,6 +118,7 @@ fn jsonl(
         Format::Wenet => jsonl::wenet,
         Format::Chat => jsonl::chat,
         Format::Lhotse => return lhotse::cuts(path, lines, collector),
+        Format::CommonVoice => return common_voice::table(path, lines, collector),
         Format::Kaldi | Format::LibriSpeech | Format::Sphinx => {
             let missing = "its folder, not one file of it".to_owned();
             return Err(Error::MissingFile { path: path.to_owned(), format, missing });

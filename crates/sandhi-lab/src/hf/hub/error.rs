@@ -89,14 +89,18 @@ pub enum HubError {
         message: String,
     },
     /// What came is not what the Hub lists.
-    #[error("{model}: {file} is damaged: {message}")]
+    #[error("{model}: {file} is damaged: its {what} is {found}, expected {expected}")]
     Damaged {
         /// The model.
         model: ModelName,
         /// The file.
         file: String,
-        /// Size or hash, as found and as expected.
-        message: String,
+        /// Size, or kind of hash.
+        what: &'static str,
+        /// Of what came.
+        found: Box<str>,
+        /// Of what the Hub lists.
+        expected: Box<str>,
     },
     /// The answer is not one of a Hub.
     #[error("{model}: {endpoint} does not answer as a Hub does: {message}")]

@@ -67,6 +67,17 @@ pub struct Hub {
     pub token: Option<String>,
     /// An HTTP proxy.
     pub proxy: Option<String>,
+    /// Who watches the downloads of [`Hub::locate`].
+    pub progress: fn() -> Box<dyn Progress>,
+}
+
+/// A published model where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// A directory in Hugging Face's layout.
+    pub dir: PathBuf,
+    /// What finds the same again: the directory, or the name with the commit.
+    pub name: String,
 }
 
 /// How much of a model is needed.
@@ -104,6 +115,37 @@ impl Progress for () {
 }
 
 impl Hub {
+    /// A cache and no network.
+    pub fn offline(cache: PathBuf) -> Self {
+        Self {
+            endpoint: ENDPOINT.to_owned(),
+            cache,
+            offline: true,
+            token: None,
+            proxy: None,
+            progress: || Box::new(()),
+        }
+    }
+
+    /// A model where it lies, downloaded if it has to be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::fetch`].
+    pub fn locate(&self, model: &ModelSource) -> Result<Located, HubError> {
+        match model {
+            ModelSource::Directory(dir) => {
+                Ok(Located { dir: dir.clone(), name: dir.display().to_string() })
+            }
+            ModelSource::Hub(name) => {
+                let found = self.fetch(name, Want::Model, &mut *(self.progress)())?;
+                let pinned =
+                    name.at(&found.commit).map_or(name.to_string(), |name| name.to_string());
+                Ok(Located { dir: found.dir, name: pinned })
+            }
+        }
+    }
+
     /// Downloads what is wanted and not in the cache.
     ///
     /// # Errors

@@ -82,10 +82,8 @@ impl Mirror {
     fn hub(&self, cache: &Path) -> Hub {
         Hub {
             endpoint: format!("http://127.0.0.1:{}", self.port),
-            cache: cache.to_owned(),
             offline: false,
-            token: None,
-            proxy: None,
+            ..Hub::offline(cache.to_owned())
         }
     }
 

@@ -15,7 +15,7 @@ pub struct Args {
     /// Our manifest, JSON lines.
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
-    /// sandhi, nemo, slam-llm, qwen, wenet, chat, lhotse, kaldi, libri-speech or sphinx; told from the
+    /// sandhi, nemo, slam-llm, qwen, wenet, chat, lhotse, kaldi, libri-speech, sphinx or common-voice; told from the
     /// content when absent.
     #[arg(long)]
     format: Option<Format>,

@@ -1,0 +1,55 @@
+//! Sizes of published checkpoints that recipes name, so that a plan needs neither weights nor a network.
+//!
+//! The files hold what the `config.json` of their repositories says about sizes. Nothing is loaded by them: a checkpoint
+//! brings its own.
+
+use serde_json::Value;
+
+/// Repository, and its configuration.
+const KNOWN: [(&str, &str); 6] = [
+    ("openai/whisper-large-v3", include_str!("known/whisper-large-v3.json")),
+    ("microsoft/wavlm-large", include_str!("known/wavlm-large.json")),
+    ("Qwen/Qwen2.5-7B", include_str!("known/qwen2.5-7b.json")),
+    ("Qwen/Qwen2.5-7B-Instruct", include_str!("known/qwen2.5-7b.json")),
+    ("meta-llama/Meta-Llama-3-8B", include_str!("known/llama-3-8b.json")),
+    ("meta-llama/Meta-Llama-3-8B-Instruct", include_str!("known/llama-3-8b.json")),
+];
+
+/// The configuration of a repository, if its sizes are known here.
+pub(crate) fn config(repository: &str) -> Option<Value> {
+    let (_, text) = KNOWN.iter().find(|(name, _)| *name == repository)?;
+    Some(serde_json::from_str(text).expect("the files are JSON, a test reads them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        hf::{LanguageModelConfig, SpeechEncoderConfig},
+        plan::count,
+    };
+
+    /// The numbers that their authors give, or that follow from the layout by hand.
+    #[test]
+    fn parameters_are_as_many_as_published() {
+        let path = Path::new("config.json");
+        let speech = |name: &str| {
+            let found = SpeechEncoderConfig::read(path, &config(name).unwrap()).unwrap();
+            count::encoder(&found.encoder, found.n_mels).n_values()
+        };
+        let text = |name: &str| {
+            let found = LanguageModelConfig::read(path, &config(name).unwrap()).unwrap();
+            count::language_model(&found.transformer, found.n_tokens).n_values()
+        };
+        // Convolutions 492,800 + 4,916,480, positions 1,920,000, 32 blocks of 19,676,160, norm 2,560.
+        assert_eq!(speech("openai/whisper-large-v3"), 636_968_960);
+        // 315,453,120 in transformers, with a mask embedding of 1,024 and 128 gains that are folded into weights.
+        assert_eq!(speech("microsoft/wavlm-large"), 315_453_120 - 1_024 - 128);
+        // Given as 7.61 B, of which 6.53 B are not embeddings.
+        assert_eq!(text("Qwen/Qwen2.5-7B-Instruct"), 7_615_616_512);
+        assert_eq!(text("meta-llama/Meta-Llama-3-8B"), 8_030_261_248);
+        assert_eq!(config("nobody/nothing"), None);
+    }
+}

@@ -1,0 +1,286 @@
+//! Discrete units: the nearest of k centers for every frame of an encoder, as HuBERT's k-means gives them.
+//!
+//! ```text
+//! frames [n_frames, d] ─ layer 11 of an mHuBERT ─┐
+//! centers [1000, d]    ─ .npy or .safetensors ───┴─ argmin |frame - center|² ─> 17 17 203 998 …   one a frame
+//! ```
+//!
+//! Lakhotia et al., 2021, <https://arxiv.org/abs/2102.01192>, section 3.1. scikit-learn keeps its models as pickles,
+//! which could run code and are not opened; `tools/kmeans.py` takes the centers out of them.
+
+use std::path::{Path, PathBuf};
+
+use npyz::{DType, NpyFile, Order, TypeChar};
+use rayon::prelude::*;
+
+use crate::{
+    checkpoint::{self, files},
+    tensor::HostTensor,
+};
+
+/// What can go wrong with a file of centers.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is something else, or damaged.
+    #[error("{}: {message}", path.display())]
+    Centers {
+        /// The file.
+        path: PathBuf,
+        /// What was found and expected.
+        message: String,
+    },
+    /// The file cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+}
+
+/// Centers of clusters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kmeans {
+    /// `[n_clusters, width]`, row after row.
+    centers: Vec<f32>,
+    width: usize,
+}
+
+/// Digits of a header whose numbers, multiplied, stay within 64 bits.
+const MOST_DIGITS: usize = 19;
+const NPY: &[u8] = b"\x93NUMPY";
+/// How pickles begin, alone or compressed by joblib: protocol 2 and later, zlib, gzip, xz, lz4, zip (PyTorch).
+const PICKLES: [&[u8]; 6] =
+    [b"\x80", b"\x78", b"\x1f\x8b", b"\xfd7zXZ", b"\x04\x22\x4d\x18", b"PK\x03\x04"];
+
+impl Kmeans {
+    /// Reads centers, `[n_clusters, width]`: a `.npy` file of f32 or f64, or a safetensors file with one tensor of
+    /// two axes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Centers`] for a file that is neither, holds something else, or values that are not finite;
+    /// [`Error::Checkpoint`] for one that cannot be read.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let wrong = |message: String| Error::Centers { path: path.to_owned(), message };
+        let bytes = files::read(path)?;
+        let found = if bytes.starts_with(NPY) {
+            npy(&bytes).map_err(&wrong)?
+        } else if PICKLES.iter().any(|start| bytes.starts_with(start)) && !is_safetensors(&bytes) {
+            return Err(wrong(
+                "this is a pickle, which could run code and is not opened; take the centers out of it with \
+                 `python tools/kmeans.py IN OUT.npy`"
+                    .into(),
+            ));
+        } else if is_safetensors(&bytes) {
+            let tensors = checkpoint::parse_tensors(&bytes, path)?;
+            let names: Vec<&String> = tensors.keys().collect();
+            match tensors.values().collect::<Vec<_>>()[..] {
+                [tensor] => tensor.clone(),
+                _ => {
+                    return Err(wrong(format!(
+                        "expected one tensor, the centers; there are {names:?}"
+                    )));
+                }
+            }
+        } else {
+            return Err(wrong("neither a .npy nor a .safetensors file".into()));
+        };
+        let [n_clusters, width] = found.shape[..] else {
+            return Err(wrong(format!("shape {:?}, expected [n_clusters, width]", found.shape)));
+        };
+        if n_clusters == 0 || width == 0 || u32::try_from(n_clusters).is_err() {
+            return Err(wrong(format!("shape {:?}, expected at least one center", found.shape)));
+        }
+        if let Some(value) = found.values.iter().find(|value| !value.is_finite()) {
+            return Err(wrong(format!("a center has {value}, expected finite numbers")));
+        }
+        Ok(Self { centers: found.values, width })
+    }
+
+    /// How many units there are.
+    pub fn n_clusters(&self) -> usize {
+        self.centers.len() / self.width
+    }
+
+    /// Width of the frames.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The center nearest to each frame by squared distance; of centers equally near, the first.
+    ///
+    /// # Panics
+    ///
+    /// When the frames are no whole rows of [`Kmeans::width`].
+    pub fn assign(&self, frames: &[f32]) -> Vec<u32> {
+        assert!(frames.len().is_multiple_of(self.width), "frames are {} wide", self.width);
+        frames.par_chunks_exact(self.width).map(|frame| self.nearest(frame)).collect()
+    }
+
+    fn nearest(&self, frame: &[f32]) -> u32 {
+        let mut best = (0, f32::INFINITY);
+        for (center, i) in self.centers.chunks_exact(self.width).zip(0..) {
+            let distance = squared_distance(frame, center);
+            if distance < best.1 {
+                best = (i, distance);
+            }
+        }
+        best.0
+    }
+}
+
+/// In lanes, so that the compiler can keep them apart.
+fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0.0; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            sums[i] += (a[i] - b[i]) * (a[i] - b[i]);
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| (a - b) * (a - b)).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// A length of the header that is possible, and a header that begins as one.
+fn is_safetensors(bytes: &[u8]) -> bool {
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else { return false };
+    u64::from_le_bytes(*length) <= rest.len() as u64 && rest.first() == Some(&b'{')
+}
+
+fn npy(bytes: &[u8]) -> Result<HostTensor, String> {
+    let damaged = |error: std::io::Error| format!("not a .npy file: {error}");
+    // The header is a line; its sizes are multiplied before anybody can look at them.
+    let header = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let n_digits = header.iter().filter(|byte| byte.is_ascii_digit()).count();
+    if n_digits > MOST_DIGITS {
+        return Err("not a .npy file of centers: its header has sizes that no file could".into());
+    }
+    let file = NpyFile::new(bytes).map_err(damaged)?;
+    let shape: Vec<usize> =
+        file.shape().iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
+    let n = shape.iter().try_fold(1_usize, |n, &size| n.checked_mul(size));
+    let kind = match file.dtype() {
+        DType::Plain(kind) => kind,
+        other => return Err(format!("values are {}, expected f32 or f64", other.descr())),
+    };
+    let size = usize::try_from(kind.size_field()).unwrap_or(usize::MAX);
+    let n_bytes = n.and_then(|n| n.checked_mul(size));
+    if n_bytes.is_none_or(|n_bytes| n_bytes > bytes.len()) {
+        return Err(format!(
+            "shape {shape:?} needs more than the {} bytes of the file",
+            bytes.len()
+        ));
+    }
+    let order = file.order();
+    let mut values: Vec<f32> = match (kind.type_char(), size) {
+        (TypeChar::Float, 4) => file.into_vec::<f32>().map_err(damaged)?,
+        (TypeChar::Float, 8) => {
+            let values = file.into_vec::<f64>().map_err(damaged)?;
+            values.into_iter().map(|x| x as f32).collect()
+        }
+        _ => return Err(format!("values are {kind}, expected f32 or f64")),
+    };
+    if let (Order::Fortran, [n_rows, n_columns]) = (order, &shape[..]) {
+        values = (0..*n_rows)
+            .flat_map(|row| (0..*n_columns).map(move |column| row + column * n_rows))
+            .map(|at| values[at])
+            .collect();
+    }
+    Ok(HostTensor { shape, values })
+}
+
+#[cfg(test)]
+mod tests {
+    use indexmap::IndexMap;
+    use npyz::WriterBuilder;
+
+    use super::*;
+    use crate::checkpoint::{Dtype, write_tensors};
+
+    fn kmeans(centers: &[f32], width: usize) -> Kmeans {
+        Kmeans { centers: centers.to_vec(), width }
+    }
+
+    #[test]
+    fn the_nearest_center_by_hand() {
+        // Centers 0, 1 and 4 on a line; halfway belongs to the first of the two.
+        let line = kmeans(&[0.0, 1.0, 4.0], 1);
+        assert_eq!(line.assign(&[-3.0, 0.4, 0.5, 0.6, 2.5, 2.6, 99.0]), [0, 0, 0, 1, 1, 2, 2]);
+        // In the plane: squared distances of (1, 1) are 2, 1 and 1.
+        let plane = kmeans(&[0.0, 0.0, 2.0, 1.0, 1.0, 2.0], 2);
+        assert_eq!(plane.assign(&[1.0, 1.0]), [1]);
+        // More than a block of lanes: only the last entry differs.
+        let mut centers = vec![0.0; 2 * 19];
+        centers[37] = 1.0;
+        let wide = kmeans(&centers, 19);
+        let mut frame = vec![0.0; 19];
+        frame[18] = 0.75;
+        assert_eq!((wide.assign(&frame), wide.n_clusters()), (vec![1], 2));
+        assert_eq!(wide.assign(&[]), [0_u32; 0]);
+    }
+
+    fn write_npy<T: npyz::AutoSerialize>(path: &Path, order: Order, shape: &[u64], values: Vec<T>) {
+        let mut bytes = Vec::new();
+        let mut writer = npyz::WriteOptions::new()
+            .default_dtype()
+            .shape(shape)
+            .order(order)
+            .writer(&mut bytes)
+            .begin_nd()
+            .unwrap();
+        writer.extend(values).unwrap();
+        writer.finish().unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn centers_are_read_from_arrays_and_safetensors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("km");
+        let expected = kmeans(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3);
+        write_npy(&path, Order::C, &[2, 3], vec![1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(Kmeans::read(&path).unwrap(), expected);
+        write_npy(&path, Order::Fortran, &[2, 3], vec![1.0_f64, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert_eq!(Kmeans::read(&path).unwrap(), expected);
+        let tensor = HostTensor::new([2, 3], expected.centers.clone());
+        let mut tensors = IndexMap::from([("cluster_centers".to_owned(), tensor)]);
+        write_tensors(&path, &tensors, Dtype::F32, &IndexMap::new()).unwrap();
+        assert_eq!(Kmeans::read(&path).unwrap(), expected);
+
+        let refused = |expected: &[&str]| {
+            let error = Kmeans::read(&path).unwrap_err().to_string();
+            for part in expected {
+                assert!(error.contains(part), "{error:?} lacks {part:?}");
+            }
+        };
+        tensors.insert("other".into(), HostTensor::new([1], vec![0.0]));
+        write_tensors(&path, &tensors, Dtype::F32, &IndexMap::new()).unwrap();
+        refused(&["expected one tensor", "other"]);
+        write_npy(&path, Order::C, &[6], vec![1.0_f32; 6]);
+        refused(&["shape [6]", "[n_clusters, width]"]);
+        write_npy(&path, Order::C, &[0, 3], Vec::<f32>::new());
+        refused(&["shape [0, 3]"]);
+        write_npy(&path, Order::C, &[1, 2], vec![1.0_f32, f32::NAN]);
+        refused(&["NaN", "finite"]);
+        write_npy(&path, Order::C, &[1, 2], vec![1_i64, 2]);
+        refused(&["<i8", "f32 or f64"]);
+        // A header that promises more than there is.
+        write_npy(&path, Order::C, &[10, 2], vec![1.0_f32; 20]);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 40]).unwrap();
+        refused(&["not a .npy file"]);
+        std::fs::write(&path, &bytes[..bytes.len() - 79]).unwrap();
+        refused(&["km"]);
+        let huge =
+            String::from_utf8_lossy(&bytes[10..]).replace("(10, 2", "(9999999999, 9999999999");
+        std::fs::write(&path, [&bytes[..10], huge.as_bytes()].concat()).unwrap();
+        refused(&["sizes that no file could"]);
+        for start in PICKLES {
+            std::fs::write(&path, [start, b"rest of it"].concat()).unwrap();
+            refused(&["pickle", "tools/kmeans.py"]);
+        }
+        std::fs::write(&path, "1 2 3").unwrap();
+        refused(&["neither a .npy nor"]);
+        std::fs::remove_file(&path).unwrap();
+        refused(&["km"]);
+    }
+}
