@@ -261,7 +261,7 @@ fn plans_name_the_memory_that_training_takes() {
         ("text, accumulated", text(wide, 1000, "max_items = 4, max_length = 512, accumulate = 3")),
         (
             "text, replicas",
-            text(grouped, 1000, "max_items = 4, max_length = 512, accumulate = 4, replicas = 2"),
+            text(grouped, 1000, "max_items = 4, max_length = 256, accumulate = 4, replicas = 2"),
         ),
         (
             "text, Muon",
