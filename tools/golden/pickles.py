@@ -20,6 +20,7 @@ The bad ones are made of bytes here; nothing of them is ever run.
 
 import json
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ def patched(source, name, change):
             data = old.read(item)
             if item.filename.endswith("/data.pkl"):
                 data = change(data)
-            new.writestr(item.filename, data)
+            new.writestr(item, data)
 
 
 def in_front(opcodes):
@@ -57,7 +58,10 @@ CALL = b"cos\nsystem\nX\x04\x00\x00\x00true\x85R"
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     models = GOLDEN / "language_models"
-    save(load_file(models / "llama2/model.safetensors"), "whole/pytorch_model.bin")
+    # As `Module.state_dict` gives them: with the versions of all modules as an attribute of the dictionary.
+    state = OrderedDict(load_file(models / "llama2/model.safetensors"))
+    state._metadata = OrderedDict({"": {"version": 1}, "model": {"version": 1}})
+    save(state, "whole/pytorch_model.bin")
 
     tensors = load_file(models / "qwen2/model.safetensors")
     names = sorted(tensors)

@@ -40,6 +40,9 @@ const HARMLESS: [(&str, &str); 14] = [
 /// Buffers of whole numbers that are functions of the configuration, by the end of their names.
 const COUNTERS: [&str; 2] = ["position_ids", "num_batches_tracked"];
 
+/// Versions of modules, which `Module.state_dict` sets beside the tensors.
+const VERSIONS: &str = "_metadata";
+
 /// Pickles in front of the tensors of a file of PyTorch before 1.6: two numbers, the system, the tensors' places,
 /// the storages' names.
 const LEGACY_PICKLES: usize = 5;
@@ -61,6 +64,7 @@ pub(super) fn read(path: &Path) -> Result<IndexMap<String, HostTensor>, Error> {
     {
         let mut others: Vec<String> = values
             .iter()
+            .filter(|(name, _)| name.as_str() != VERSIONS)
             .filter_map(|(name, value)| Some(format!("{name} is {}", no_tensor(value)?)))
             .collect();
         if !others.is_empty() {
