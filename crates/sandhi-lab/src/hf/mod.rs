@@ -18,6 +18,7 @@ pub(crate) mod known;
 mod peft;
 mod pickle;
 mod prompt;
+mod sandbox;
 mod shards;
 mod speech;
 mod verify;

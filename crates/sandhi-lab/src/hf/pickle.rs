@@ -47,6 +47,9 @@ const VERSIONS: &str = "_metadata";
 /// the storages' names.
 const LEGACY_PICKLES: usize = 5;
 
+/// Where a TAR archive says that it is one.
+const TAR_MAGIC_AT: usize = 257;
+
 /// The tensors of a file, as f32, by name. Known buffers of whole numbers are left out.
 ///
 /// # Errors
@@ -55,9 +58,7 @@ const LEGACY_PICKLES: usize = 5;
 /// tensors of other types than F32, F16 and BF16; [`Error::Checkpoint`] when it cannot be read.
 pub(super) fn read(path: &Path) -> Result<IndexMap<String, HostTensor>, Error> {
     let wrong = |message: String| Error::Tensors { path: path.to_owned(), message };
-    for pickle in pickles(path)? {
-        check(&pickle).map_err(wrong)?;
-    }
+    check_pickles(path)?;
     let damaged = |error| wrong(format!("not a file of torch.save: {error}"));
     if let PickleValue::Dict(values) =
         PytorchReader::read_pickle_data(path, None).map_err(damaged)?
@@ -128,38 +129,49 @@ fn no_tensor(value: &PickleValue) -> Option<String> {
     })
 }
 
-/// The pickles of a file.
-fn pickles(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
-    let wrong = |error: &dyn std::fmt::Display| Error::Tensors {
-        path: path.to_owned(),
-        message: format!("not a file of torch.save: {error}"),
-    };
+/// Checks all pickles of a file, one at a time.
+fn check_pickles(path: &Path) -> Result<(), Error> {
+    let refused = |message: String| Error::Tensors { path: path.to_owned(), message };
+    let wrong =
+        |error: &dyn std::fmt::Display| refused(format!("not a file of torch.save: {error}"));
     let bytes = map(path)?;
+    if bytes.get(TAR_MAGIC_AT..).is_some_and(|rest| rest.starts_with(b"ustar")) {
+        return Err(refused(
+            "a TAR archive, as PyTorch before 0.1.10 wrote them, is not read; expected a file of torch.save since then"
+                .into(),
+        ));
+    }
     if !bytes.starts_with(b"PK") {
         // Older than archives: pickles one after another, and then numbers.
-        let mut found = Vec::new();
         let mut rest = &bytes[..];
-        while !rest.is_empty() && found.len() < LEGACY_PICKLES {
+        for _ in 0..LEGACY_PICKLES {
+            if rest.is_empty() {
+                break;
+            }
             let end = length(rest).map_err(|error| wrong(&error))?;
-            found.push(rest[..end].to_vec());
+            check(&rest[..end]).map_err(refused)?;
             rest = &rest[end..];
         }
-        return Ok(found);
+        return Ok(());
     }
     let file = File::open(path).map_err(|e| checkpoint::Error::io("read", path, e))?;
     let mut archive = zip::ZipArchive::new(file).map_err(|error| wrong(&error))?;
-    let mut found = Vec::new();
+    let mut found = false;
     for i in 0..archive.len() {
         let entry = archive.by_index(i).map_err(|error| wrong(&error))?;
         let name = entry.name().map_err(|error| wrong(&error))?.into_owned();
         if name.rsplit('/').next() == Some("data.pkl") {
+            if found {
+                return Err(wrong(&format!("{name} is a second data.pkl, expected one")));
+            }
+            found = true;
             let mut pickle = Vec::new();
             let mut entry = entry.take(MAX_PICKLE_SIZE);
             entry.read_to_end(&mut pickle).map_err(|error| wrong(&error))?;
-            found.push(pickle);
+            check(&pickle).map_err(refused)?;
         }
     }
-    if found.is_empty() { Err(wrong(&"there is no data.pkl in it")) } else { Ok(found) }
+    if found { Ok(()) } else { Err(wrong(&"there is no data.pkl in it")) }
 }
 
 /// An operation of a pickle.
@@ -331,6 +343,33 @@ mod tests {
         assert!(!ran.exists());
         let (_dir, path) = file(b"ctorch.storage\n_load_from_bytes\n.");
         refused(&path, &["calls torch.storage._load_from_bytes"]);
+    }
+
+    #[test]
+    fn an_archive_has_one_pickle_and_is_no_tar() {
+        let zip = |names: &[&str]| {
+            let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+            for name in names {
+                let stored = zip::write::SimpleFileOptions::default();
+                archive
+                    .start_file(*name, stored.compression_method(zip::CompressionMethod::Stored))
+                    .unwrap();
+                std::io::Write::write_all(&mut archive, b"}.").unwrap();
+            }
+            file(&archive.finish().unwrap().into_inner())
+        };
+        let (_dir, path) = zip(&["a/data.pkl", "a/data/0", "b/data.pkl"]);
+        refused(&path, &["b/data.pkl is a second data.pkl"]);
+        let (_dir, path) = zip(&["a/data.pkl", "a/data/0"]);
+        refused(&path, &["no tensor"]);
+        // The reader takes it for an archive even where it begins like a harmless pickle, or with PK.
+        for start in [&b"}."[..], b"PK"] {
+            let mut tar = start.to_vec();
+            tar.resize(1024, 0);
+            tar[TAR_MAGIC_AT..][..5].copy_from_slice(b"ustar");
+            let (_dir, path) = file(&tar);
+            refused(&path, &["a TAR archive", "torch.save"]);
+        }
     }
 
     #[test]

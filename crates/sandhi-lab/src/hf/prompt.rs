@@ -8,16 +8,16 @@
 //! ──── before ─────               between    ──────────── after ───────────────          end
 //! ```
 //!
-//! Templates run in a sandbox without files, network or clock (minijinja); one that asks for today's date gets
-//! none and uses its own. `enable_thinking` is false: an answer to speech begins at once.
+//! Templates run in a [sandbox] without files, network or clock; one that asks for today's date gets none and uses
+//! its own. `enable_thinking` is false: an answer to speech begins at once.
 
 use std::path::{Path, PathBuf};
 
-use minijinja::{Environment, ErrorKind, context, syntax::SyntaxConfig};
+use minijinja::context;
 use sandhi_data::text::Tokenizer;
 use serde_json::Value;
 
-use super::{Error, config::Fields, read_json};
+use super::{Error, config::Fields, read_json, sandbox};
 use crate::{chat::PromptLayout, recipe::PublishedLanguageModel};
 
 const TEMPLATE: &str = "chat_template.jinja";
@@ -85,15 +85,6 @@ impl Files {
             path: path.clone(),
             message: format!("chat template: {error:#}"),
         };
-        let mut environment = Environment::new();
-        // As transformers renders them.
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(wrong)?);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<String, _> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
         let turn = |role: &str, content: &str| context! { role, content };
         let mut messages = Vec::new();
         messages.extend(system.map(|system| turn("system", system)));
@@ -108,7 +99,7 @@ impl Files {
             unk_token => self.special("unk_token").unwrap_or_default(),
             pad_token => self.special("pad_token").unwrap_or_default(),
         };
-        environment.render_str(template, values).map_err(wrong)
+        sandbox::render(template, values).map_err(wrong)
     }
 }
 
@@ -133,6 +124,10 @@ pub(super) fn layout(
     of_config: &[u32],
     n_tokens: usize,
 ) -> Result<PromptLayout, Error> {
+    let wrong = |message| Error::Config { path: dir.join("tokenizer.json"), message };
+    let Some(last) = tokenizer.n_tokens().checked_sub(1) else {
+        return Err(wrong("the vocabulary is empty, expected at least one token".into()));
+    };
     let files = Files::read(dir)?;
     let stops = files.stops(of_config)?;
     let ids = |text: &str| tokenizer.encode_template(text).map_err(Error::from);
@@ -191,14 +186,11 @@ pub(super) fn layout(
         stops: stops.into_iter().filter(|&id| id != end).collect(),
         begin: opening.first().copied().unwrap_or(end),
     };
-    let largest = layout.largest_id().max(tokenizer.n_tokens() as u32 - 1);
+    let largest = layout.largest_id().max(last as u32);
     if largest as usize >= n_tokens {
-        return Err(Error::Config {
-            path: dir.join("tokenizer.json"),
-            message: format!(
-                "token {largest} has no row in the embedding table, config.json says vocab_size {n_tokens}"
-            ),
-        });
+        return Err(wrong(format!(
+            "token {largest} has no row in the embedding table, config.json says vocab_size {n_tokens}"
+        )));
     }
     Ok(layout)
 }
@@ -399,6 +391,21 @@ mod tests {
             plain(),
             &[GENERATION, "eos_token_id"],
         );
+        let nested =
+            "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}";
+        check(with(nested), plain(), &[TEMPLATE, "more than 20000 steps"]);
+        let doubled = "{% set s = namespace(x='ab') %}{% for i in range(60) %}{% set s.x = s.x ~ s.x %}{% endfor %}";
+        check(with(doubled), plain(), &[TEMPLATE, "a text of more than"]);
+        let about = serde_json::json!({"chat_template": doubled, "eos_token": "</s>"}).to_string();
+        check(directory("none", &[(ABOUT, &about)]), plain(), &[ABOUT, "a text of more than"]);
+        // No token at all.
+        let dir = directory("none", &[(GENERATION, r#"{"eos_token_id": 0}"#)]);
+        let path = dir.path().join("tokenizer.json");
+        let empty = r#"{"added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}"#;
+        std::fs::write(&path, empty).unwrap();
+        let empty = Tokenizer::load(&path).unwrap();
+        let error = layout(dir.path(), &empty, &plain(), &[], 100).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json: the vocabulary is empty"), "{error}");
         // More tokens than the model has rows for.
         let dir = directory("chatml", &[]);
         let error = layout(dir.path(), &tokenizer(), &plain(), &[], 100).unwrap_err().to_string();

@@ -19,9 +19,24 @@ use crate::{
 };
 
 pub(super) const ONE: &str = "model.safetensors";
-pub(super) const INDEX: &str = "model.safetensors.index.json";
-pub(super) const PICKLE: &str = "pytorch_model.bin";
-pub(super) const PICKLE_INDEX: &str = "pytorch_model.bin.index.json";
+
+/// A file that weights are found by.
+#[derive(Debug)]
+pub(super) struct Weights {
+    pub(super) file: &'static str,
+    /// Whether it names the files that have them.
+    pub(super) is_index: bool,
+    /// Whether they are PyTorch's own.
+    pickled: bool,
+}
+
+/// Where weights are looked for; as transformers, the first that is there.
+pub(super) const WEIGHTS: [Weights; 4] = [
+    Weights { file: ONE, is_index: false, pickled: false },
+    Weights { file: "model.safetensors.index.json", is_index: true, pickled: false },
+    Weights { file: "pytorch_model.bin", is_index: false, pickled: true },
+    Weights { file: "pytorch_model.bin.index.json", is_index: true, pickled: true },
+];
 
 /// The files of a directory.
 #[derive(Debug)]
@@ -92,25 +107,24 @@ impl ShardIndex {
 }
 
 impl Shards {
-    /// Opens the files of a directory; safetensors are preferred.
+    /// Opens the files of a directory, the first of those that weights are found by: one file before several,
+    /// safetensors before PyTorch's own.
     ///
     /// # Errors
     ///
     /// [`Error::Checkpoint`], [`Error::Json`], or [`Error::Tensors`] when there are no tensors or the index names
     /// a file that is not in the directory.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let there = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
-        let (index_path, pickled) = if let Some(path) = there(INDEX) {
-            (path, false)
-        } else if let Some(path) = there(ONE) {
-            return Self::one(path, false);
-        } else if let Some(path) = there(PICKLE_INDEX) {
-            (path, true)
-        } else if let Some(path) = there(PICKLE) {
-            return Self::one(path, true);
-        } else {
+        let found = WEIGHTS.iter().find(|weights| dir.join(weights.file).exists());
+        let Some(Weights { file, is_index, pickled }) = found else {
             return Err(nothing_there(dir));
         };
+        let (path, pickled) = (dir.join(file), *pickled);
+        if !is_index {
+            let content = Content::open(&path, pickled)?;
+            return Ok(Self { files: vec![(path, content)], index: None });
+        }
+        let index_path = path;
         let wrong = |message: String| Error::Tensors { path: index_path.clone(), message };
         let index = ShardIndex::read(&index_path, read_json(&index_path)?)?;
         let mut places = BTreeMap::new();
@@ -128,11 +142,6 @@ impl Shards {
             .map(|path| Ok((path.clone(), Content::open(&path, pickled)?)))
             .collect::<Result<_, Error>>()?;
         Ok(Self { files, index: Some((index_path, places)) })
-    }
-
-    fn one(path: PathBuf, pickled: bool) -> Result<Self, Error> {
-        let content = Content::open(&path, pickled)?;
-        Ok(Self { files: vec![(path, content)], index: None })
     }
 
     /// All tensors, as f32.
@@ -195,6 +204,7 @@ fn nothing_there(dir: &Path) -> Error {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .find(|name| [".safetensors", ".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end)));
     let other = other.map(|name| format!("; {name} is not looked at")).unwrap_or_default();
-    let message = format!("there is no {ONE}, {INDEX}, {PICKLE} or {PICKLE_INDEX}{other}");
+    let [one, index, pickle, pickle_index] = WEIGHTS.map(|weights| weights.file);
+    let message = format!("there is no {one}, {index}, {pickle} or {pickle_index}{other}");
     Error::Tensors { path: dir.to_owned(), message }
 }

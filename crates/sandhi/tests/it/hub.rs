@@ -22,6 +22,21 @@ fn cache() -> (tempfile::TempDir, PathBuf) {
         let entry = entry.unwrap();
         fs::copy(entry.path(), snapshot.join(entry.file_name())).unwrap();
     }
+    let absent = model.join(".no_exist").join(COMMIT);
+    fs::create_dir_all(&absent).unwrap();
+    for name in [
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "vocab.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ] {
+        fs::write(absent.join(name), "").unwrap();
+    }
     (dir, snapshot)
 }
 
@@ -46,6 +61,10 @@ fn a_cached_model_is_found_without_a_network() {
     run(&["download", "hf:tiny/other"]).fails_with(&["hf:tiny/other@main", "not in the cache hub"]);
     let wrong = run(&["download", "tiny/model"]);
     assert!(wrong.code == 2 && wrong.err.contains("expected hf:owner/name"), "{}", wrong.err);
+    let absent = dir.path().join("hub/models--tiny--model/.no_exist").join(COMMIT);
+    fs::remove_file(absent.join("tokenizer_config.json")).unwrap();
+    let refusal = ["not complete", "may have tokenizer_config.json,", "without --offline"];
+    run(&["download", "hf:tiny/model"]).fails_with(&refusal);
     fs::remove_file(snapshot.join("model-00004-of-00005.safetensors")).unwrap();
     run(&["download", "hf:tiny/model"]).fails_with(&["model-00004-of-00005.safetensors"]);
 }

@@ -121,6 +121,20 @@ pub enum HubError {
         /// What is missing.
         missing: String,
     },
+    /// Working offline, and nobody knows whether the model has files that change what it computes.
+    #[error(
+        "{model} is not complete in the cache {}: it may have {files}, which are neither there nor known to be absent; \
+         download it without --offline",
+        cache.display()
+    )]
+    Unknown {
+        /// The model.
+        model: ModelName,
+        /// The cache.
+        cache: PathBuf,
+        /// Their names.
+        files: String,
+    },
     /// The address of the Hub or of the proxy is none.
     #[error("{what} is {found:?}, expected an address such as {expected}")]
     Address {

@@ -19,7 +19,7 @@ mod name;
 mod remote;
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -33,7 +33,7 @@ use self::{
 };
 use super::{
     read_json,
-    shards::{INDEX, ONE, PICKLE, PICKLE_INDEX, ShardIndex},
+    shards::{ShardIndex, WEIGHTS},
 };
 use crate::checkpoint::files;
 
@@ -41,21 +41,22 @@ use crate::checkpoint::files;
 pub const ENDPOINT: &str = "https://huggingface.co";
 
 const CONFIG: &str = "config.json";
-/// What belongs to a model beside its configuration and its weights, where there is such a file.
-const EXTRAS: [&str; 6] = [
+/// What belongs to a model beside its configuration and its weights, where there is such a file. Whatever a loader
+/// reads from a directory is here: by name and by directory, a model is the same.
+const EXTRAS: [&str; 9] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
     "preprocessor_config.json",
+    "processor_config.json",
     "vocab.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
 ];
-/// Weights, the best first: one file, or an index of several.
-const WEIGHTS: [(&str, bool); 4] =
-    [(ONE, false), (INDEX, true), (PICKLE, false), (PICKLE_INDEX, true)];
 
 /// A Hub, and where what comes from it is kept.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Hub {
     /// Its address, [`ENDPOINT`] or a mirror's.
     pub endpoint: String,
@@ -114,6 +115,20 @@ impl Progress for () {
     fn finish(&mut self) {}
 }
 
+/// All but the token, of which it says whether there is one.
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { endpoint, cache, offline, token, proxy, progress: _ } = self;
+        f.debug_struct("Hub")
+            .field("endpoint", endpoint)
+            .field("cache", cache)
+            .field("offline", offline)
+            .field("token", &token.as_ref().map(|_| "…"))
+            .field("proxy", proxy)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Hub {
     /// A cache and no network.
     pub fn offline(cache: PathBuf) -> Self {
@@ -161,10 +176,10 @@ impl Hub {
     ) -> Result<Snapshot, HubError> {
         let cached = Cached::new(self, model);
         if self.offline {
-            return cached.snapshot(&cached.commit()?, want, Unknown::Allowed);
+            return cached.snapshot(&cached.commit()?, want);
         }
         if let Some(commit) = model.commit()
-            && let Ok(snapshot) = cached.snapshot(commit, want, Unknown::Refused)
+            && let Ok(snapshot) = cached.snapshot(commit, want)
         {
             return Ok(snapshot);
         }
@@ -184,13 +199,6 @@ impl Hub {
         }
         Ok(Snapshot { dir: cached.dir(&commit), commit })
     }
-}
-
-/// What to make of a file that the cache has not, and does not say to be in no model either.
-#[derive(Clone, Copy, PartialEq)]
-enum Unknown {
-    Allowed,
-    Refused,
 }
 
 /// One model in the cache.
@@ -235,25 +243,27 @@ impl<'a> Cached<'a> {
         }
     }
 
-    /// The snapshot, if everything that is wanted is there.
-    fn snapshot(&self, commit: &str, want: Want, unknown: Unknown) -> Result<Snapshot, HubError> {
+    /// The snapshot, if everything that is wanted is there, and what is not there is known to be in no model.
+    fn snapshot(&self, commit: &str, want: Want) -> Result<Snapshot, HubError> {
         let dir = self.dir(commit);
-        let need = |name: &str| {
-            if dir.join(name).exists() { Ok(()) } else { Err(self.missing(name)) }
-        };
+        let there = |name: &str| dir.join(name).exists();
+        let need = |name: &str| if there(name) { Ok(()) } else { Err(self.missing(name)) };
         need(CONFIG)?;
         if want == Want::Model {
-            let found = WEIGHTS.iter().find(|(name, _)| dir.join(name).exists());
-            let (name, is_index) =
-                found.ok_or_else(|| self.missing(format!("{ONE} or {INDEX}")))?;
-            if *is_index {
-                for shard in shards(self.model, &dir.join(name))? {
+            let found = WEIGHTS.iter().find(|weights| there(weights.file));
+            let weights = found.ok_or_else(|| {
+                self.missing(format!("{} or {}", WEIGHTS[0].file, WEIGHTS[1].file))
+            })?;
+            if weights.is_index {
+                for shard in shards(self.model, &dir.join(weights.file))? {
                     need(&shard)?;
                 }
             }
-            if unknown == Unknown::Refused {
-                let absent = |name: &str| self.absent(commit, name).exists();
-                EXTRAS.iter().filter(|name| !absent(name)).try_for_each(|name| need(name))?;
+            let unknown = |name: &&str| !there(name) && !self.absent(commit, name).exists();
+            let unknown: Vec<&str> = EXTRAS.into_iter().filter(unknown).collect();
+            if !unknown.is_empty() {
+                let (model, cache) = (self.model.clone(), self.hub.cache.clone());
+                return Err(HubError::Unknown { model, cache, files: unknown.join(", ") });
             }
         }
         Ok(Snapshot { dir, commit: commit.to_owned() })
@@ -294,12 +304,14 @@ impl Download<'_> {
                 write(&path, |path| fs::File::create(path).map(drop))?;
             }
         }
-        let (name, is_index) = *WEIGHTS
+        let weights = WEIGHTS
             .iter()
-            .find(|(name, _)| self.listing.files.contains_key(*name))
-            .ok_or_else(|| self.no_file(format!("{ONE} and no {INDEX}")))?;
-        let path = self.file(name)?;
-        if is_index {
+            .find(|weights| self.listing.files.contains_key(weights.file))
+            .ok_or_else(|| {
+                self.no_file(format!("{} and no {}", WEIGHTS[0].file, WEIGHTS[1].file))
+            })?;
+        let path = self.file(weights.file)?;
+        if weights.is_index {
             for shard in shards(self.model, &path)? {
                 self.file(&shard)?;
             }

@@ -12,13 +12,17 @@ use burn::prelude::Device;
 use ring::digest;
 
 use super::*;
-use crate::hf::LanguageModel;
+use crate::hf::{LanguageModel, SpeechEncoder};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const NAME: &str = "hf:tiny/model";
 
 fn golden(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/language_models").join(family)
+}
+
+fn golden_encoder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/speech_encoders").join(name)
 }
 
 /// What the Hub has, and how it misbehaves.
@@ -49,8 +53,12 @@ struct Mirror {
 
 impl Mirror {
     fn of(family: &str) -> Self {
+        Self::of_directory(&golden(family))
+    }
+
+    fn of_directory(dir: &Path) -> Self {
         let mut files = BTreeMap::new();
-        for entry in fs::read_dir(golden(family)).unwrap() {
+        for entry in fs::read_dir(dir).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
             files.insert(name, fs::read(entry.path()).unwrap());
@@ -299,6 +307,106 @@ fn a_model_is_downloaded_once_and_loads() {
     fails(&offline, NAME, &["not in the cache", "model.safetensors"]);
     fails(&offline, "hf:tiny/model@v2", &["not in the cache", "\"v2\""]);
     fails(&offline, "hf:tiny/other", &["not in the cache", "\"main\""]);
+}
+
+#[test]
+fn by_name_and_by_directory_a_recognizer_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "preprocessor_config.json"] {
+        fs::copy(golden_encoder("wav2vec2_ctc").join(file), dir.path().join(file)).unwrap();
+    }
+    let read = |file: &str| -> serde_json::Value {
+        let bytes = fs::read(golden_encoder("wav2vec2_ctc").join(file)).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    let write =
+        |file: &str, value: serde_json::Value| fs::write(dir.path().join(file), value.to_string());
+    // The same symbols, as older checkpoints say them: the blank has another name, in a file of its own.
+    let mut vocabulary = read("vocab.json");
+    let symbols = vocabulary.as_object_mut().unwrap();
+    let blank = symbols.remove("<pad>").unwrap();
+    symbols.insert("[PAD]".into(), blank);
+    let start = symbols.remove("<s>").unwrap();
+    write("vocab.json", vocabulary).unwrap();
+    write("special_tokens_map.json", serde_json::json!({"pad_token": "[PAD]"})).unwrap();
+    write("added_tokens.json", serde_json::json!({"<s>": start})).unwrap();
+    // And the front end, as newer ones do.
+    let mut front_end = read("preprocessor_config.json");
+    front_end["do_normalize"] = false.into();
+    write("processor_config.json", serde_json::json!({"feature_extractor": front_end})).unwrap();
+    fs::remove_file(dir.path().join("preprocessor_config.json")).unwrap();
+
+    let cache = tempfile::tempdir().unwrap();
+    let mirror = Mirror::of_directory(dir.path());
+    let snapshot = fetch(&mirror.hub(cache.path()), NAME).unwrap();
+    let expected = SpeechEncoder::load(dir.path(), &Device::flex()).unwrap();
+    let loaded = SpeechEncoder::load(&snapshot.dir, &Device::flex()).unwrap();
+    assert_eq!((&loaded.config, &loaded.features), (&expected.config, &expected.features));
+    let weights = |model: &SpeechEncoder| sandhi_nn::weights::weights(&model.encoder);
+    assert_eq!(weights(&loaded), weights(&expected));
+    let (loaded, expected) = (loaded.ctc.unwrap(), expected.ctc.unwrap());
+    assert_eq!((&loaded.symbols, &loaded.columns), (&expected.symbols, &expected.columns));
+    let weights = |head: &crate::hf::PublishedCtcHead| sandhi_nn::weights::weights(&head.head);
+    assert_eq!(weights(&loaded), weights(&expected));
+}
+
+#[test]
+fn offline_nothing_that_changes_a_model_is_guessed() {
+    let cache = tempfile::tempdir().unwrap();
+    let mirror = Mirror::of("llama2");
+    let hub = mirror.hub(cache.path());
+    fetch(&hub, NAME).unwrap();
+    let offline = Hub { offline: true, ..hub.clone() };
+    let snapshot = fetch(&offline, NAME).unwrap();
+    // As another program leaves a cache that asked for some files alone.
+    let known = cache.path().join("models--tiny--model/.no_exist").join(COMMIT);
+    for name in EXTRAS {
+        fs::remove_file(known.join(name)).unwrap();
+        fails(
+            &offline,
+            NAME,
+            &["not complete", &format!("may have {name}, "), "without --offline"],
+        );
+        fs::write(snapshot.dir.join(name), "{}").unwrap();
+        fetch(&offline, NAME).unwrap();
+        fs::remove_file(snapshot.dir.join(name)).unwrap();
+        fs::write(known.join(name), "").unwrap();
+    }
+    fs::remove_dir_all(&known).unwrap();
+    fails(&offline, NAME, &EXTRAS);
+    fetch(&hub, NAME).unwrap();
+    assert_eq!(fetch(&offline, NAME).unwrap(), snapshot);
+}
+
+#[test]
+fn one_file_goes_before_several() {
+    // Both are there, the index names files that are not.
+    let cache = tempfile::tempdir().unwrap();
+    let mirror = Mirror::of("llama2");
+    let index = br#"{"weight_map": {"a": "missing.safetensors"}}"#.to_vec();
+    mirror.set(|state| {
+        state.files.insert("model.safetensors.index.json".into(), index.clone());
+    });
+    let snapshot = fetch(&mirror.hub(cache.path()), NAME).unwrap();
+    assert_eq!(files_in(&snapshot.dir), ["config.json", "model.safetensors"]);
+    let dir = tempfile::tempdir().unwrap();
+    for name in files_in(&snapshot.dir) {
+        fs::copy(snapshot.dir.join(&name), dir.path().join(&name)).unwrap();
+    }
+    fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
+    let weights = |dir: &Path| {
+        sandhi_nn::weights::weights(&LanguageModel::load(dir, &Device::flex()).unwrap().lm)
+    };
+    assert_eq!(weights(dir.path()), weights(&snapshot.dir));
+}
+
+#[test]
+fn a_token_is_not_printed() {
+    let hub = Hub::offline(PathBuf::from("cache"));
+    assert!(format!("{hub:?}").contains("token: None"), "{hub:?}");
+    let hub = Hub { token: Some("hf_secret".into()), ..hub };
+    let printed = format!("{hub:?} {hub:#?}");
+    assert!(!printed.contains("secret") && printed.contains("token: Some(\"…\")"), "{printed}");
 }
 
 #[test]
