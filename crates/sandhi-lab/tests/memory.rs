@@ -14,6 +14,7 @@ use std::{
 };
 
 use burn::prelude::Device;
+use sandhi_data::features::FeatureExtractor;
 use sandhi_lab::{
     hf::Hub,
     model::{AnyModel, CtcNet, HostRagged},
@@ -29,7 +30,13 @@ use sandhi_lab::{
         trains_encoder,
     },
 };
-use sandhi_nn::{connector::Widths, init::Init, transformer::Dropout, weights};
+use sandhi_nn::{
+    connector::Widths,
+    init::Init,
+    lora::{self, Linears, LoraConfig},
+    transformer::Dropout,
+    weights,
+};
 
 /// The system's allocator, and how many bytes it has given away.
 struct Counting;
@@ -82,6 +89,7 @@ fn measured<L: Learner>(
     let before = LIVE.load(Relaxed);
     let model = weights::to_autodiff(make());
     let mut model = weights::set_trained(model, |name| is_trained(&stage.trainable, name));
+    model.recompute(stage.gradient_checkpointing);
     PEAK.store(LIVE.load(Relaxed), Relaxed);
     let mut optimizer = Optimizer::default();
     for step in 0..2 {
@@ -110,6 +118,14 @@ fn heard(stage: &StageConfig, width: usize, rate: f64) -> HostRagged {
     HostRagged { values: numbers(n * rows * width), width, lengths: vec![rows; n] }
 }
 
+/// With the branches that the recipe asks for.
+fn adapted<M: Linears>(mut module: M, part: &str, config: Option<&LoraConfig>) -> M {
+    if let Some(config) = config {
+        lora::attach(&mut module, part, config, 1);
+    }
+    module
+}
+
 /// Trains as the recipe says, on made-up batches that are as full as they may be.
 fn peak(recipe: &Recipe, plan: &Plan) -> usize {
     let stage = &recipe.stages[0];
@@ -123,14 +139,16 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
             let batches: Vec<TextBatch> = (0..stage.batch.accumulate)
                 .map(|_| TextBatch { items: (0..n).map(item).collect() })
                 .collect();
-            measured(stage, &batches, || config.language_model.init(n_tokens, &init))
+            measured(stage, &batches, || {
+                adapted(config.language_model.init(n_tokens, &init), "", config.lora.as_ref())
+            })
         }
         ModelConfig::Ctc(config) => {
             let d = config.encoder.d_encoder();
-            let n_mels = 80;
+            let n_mels = FeatureExtractor::new(&config.features).unwrap().n_mels();
             let outputs = plan.parts[1].n_parameters as usize / (d + 1);
             let n_symbols = outputs / config.ctc.steps_per_frame;
-            let features = heard(stage, n_mels, 100.0);
+            let features = heard(stage, n_mels, config.features.rate_hz());
             let frames = config.encoder.length(features.lengths[0]).bound();
             let n_steps = n * frames * config.ctc.steps_per_frame;
             // 16 characters a second.
@@ -154,7 +172,9 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
             let speech = AnyModel::load_speech(&foundation.join("encoder"), &device, &hub).unwrap();
             let text =
                 AnyModel::load_text(&foundation.join("language_model"), &device, &hub).unwrap();
-            let names: Vec<String> = weights::parameters(&speech.encoder)
+            let lora = config.lora.as_ref();
+            let branched = adapted(speech.encoder.clone(), "encoder", lora);
+            let names: Vec<String> = weights::parameters(&branched)
                 .into_iter()
                 .map(|info| format!("encoder.{}", info.name))
                 .collect();
@@ -170,13 +190,20 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
                 answer: ids(16, i + 9, 1000),
             };
             let batches = [SpeechBatch { heard, items: (0..n).map(item).collect(), audio_s }];
+            drop(branched);
             let widths = Widths { d_encoder: speech.d_encoder(), d_model: text.config.d_model };
             // Models that were loaded are copied, so that their weights are counted.
             let copy = init.child("copy");
-            measured(stage, &batches, || ConnectorNet {
-                encoder: speech.config.init(80, &copy.child("encoder")),
-                connector: config.connector.init(widths, &init.child("connector")),
-                language_model: text.config.init(text.lm.n_tokens(), &copy.child("lm")),
+            measured(stage, &batches, || {
+                let encoder = speech.config.init(80, &copy.child("encoder"));
+                let lm = text.config.init(text.lm.n_tokens(), &copy.child("lm"));
+                let encoder = weights::hold(encoder, config.encoder.dtype()).unwrap();
+                let lm = weights::hold(lm, config.language_model.dtype()).unwrap();
+                ConnectorNet {
+                    encoder: adapted(encoder, "encoder", lora),
+                    connector: config.connector.init(widths, &init.child("connector")),
+                    language_model: adapted(lm, "language_model", lora),
+                }
             })
         }
     }
@@ -223,6 +250,27 @@ fn ctc(encoder: &str, batch: &str) -> String {
     )
 }
 
+/// As [`ctc`], over samples.
+fn samples(encoder: &str, batch: &str) -> String {
+    let encoder = format!(
+        "kind = \"wav2vec2\", d_model = 96, n_layers = 4, n_heads = 4, d_ff = 384, \
+         conv_dims = [16, 16, 16, 16, 16, 16, 16], position_kernel = 32, position_groups = 4{encoder}"
+    );
+    ctc(&encoder, batch).replace("\"whisper\" }", "\"waveform\" }")
+}
+
+/// Blocks keep their input alone.
+fn again(text: String) -> String {
+    text.replace("steps = 3\n", "steps = 3\n    gradient_checkpointing = true\n")
+}
+
+/// Branches beside the projections of attention, trained with what `trainable` names.
+fn branches(text: String, trainable: &str) -> String {
+    let table = "[model.lora]\n    rank = 8\n    alpha = 16\n    \
+                 targets = [\"*.q_proj\", \"*.k_proj\", \"*.v_proj\", \"*.o_proj\"]\n    [[stage]]";
+    text.replace("[[stage]]", table).replace("[\"*\"]", &format!("[{trainable}]"))
+}
+
 fn connector(sizes: &str, batch: &str) -> String {
     format!(
         r#"
@@ -252,6 +300,17 @@ fn plans_name_the_memory_that_training_takes() {
     let whisper = "kind = \"whisper\", d_model = 128, n_layers = 4, n_heads = 4, d_ff = 512, max_frames = 1500";
     let slm = "d_hidden = 256, n_layers = 2, n_heads = 4, d_ff = 1024";
     let heard = "max_items = 4, max_length = 40";
+    let few = "max_items = 4, max_length = 20";
+    // The lattices of short utterances are small; they are gone when gradients come, and the sum counts them.
+    let short = "max_items = 16, max_length = 24";
+    let large = ", conv_norm = \"layer\", conv_bias = true, pre_norm = true";
+    let biased = ", position_bias = { buckets = 32, max_distance = 80 }";
+    let half = |text: String| {
+        let held = |text: String, base: &str| {
+            text.replace(&format!("{base}\" }}"), &format!("{base}\", dtype = \"bf16\" }}"))
+        };
+        held(held(text, "weights/encoder"), "weights/language_model")
+    };
     let only = |text: String, trainable: &str| text.replace("[\"*\"]", &format!("[{trainable}]"));
     let cases = [
         ("text, wide, short batches", text(wide, 4000, "max_items = 4, max_length = 256")),
@@ -279,6 +338,29 @@ fn plans_name_the_memory_that_training_takes() {
         ),
         ("connector and encoder", only(connector(slm, heard), "\"connector\", \"encoder\"")),
         ("connector, all", connector(slm, heard)),
+        ("text, again", again(text(narrow, 300, long))),
+        ("text, LoRA", branches(text(narrow, 300, long), "\"*lora_*\"")),
+        ("text, LoRA, again", again(branches(text(grouped, 1000, long), "\"*lora_*\""))),
+        ("ctc, Conformer, again", again(ctc(conformer, "max_items = 8, max_length = 40"))),
+        ("ctc, Whisper, again", again(ctc(whisper, "max_items = 8, max_length = 20"))),
+        ("ctc, wav2vec2", samples("", few)),
+        ("ctc, wav2vec2, again", again(samples("", few))),
+        ("ctc, wav2vec2, large", samples(large, few)),
+        (
+            "ctc, wav2vec2, the last block",
+            only(samples("", short), "\"encoder.layers.3\", \"head\""),
+        ),
+        ("ctc, WavLM", samples(biased, few)),
+        ("ctc, WavLM, again", again(samples(biased, few))),
+        ("connector, bf16", only(half(connector(slm, heard)), "\"connector\"")),
+        (
+            "connector, bf16, LoRA",
+            branches(half(connector(slm, heard)), "\"connector\", \"*lora_*\""),
+        ),
+        (
+            "connector, bf16, LoRA, again",
+            again(branches(half(connector(slm, heard)), "\"connector\", \"*lora_*\"")),
+        ),
     ];
     // So that one lattice of CTC's is there at once, however busy the machine is.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();

@@ -213,7 +213,10 @@ mod tests {
     use super::*;
     use crate::{
         connector::{ConnectorConfig, Reduction, SlmConfig, Widths},
-        encoder::{ConformerConfig, CtcHeadConfig, EncoderConfig, WhisperEncoderConfig},
+        encoder::{
+            ConformerConfig, CtcHeadConfig, EncoderConfig, Wav2vec2EncoderConfig,
+            WhisperEncoderConfig, wav2vec2::PositionBiasConfig,
+        },
         ops::testing::{random, to_vec},
         ragged::{Offsets, Ragged},
         transformer::{CausalLm, Dropout, TransformerConfig},
@@ -282,7 +285,9 @@ mod tests {
             let matrices = parameters(&module).into_iter().filter(|p| p.shape.len() == 2);
             let mut expected: Vec<String> = matrices
                 .filter_map(|p| Some(p.name.strip_suffix(".weight")?.to_owned()))
-                .filter(|name| !name.ends_with("embed_tokens"))
+                .filter(|name| {
+                    !["embed_tokens", "rel_attn_embed"].iter().any(|t| name.ends_with(t))
+                })
                 .collect();
             let mut listed: Vec<String> = module.linears().into_iter().map(|(n, _)| n).collect();
             expected.sort();
@@ -296,6 +301,18 @@ mod tests {
         check(EncoderConfig::Conformer(conformer).init(4, &init));
         let whisper = WhisperEncoderConfig { d_model, n_layers, n_heads, d_ff, max_frames: 5 };
         check(EncoderConfig::Whisper(whisper).init(4, &init));
+        for (position_bias, layer) in [(None, None), (Some(PositionBiasConfig::default()), Some(1))]
+        {
+            let (position_kernel, position_groups) = (4, 2);
+            let wav2vec2 = Wav2vec2EncoderConfig {
+                position_kernel,
+                position_groups,
+                position_bias,
+                layer,
+                ..Wav2vec2EncoderConfig::new(d_model, n_layers, n_heads, d_ff)
+            };
+            check(EncoderConfig::Wav2vec2(wav2vec2).init(1, &init));
+        }
         check(CtcHeadConfig { steps_per_frame: 2 }.init(8, 5, &init));
         let reduce = Reduction::Stack;
         let slm = SlmConfig { reduction: 2, reduce, d_hidden: 8, n_layers, n_heads, d_ff };

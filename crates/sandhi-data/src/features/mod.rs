@@ -118,6 +118,14 @@ impl FeatureConfig {
             Self::Waveform(_) => f64::from(FEATURE_SAMPLE_RATE_HZ),
         }
     }
+
+    /// Frames that every utterance has whatever its length, where it is padded to 30 s.
+    pub fn padded_frames(&self) -> Option<usize> {
+        match self {
+            Self::Whisper(config) if config.pad_to_30_s => Some(whisper::N_PADDED_FRAMES),
+            Self::Whisper(_) | Self::Fbank(_) | Self::Waveform(_) => None,
+        }
+    }
 }
 
 /// The features of one utterance, row-major `[n_frames, n_mels]`.

@@ -27,6 +27,8 @@ const N_FFT: usize = 400;
 const HOP: usize = 160;
 /// Samples of the padded form: 30 s.
 const N_PADDED: usize = 480_000;
+/// Frames of the padded form.
+pub(super) const N_PADDED_FRAMES: usize = N_PADDED / HOP;
 /// The least power, before the logarithm.
 const FLOOR: f32 = 1e-10;
 
@@ -81,7 +83,7 @@ impl Whisper {
             (true, N_PADDED..) if n_samples > N_PADDED => {
                 Err(Error::TooLong { n_samples, max: N_PADDED })
             }
-            (true, _) => Ok(N_PADDED / HOP),
+            (true, _) => Ok(N_PADDED_FRAMES),
             (false, ..HOP) => Err(Error::TooShort { n_samples, min: HOP }),
             (false, _) => Ok(n_samples / HOP),
         }
@@ -154,7 +156,7 @@ mod tests {
         for pad_to_30_s in [false, true] {
             let whisper = Whisper::new(&WhisperConfig { n_mels: 80, pad_to_30_s }).unwrap();
             let features = whisper.compute(&[0.0; 1_600], &mut whisper.buffers()).unwrap();
-            assert_eq!(features.n_frames, if pad_to_30_s { 3_000 } else { 10 });
+            assert_eq!(features.n_frames, if pad_to_30_s { N_PADDED_FRAMES } else { 10 });
             assert!(features.values.iter().all(|&x| (x + 1.5).abs() < 1e-6));
         }
     }

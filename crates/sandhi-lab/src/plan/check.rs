@@ -74,12 +74,36 @@ impl Base<SpeechBase> {
         }
     }
 
-    /// Encoder frames a second, where they are known.
-    pub(super) fn rate_hz(&self) -> Option<f64> {
+    /// Encoder frames of an utterance, where they are known.
+    pub(super) fn frames(&self) -> Option<Frames> {
         match self {
-            Self::Known(speech) => Some(speech.features.rate_hz() / speech.encoder.stride() as f64),
-            Self::Declared { rate_hz, .. } => (*rate_hz > 0.0).then_some(*rate_hz),
+            Self::Known(speech) => Some(Frames::new(&speech.features, &speech.encoder)),
+            Self::Declared { rate_hz, .. } => {
+                (*rate_hz > 0.0).then_some(Frames { a_second: *rate_hz, an_item: 0.0 })
+            }
         }
+    }
+}
+
+/// How many frames an encoder makes of an utterance: so many a second, and so many whatever its length.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frames {
+    pub(super) a_second: f64,
+    pub(super) an_item: f64,
+}
+
+impl Frames {
+    pub(super) fn new(features: &FeatureConfig, encoder: &EncoderConfig) -> Self {
+        let stride = encoder.stride() as f64;
+        match features.padded_frames() {
+            Some(n) => Self { a_second: 0.0, an_item: n as f64 / stride },
+            None => Self { a_second: features.rate_hz() / stride, an_item: 0.0 },
+        }
+    }
+
+    /// Those of an utterance of `duration_s`.
+    pub(super) fn of(self, duration_s: f64) -> f64 {
+        duration_s * self.a_second + self.an_item
     }
 }
 

@@ -17,7 +17,10 @@ use std::collections::BTreeMap;
 
 use sandhi_nn::{
     connector::{ConnectorConfig, Reduction},
-    encoder::{ConformerConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig},
+    encoder::{
+        ConformerConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig,
+        wav2vec2::ConvolutionNorm,
+    },
     transformer::TransformerConfig,
 };
 
@@ -40,6 +43,9 @@ pub(super) struct Layer {
     pub input: f64,
     /// One product with weights: nothing in it needs the gradient of its input.
     pub single: bool,
+    /// Sequences that go through one after another, so that where no gradient reaches it one is there at a time;
+    /// 0 where they go together.
+    pub in_turn: f64,
 }
 
 /// Sequences of equal length.
@@ -104,7 +110,7 @@ impl Widths {
             kept,
             passing: asked * (d + d_ff),
             input: all * d,
-            single: false,
+            ..Layer::default()
         }
     }
 }
@@ -208,9 +214,17 @@ fn wav2vec2(config: &Wav2vec2EncoderConfig, batch: &Batch) -> Vec<Layer> {
     for (i, ((&d_out, &kernel), &stride)) in sizes.enumerate() {
         rows /= stride as f64;
         let (d_out, window) = (d_out as f64, kernel as f64 * d_in);
-        // The windows, and what the norm and the activation take in.
-        let kept = rows * (window + 3.0 * d_out);
-        layers.push(linear(&format!("conv_layers.{i}"), rows, window, d_out, kept));
+        // The windows, and what the norm and the activation take in; a norm over time keeps what it scales, too.
+        let norm = match config.conv_norm {
+            ConvolutionNorm::Layer => 1.0,
+            ConvolutionNorm::Group if i == 0 => 2.0,
+            ConvolutionNorm::Group => 0.0,
+        };
+        let kept = rows * (window + (norm + 1.0) * d_out);
+        layers.push(Layer {
+            in_turn: batch.n_sequences,
+            ..linear(&format!("conv_layers.{i}"), rows, window, d_out, kept)
+        });
         d_in = d_out;
     }
     layers.push(linear("feature_projection.projection", n, d_in, d, n * (2.0 * d_in + d)));
@@ -226,13 +240,24 @@ fn wav2vec2(config: &Wav2vec2EncoderConfig, batch: &Batch) -> Vec<Layer> {
     layers.push(norm("layer_norm", n * d));
     let widths = Widths::plain(config.d_model, config.n_heads, config.d_ff);
     let pairs = batch.rows * batch.rows;
+    // Values of a bias of positions, or of scores.
+    let scores = config.n_heads as f64 * batch.n_sequences * pairs;
+    if config.position_bias.is_some() {
+        layers.push(Layer {
+            name: "rel_attn_embed".into(),
+            // The bias that all blocks share, and the table's row for every pair.
+            kept: scores + batch.n_sequences * pairs,
+            passing: scores,
+            ..Layer::default()
+        });
+    }
     layers.extend((0..config.n_blocks()).map(|i| {
         let mut block = widths.block(format!("layers.{i}"), batch, batch.rows, pairs);
         if config.position_bias.is_some() {
             // Such blocks do not run again.
             block.input = 0.0;
-            // Scores, their softmax and the gated bias, where the fused attention keeps none.
-            block.kept += 3.0 * config.n_heads as f64 * batch.n_sequences * pairs;
+            // Exponents, their powers and what these are of their sum, where the fused attention keeps none.
+            block.kept += 3.0 * scores;
         }
         block
     }));
@@ -256,7 +281,7 @@ fn conformer(config: &ConformerConfig, n_mels: f64, batch: &Batch) -> Vec<Layer>
         kept: n * (19.0 * d + 4.0 * d_ff + n_heads),
         passing: n * (2.0 * d + d_ff).max(4.0 * d),
         input: n * d,
-        single: false,
+        ..Layer::default()
     }));
     layers
 }
@@ -421,7 +446,8 @@ pub(super) fn step(parts: &[PartLayers], again: bool, is_trained: impl Fn(&str) 
                 work.backward += in_branches * (beside.trained / beside.n_values + input);
             }
             if !flows {
-                unkept = unkept.max(if layer.single { layer.kept } else { 2.0 * layer.passing });
+                let alive = if layer.single { layer.kept } else { 2.0 * layer.passing };
+                unkept = unkept.max(alive / layer.in_turn.max(1.0));
             } else {
                 work.backward += 2.0 * layer.between;
                 let whole = layer.kept + n_rows * beside.widths;

@@ -30,8 +30,17 @@ pub(crate) struct Entry {
     pub(super) n_values: u64,
     /// Two axes: a linear layer's weight, a table, a kernel.
     pub(super) matrix: bool,
-    /// The weight of a linear layer.
-    linear: bool,
+    kind: Kind,
+}
+
+/// What a tensor is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The weight of a linear layer: it can have a branch, and be held in 16 bits.
+    Linear,
+    /// Rows that are looked up; they can be held in 16 bits.
+    Table,
+    Other,
 }
 
 impl Entry {
@@ -83,7 +92,7 @@ impl Inventory {
 
     /// Those that a base may hold in 16 bits: weights of linear layers and embeddings.
     pub(super) fn holdable(&self) -> impl Iterator<Item = &Entry> {
-        self.0.iter().filter(|entry| entry.linear || entry.name.ends_with("embed_tokens.weight"))
+        self.0.iter().filter(|entry| entry.kind != Kind::Other)
     }
 
     pub(super) fn n_in_matrices(&self) -> u64 {
@@ -105,14 +114,21 @@ impl Inventory {
     }
 
     fn tensor(&mut self, name: String, shape: &[usize]) {
+        self.entry(name, shape, Kind::Other);
+    }
+
+    fn table(&mut self, name: &str, n_rows: usize, width: usize) {
+        self.entry(format!("{name}.weight"), &[n_rows, width], Kind::Table);
+    }
+
+    fn entry(&mut self, name: String, shape: &[usize], kind: Kind) {
         let n_values = shape.iter().fold(1_u64, |n, &size| n.saturating_mul(size as u64));
         let (shape, matrix) = (shape.to_vec(), shape.len() > 1);
-        self.0.push(Entry { name, shape, n_values, matrix, linear: false });
+        self.0.push(Entry { name, shape, n_values, matrix, kind });
     }
 
     fn linear(&mut self, name: &str, d_in: usize, d_out: usize, bias: bool) {
-        self.tensor(format!("{name}.weight"), &[d_out, d_in]);
-        self.0.last_mut().expect("pushed the line before").linear = true;
+        self.entry(format!("{name}.weight"), &[d_out, d_in], Kind::Linear);
         if bias {
             self.tensor(format!("{name}.bias"), &[d_out]);
         }
@@ -120,7 +136,7 @@ impl Inventory {
 
     /// Names of the linear layers, with the shapes of their weights.
     pub(super) fn linears(&self) -> impl Iterator<Item = (&str, [usize; 2])> {
-        self.0.iter().filter(|entry| entry.linear).filter_map(|entry| {
+        self.0.iter().filter(|entry| entry.kind == Kind::Linear).filter_map(|entry| {
             Some((entry.name.strip_suffix(".weight")?, [entry.shape[0], entry.shape[1]]))
         })
     }
@@ -187,7 +203,7 @@ pub(crate) fn language_model(config: &TransformerConfig, n_tokens: usize) -> Inv
         bias: config.bias(),
         qk_norm: config.qk_norm,
     };
-    list.tensor("model.embed_tokens.weight".into(), &[n_tokens, config.d_model]);
+    list.table("model.embed_tokens", n_tokens, config.d_model);
     for i in 0..config.n_layers {
         list.block(&format!("model.layers.{i}"), &block);
     }
@@ -250,7 +266,7 @@ fn wav2vec2(config: &Wav2vec2EncoderConfig) -> Inventory {
         list.norm("layer_norm", NormKind::Layer, d);
     }
     if let Some(bias) = config.position_bias.as_ref().filter(|_| config.n_blocks() > 0) {
-        list.tensor("rel_attn_embed.weight".into(), &[bias.buckets, config.n_heads]);
+        list.table("rel_attn_embed", bias.buckets, config.n_heads);
     }
     for i in 0..config.n_blocks() {
         let name = format!("layers.{i}");
@@ -330,7 +346,12 @@ fn slm(config: &SlmConfig, widths: Widths) -> Inventory {
 #[cfg(test)]
 mod tests {
     use burn::prelude::*;
-    use sandhi_nn::{init::Init, weights};
+    use burn::{module::Param, tensor::DType};
+    use sandhi_nn::{
+        init::Init,
+        lora::Linears,
+        weights::{self, ParameterMap, WeightType},
+    };
 
     use super::*;
     use crate::{model::CtcNet, train::learner::ConnectorNet};
@@ -346,6 +367,44 @@ mod tests {
         listed.sort();
         real.sort();
         assert_eq!(listed, real);
+    }
+
+    /// Names of the parameters that are held in 16 bits.
+    struct Held(Vec<String>);
+
+    impl ParameterMap for Held {
+        fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if param.val().dtype() != DType::F32 {
+                self.0.push(name.to_owned());
+            }
+            param
+        }
+    }
+
+    /// Besides: the list marks as linear what can have a branch, and as holdable what is held in 16 bits.
+    #[track_caller]
+    fn check_kinds<M: Module + Linears>(list: Inventory, module: &M) {
+        let own = |(name, shape): (&str, [usize; 2])| (name.to_owned(), shape);
+        let mut listed: Vec<_> = list.linears().map(own).collect();
+        let mut module = module.clone();
+        let real = module.linears().into_iter().map(|(name, linear)| {
+            let [d_in, d_out] = linear.weight.dims();
+            (name, [d_out, d_in])
+        });
+        let mut real: Vec<_> = real.collect();
+        listed.sort();
+        real.sort();
+        assert_eq!(listed, real);
+        let mut holdable: Vec<String> = list.holdable().map(|entry| entry.name.clone()).collect();
+        let mut held = Held(Vec::new());
+        weights::map_parameters(
+            weights::hold(module.clone(), WeightType::Bf16).unwrap(),
+            &mut held,
+        );
+        holdable.sort();
+        held.0.sort();
+        assert_eq!(holdable, held.0);
+        check(list, &module);
     }
 
     fn init() -> Init {
@@ -390,7 +449,7 @@ mod tests {
             ..TEXT
         };
         for config in [TEXT, wide] {
-            check(language_model(&config, 31), &config.init(31, &init()));
+            check_kinds(language_model(&config, 31), &config.init(31, &init()));
         }
     }
 
@@ -411,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whisper_encoder_has_the_listed_parameters() {
+    fn encoders_of_spectra_have_the_listed_parameters() {
         let config = EncoderConfig::Whisper(WhisperEncoderConfig {
             d_model: 12,
             n_layers: 2,
@@ -419,7 +478,8 @@ mod tests {
             d_ff: 20,
             max_frames: 9,
         });
-        check(encoder(&config, 16), &config.init(16, &init()));
+        check_kinds(encoder(&config, 16), &config.init(16, &init()));
+        check_kinds(encoder(&SPEECH, 16), &SPEECH.init(16, &init()));
     }
 
     #[test]
@@ -445,7 +505,7 @@ mod tests {
             value["conv_strides"] = serde_json::json!([3, 2]);
             let config: Wav2vec2EncoderConfig = serde_json::from_value(value).unwrap();
             let config = EncoderConfig::Wav2vec2(config);
-            check(encoder(&config, 1), &config.init(1, &init()));
+            check_kinds(encoder(&config, 1), &config.init(1, &init()));
         }
     }
 

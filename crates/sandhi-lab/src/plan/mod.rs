@@ -18,6 +18,7 @@ use std::path::Path;
 use sandhi_data::features::FeatureExtractor;
 use sandhi_nn::{
     connector::{ConnectorConfig, Widths},
+    encoder::EncoderConfig,
     lora::LoraConfig,
     pattern,
     weights::WeightType,
@@ -25,7 +26,7 @@ use sandhi_nn::{
 use serde::Serialize;
 
 use self::{
-    check::{Base, Checked},
+    check::{Base, Checked, Frames},
     cost::{Batch, PartLayers},
     count::{Entry, Inventory},
 };
@@ -334,8 +335,10 @@ pub fn plan(recipe: &Recipe, base: &Path, hub: &Hub) -> Result<Plan, Problems> {
         problems.extend(missing);
         return Err(Problems(problems));
     };
-    nothing_masked(recipe, &parts, &mut warnings);
     let stages = trainable(recipe);
+    nothing_masked(recipe, &parts, &mut warnings);
+    nothing_recomputed(recipe, encoder.as_ref(), &parts, &mut warnings);
+    widened(&parts, &stages, &mut warnings);
     if parts.iter().any(|part| part.name == LORA && part.n_ever_trained(&stages) == 0) {
         warnings.push("model.lora: no stage trains it; trainable may have \"*lora_*\"".into());
     }
@@ -455,6 +458,48 @@ fn nothing_masked(recipe: &Recipe, parts: &[Counted], warnings: &mut Vec<String>
     }
 }
 
+/// Stages that ask blocks to run again which do not: those that share WavLM's bias of positions.
+fn nothing_recomputed(
+    recipe: &Recipe,
+    base: Option<&Base<check::SpeechBase>>,
+    parts: &[Counted],
+    warnings: &mut Vec<String>,
+) {
+    let config = match (&recipe.model, base) {
+        (ModelConfig::Ctc(config), _) => &config.encoder,
+        (ModelConfig::Connector(_), Some(Base::Known(speech))) => &speech.encoder,
+        _ => return,
+    };
+    let biased = matches!(config, EncoderConfig::Wav2vec2(c) if c.position_bias.is_some());
+    for (i, stage) in recipe.stages.iter().enumerate() {
+        let stages = std::slice::from_ref(&stage.trainable);
+        if biased && stage.gradient_checkpointing && learns(parts, "encoder", stages) {
+            warnings.push(format!(
+                "stage[{i}].gradient_checkpointing: the encoder's blocks share a bias of positions (WavLM) and do \
+                 not run again, they keep everything"
+            ));
+        }
+    }
+}
+
+/// Parts whose matrices are widened for backward where there is no product of 16-bit matrices.
+fn widened(parts: &[Counted], stages: &[Vec<String>], warnings: &mut Vec<String>) {
+    for part in parts.iter().filter(|part| part.dtype != WeightType::F32) {
+        // Whatever learns stands before the language model or in it.
+        let reached = match part.name {
+            "language_model" => stages.iter().any(|stage| !stage.is_empty()),
+            name => learns(parts, name, stages),
+        };
+        if reached {
+            warnings.push(format!(
+                "model.{}.dtype: half the memory on the CPU and in inference; on other devices backward keeps an f32 \
+                 copy of every matrix that gradients flow through, which the plan does not count",
+                part.name
+            ));
+        }
+    }
+}
+
 /// Whether some stage trains a part of the model, its branches included.
 fn learns(parts: &[Counted], name: &str, stages: &[Vec<String>]) -> bool {
     let below = format!("{name}.");
@@ -504,17 +549,19 @@ struct Model<'a> {
 }
 
 impl Model<'_> {
-    /// Tokens, frames or vectors that a unit of `batch.max_length` becomes, and those of an item beside them.
-    fn tokens(&self) -> (Option<f64>, f64) {
+    /// Tokens, frames or vectors that items become, and the tokens of text that stand beside those of an item.
+    fn tokens(&self) -> (Option<Frames>, f64) {
         match &self.recipe.model {
-            ModelConfig::Text(_) => (Some(1.0), 0.0),
-            ModelConfig::Ctc(config) => {
-                (Some(config.features.rate_hz() / config.encoder.stride() as f64), 0.0)
-            }
+            ModelConfig::Text(_) => (Some(Frames { a_second: 1.0, an_item: 0.0 }), 0.0),
+            ModelConfig::Ctc(config) => (Some(Frames::new(&config.features, &config.encoder)), 0.0),
             ModelConfig::Connector(config) => {
                 let ConnectorConfig::Slm(slm) = &config.connector;
-                let rate = self.encoder.and_then(Base::rate_hz);
-                (rate.map(|rate| rate / slm.reduction.max(1) as f64), TEXT_TOKENS_AN_ITEM)
+                let n = slm.reduction.max(1) as f64;
+                let vectors = self.encoder.and_then(Base::frames).map(|frames| Frames {
+                    a_second: frames.a_second / n,
+                    an_item: frames.an_item / n,
+                });
+                (vectors, TEXT_TOKENS_AN_ITEM)
             }
         }
     }
@@ -532,8 +579,8 @@ impl Model<'_> {
             }
             ModelConfig::Ctc(config) => {
                 let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
-                let rate = config.features.rate_hz() / config.encoder.stride() as f64;
-                let batch = Batch::new(n, units * rate);
+                let frames = Frames::new(&config.features, &config.encoder);
+                let batch = Batch::new(n, frames.of(units));
                 // The head has a row of the weight and an entry of the bias for every output.
                 let d = config.encoder.d_encoder();
                 let outputs = self.parts.get(1)?.n_parameters() / (d as u64 + 1);
@@ -545,9 +592,9 @@ impl Model<'_> {
                 ]
             }
             ModelConfig::Connector(config) => {
-                let frames = units * self.encoder?.rate_hz()?;
+                let frames = self.encoder?.frames()?.of(units);
                 let (vectors, text) = self.tokens();
-                let vectors = Batch::new(n, units * vectors?);
+                let vectors = Batch::new(n, vectors?.of(units));
                 let spoken =
                     Batch { tails: text * ANSWER_SHARE, ..Batch::new(n, vectors.rows + text) };
                 let heard = match self.encoder? {
@@ -742,14 +789,14 @@ fn assemble(
         lattice_bytes: match &recipe.model {
             ModelConfig::Ctc(config) => {
                 let duration_s = heaviest.batch.max_length / heaviest.batch.max_items.max(1) as f64;
-                let frames = duration_s * 100.0 / config.encoder.stride() as f64;
+                let frames = Frames::new(&config.features, &config.encoder).of(duration_s);
                 cost::ctc_lattice(frames * config.ctc.steps_per_frame as f64, duration_s) as u64
             }
             ModelConfig::Text(_) | ModelConfig::Connector(_) => 0,
         },
     };
     let audio = !matches!(recipe.model, ModelConfig::Text(_));
-    let (per_unit, per_item) = model.tokens();
+    let (rows, text) = model.tokens();
 
     let stages = recipe
         .stages
@@ -758,9 +805,9 @@ fn assemble(
         .map(|(stage, &n_items)| {
             let n_batches = stage.batch.accumulate as f64;
             let units = n_batches * stage.batch.max_length;
-            let tokens = per_unit.map(|per_unit| {
+            let tokens = rows.map(|rows| {
                 let items = n_batches * stage.batch.max_items as f64;
-                units * per_unit + items * per_item
+                units * rows.a_second + items * (rows.an_item + text)
             });
             let work = model.work(stage, n_items);
             let sum = |of: fn(&Work) -> f64| -> Option<f64> {

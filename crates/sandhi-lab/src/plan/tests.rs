@@ -545,3 +545,94 @@ fn what_is_missing_is_no_mistake() {
     let wrong = problems(&text.replace("steps = 3", "steps = 0"));
     assert!(wrong.iter().any(|problem| problem.contains("$books")), "{wrong:?}");
 }
+
+/// A recipe of the repository, with other values.
+fn recipe_with(path: &str, set: &[(&str, &str)]) -> Result<Plan, Problems> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes").join(path);
+    let set = set.iter().map(|&(at, value)| (at.to_owned(), value.to_owned())).collect();
+    let recipe = crate::recipe::read(&path, &Overrides { set, paths: vec![] }).unwrap();
+    plan(&recipe, path.parent().unwrap(), &nowhere())
+}
+
+#[test]
+fn the_lattice_has_the_encoder_s_frames() {
+    let plan = recipe_with("smoke/wav2vec2_encoder.toml", &[]).unwrap();
+    // 7.5 s at 50 frames of one step, 120 characters with blanks around, 24 bytes each.
+    assert_eq!(plan.memory.lattice_bytes, 375 * 241 * 24);
+}
+
+#[test]
+fn padded_utterances_count_as_30_s() {
+    let whisper = CTC.replace(
+        "kind = \"conformer\", d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32, kernel = 3",
+        "kind = \"whisper\", d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32, max_frames = 1500",
+    );
+    let padded =
+        whisper.replace("{ kind = \"whisper\" }", "{ kind = \"whisper\", pad_to_30_s = true }");
+    let full = of(&whisper.replace("max_length = 60", "max_length = 120")).unwrap();
+    let padded = of(&padded).unwrap();
+    assert_eq!(padded.stages[0].tokens_per_step, Some(4 * 1500));
+    assert_eq!(padded.stages[0].work, full.stages[0].work);
+    assert_eq!(padded.memory.activation_bytes, full.memory.activation_bytes);
+    // 3,000 steps, but no more characters than 15 s have.
+    assert_eq!(padded.memory.lattice_bytes, 3000 * 481 * 24);
+
+    let slm = |pad: &str, set: &[(&str, &str)]| {
+        let set = [&[("model.encoder.pad_to_30_s", pad)], set].concat();
+        recipe_with("paper/slm_whisper_qwen.toml", &set).unwrap()
+    };
+    let (one, two) = ("{ max_items = 1, max_length = 30 }", "{ max_items = 2, max_length = 30 }");
+    let natural = slm("false", &[("stage.0.batch", one)]);
+    let padded = slm("true", &[("stage.0.batch", two)]);
+    // Two items of 15 s are as many frames as two of 30 s.
+    for (natural, padded) in natural.stages.iter().zip(&padded.stages).take(1) {
+        assert_eq!(padded.tokens_per_step, natural.tokens_per_step.map(|n| 2 * n));
+        let connector = |stage: &StagePlan| stage.work.as_ref().unwrap()[1].forward;
+        assert_eq!(connector(padded), 2.0 * connector(natural));
+    }
+}
+
+#[test]
+fn tables_in_16_bits_are_not_trained() {
+    let trainable = "[\"connector\", \"encoder.rel_attn_embed\"]";
+    let set = [("stage.0.trainable", trainable)];
+    let found = recipe_with("paper/slm_wavlm_llama.toml", &set).unwrap_err().0;
+    let named =
+        |problem: &String| problem.contains("encoder.rel_attn_embed.weight is held in bf16");
+    assert!(found.iter().any(named), "{found:#?}");
+}
+
+#[test]
+fn what_checkpointing_and_16_bits_do_not_save_is_told() {
+    let samples = CTC
+        .replace(
+            "kind = \"conformer\", d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32, kernel = 3",
+            "kind = \"wav2vec2\", d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32, position_bias = {}",
+        )
+        .replace("features = { kind = \"whisper\" }", "features = { kind = \"waveform\" }");
+    let asked =
+        |steps: &str| samples.replace(steps, &format!("{steps}\ngradient_checkpointing = true"));
+    let told = |text: &str, what: &str| {
+        of(text).unwrap().warnings.into_iter().filter(|w| w.contains(what)).collect::<Vec<_>>()
+    };
+    let what = "gradient_checkpointing";
+    assert_eq!(told(&samples, what), Vec::<String>::new());
+    let found = told(&asked("steps = 2"), what);
+    assert!(found.len() == 1 && found[0].starts_with("stage[0]."), "{found:?}");
+    // The second stage trains the head, and no gradient reaches the encoder.
+    assert_eq!(told(&asked("steps = 3"), what), Vec::<String>::new());
+    let plain = asked("steps = 2").replace(", position_bias = {}", "");
+    assert_eq!(told(&plain, what), Vec::<String>::new());
+
+    let dtypes = |set: &[(&str, &str)]| -> Vec<String> {
+        let warnings = recipe_with("paper/slm_wavlm_llama.toml", set).unwrap().warnings;
+        warnings.into_iter().filter(|w| w.contains("dtype")).collect()
+    };
+    // No gradient reaches the frozen encoder.
+    let found = dtypes(&[]);
+    assert!(found.len() == 1 && found[0].starts_with("model.language_model.dtype"), "{found:?}");
+    let lora = "{ rank = 4, alpha = 8, targets = [\"encoder.*.q_proj\"] }";
+    let learns = [("model.lora", lora), ("stage.0.trainable", "[\"connector\", \"*lora_*\"]")];
+    assert_eq!(dtypes(&learns).len(), 2);
+    assert_eq!(dtypes(&[("model.language_model.dtype", "\"f32\"")]), Vec::<String>::new());
+}

@@ -142,7 +142,8 @@ pub enum BaseConfig<P> {
     Directory {
         /// Relative to the recipe's file.
         path: String,
-        /// How its matrices are held; in 16 bits they take half the memory and cannot be trained.
+        /// How its matrices are held; in 16 bits they take half the memory and cannot be trained. On devices other than
+        /// the CPU half is true of inference: backward keeps an f32 copy of every matrix that gradients flow through.
         #[serde(default, skip_serializing_if = "is_default")]
         dtype: WeightType,
     },
@@ -279,7 +280,7 @@ pub struct StageConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec_augment: Option<sandhi_data::augment::SpecAugmentConfig>,
     /// Blocks keep their input alone and run again in the backward pass: much less memory, about a third more time,
-    /// the same result. On the CPU.
+    /// the same result. On the CPU; blocks of WavLM share a bias of positions and keep what they computed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
     /// Probability that an entry of a residual branch falls out.

@@ -26,7 +26,7 @@ use super::{
 ///
 /// # Panics
 ///
-/// When an id is not below `n_symbols`.
+/// When an id is not below `n_symbols`, or a table that is held in 16 bits is to be trained.
 pub fn embedding(weight: Tensor<2>, ids: &[u32]) -> Tensor<2> {
     let [n_symbols, width] = weight.dims();
     for (row_idx, &id) in ids.iter().enumerate() {
@@ -35,6 +35,10 @@ pub fn embedding(weight: Tensor<2>, ids: &[u32]) -> Tensor<2> {
             "id {id} of row {row_idx} is not below the {n_symbols} rows of the embedding"
         );
     }
+    assert!(
+        !(is_half(weight.dtype()) && weight.is_require_grad()),
+        "a table that is held in 16 bits is frozen"
+    );
     let dtype = if is_half(weight.dtype()) { DType::F32 } else { weight.dtype() };
     if ids.is_empty() {
         return Tensor::zeros([0, width], (&weight.device(), dtype));
@@ -189,6 +193,13 @@ mod tests {
     #[should_panic(expected = "id 2 of row 1")]
     fn an_id_without_a_row_is_refused() {
         embedding(Tensor::zeros([2, 2], &cpu()), &[0, 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a table that is held in 16 bits is frozen")]
+    fn training_a_table_in_16_bits_is_refused() {
+        let table = random([3, 2], 1).tensor(&cpu()).cast(DType::BF16).autodiff().require_grad();
+        embedding(table, &[1]);
     }
 
     #[test]

@@ -134,8 +134,9 @@ pub(super) struct Wav2vec2Block {
 
 impl Linears for Wav2vec2Block {
     fn linears(&mut self) -> NamedLinears<'_> {
-        let Attention { q_proj, k_proj, v_proj, out_proj, .. } = &mut self.attention;
+        let Attention { q_proj, k_proj, v_proj, out_proj, gate, .. } = &mut self.attention;
         let FeedForward { intermediate_dense, output_dense } = &mut self.feed_forward;
+        let gate = gate.as_mut().map(|gate| ("attention.gate.linear", &mut gate.linear));
         [
             ("attention.q_proj", q_proj),
             ("attention.k_proj", k_proj),
@@ -144,8 +145,10 @@ impl Linears for Wav2vec2Block {
             ("feed_forward.intermediate_dense", intermediate_dense),
             ("feed_forward.output_dense", output_dense),
         ]
+        .into_iter()
+        .chain(gate)
         .map(|(name, linear)| (name.to_owned(), linear))
-        .into()
+        .collect()
     }
 }
 

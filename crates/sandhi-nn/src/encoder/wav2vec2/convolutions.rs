@@ -17,6 +17,7 @@ use super::Wav2vec2EncoderConfig;
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
+    lora::{Linears, NamedLinears},
     ops,
     ragged::{Offsets, Ragged},
 };
@@ -44,6 +45,12 @@ pub(super) struct Convolution {
     kernel: usize,
     stride: usize,
     over_time: bool,
+}
+
+impl Linears for Convolution {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        vec![("conv".to_owned(), &mut self.conv)]
+    }
 }
 
 impl Convolution {

@@ -26,7 +26,7 @@ pub use self::{convolutions::ConvolutionNorm, positions::PositionBiasConfig};
 use crate::{
     init::Init,
     layers::{Embedding, Linear, Norm, NormKind},
-    lora::{Linears, NamedLinears, numbered},
+    lora::{Linears, NamedLinears, below, numbered},
     ops,
     ragged::Ragged,
     transformer::Dropout,
@@ -144,7 +144,9 @@ struct FeatureProjection {
 impl Linears for Wav2vec2Encoder {
     fn linears(&mut self) -> NamedLinears<'_> {
         let projection = &mut self.feature_projection.projection;
-        std::iter::once(("feature_projection.projection".to_owned(), projection))
+        numbered("conv_layers", &mut self.conv_layers)
+            .chain([("feature_projection.projection".to_owned(), projection)])
+            .chain(below("pos_conv_embed", self.pos_conv_embed.linears()))
             .chain(numbered("layers", &mut self.layers))
             .collect()
     }

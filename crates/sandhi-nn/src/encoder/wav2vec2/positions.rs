@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     init::Init,
     layers::{Embedding, Linear},
+    lora::{Linears, NamedLinears},
     ops,
     ragged::Offsets,
 };
@@ -24,6 +25,13 @@ pub(super) struct PositionalConvolution {
     /// One a group of channels: `[kernel * d_group, d_group]`.
     groups: Vec<Linear>,
     kernel: usize,
+}
+
+impl Linears for PositionalConvolution {
+    fn linears(&mut self) -> NamedLinears<'_> {
+        let groups = self.groups.iter_mut().enumerate();
+        groups.map(|(i, group)| (format!("groups.{i}"), group)).collect()
+    }
 }
 
 impl PositionalConvolution {
