@@ -3,7 +3,8 @@
     python3 -m venv venv && venv/bin/pip install transformers==5.23.0 jinja2
     venv/bin/python tools/golden/chat_templates.py
 
-`tokenizer.json` is a small byte-level BPE. `cases.json` has for every form the files beside it, the text that
+`tokenizer.json` is a small byte-level BPE, `tokenizer_pieces.json` one as SentencePiece makes them, which puts a space before every
+text. `cases.json` has for every form the files beside it, the text that
 `apply_chat_template` writes for one user turn and for the answer to it, and the ids of both.
 """
 
@@ -12,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 OUT = Path(__file__).resolve().parents[2] / "crates/sandhi-lab/tests/golden/chat_templates"
@@ -75,6 +76,9 @@ INST = (
     "{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
 )
 
+# As INST, its marks plain text and a space before the instruction.
+PIECES = INST.replace("[INST] ", "<<ask>> ").replace(" [/INST]", " <<say>>")
+
 # Name, tokenizer_config.json, chat_template.jinja, generation_config.json, template arguments.
 CASES = [
     (
@@ -99,6 +103,7 @@ CASES = [
         None,
         None,
     ),
+    ("pieces", {"bos_token": "<s>", "eos_token": "</s>", "chat_template": PIECES}, None, None),
 ]
 
 
@@ -116,12 +121,33 @@ def tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def pieces() -> Tokenizer:
+    """As Llama 2's: no splitting, a space before the text, bytes for what is unknown."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    specials = ["<unk>", "<s>", "</s>", *[f"<0x{byte:02X}>" for byte in range(256)]]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, show_progress=False)
+    # No piece goes over a space.
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
+    tokenizer.train_from_iterator([INSTRUCTION, SPEECH, ANSWER, "<<ask>> the mill <<say>> hears"] * 3, trainer)
+    # Bytes are pieces, not marks.
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = state["added_tokens"][:3]
+    state["pre_tokenizer"] = None
+    return Tokenizer.from_str(json.dumps(state))
+
+
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
-    words = tokenizer()
-    words.save(str(OUT / "tokenizer.json"), pretty=False)
+    plain, spaced = tokenizer(), pieces()
+    plain.save(str(OUT / "tokenizer.json"), pretty=False)
+    spaced.save(str(OUT / "tokenizer_pieces.json"), pretty=False)
     cases = {}
     for name, about, template, generation in CASES:
+        words = spaced if name == "pieces" else plain
         files = {"tokenizer_config.json": json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **about})}
         if template is not None:
             files["chat_template.jinja"] = template

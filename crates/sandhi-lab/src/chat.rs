@@ -37,6 +37,12 @@ pub struct PromptLayout {
     pub between: Vec<u32>,
     /// Between what is spoken and the answer.
     pub after: Vec<u32>,
+    /// Whether a space stands before the instruction; it is tokenized with it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub instruction_spaced: bool,
+    /// Whether a space stands before what is spoken; it is tokenized with the transcript, and left out before speech.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub speech_spaced: bool,
     /// Text that is tokenized with the answer, before it: a space, as a rule.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub lead: String,
@@ -46,6 +52,16 @@ pub struct PromptLayout {
     pub stops: Vec<u32>,
     /// Begins a document.
     pub begin: u32,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// A text with the space before it that the layout has.
+fn spaced(text: &str, space: bool) -> String {
+    let space = if space { " " } else { "" };
+    format!("{space}{text}")
 }
 
 impl PromptLayout {
@@ -60,6 +76,8 @@ impl PromptLayout {
             before: vec![tokenizer.special_id(USER)?],
             between: vec![tokenizer.special_id(SPEECH)?],
             after: vec![tokenizer.special_id(ASSISTANT)?],
+            instruction_spaced: false,
+            speech_spaced: false,
             lead: String::new(),
             end,
             stops: Vec::new(),
@@ -132,7 +150,8 @@ impl Chat {
     /// When the tokenizer refuses the text.
     pub fn frame(&self, instruction: &str) -> Result<Frame, sandhi_data::text::Error> {
         let mut before = self.layout.before.clone();
-        before.extend(self.tokenizer.encode(instruction)?);
+        let instruction = spaced(instruction, self.layout.instruction_spaced);
+        before.extend(self.tokenizer.encode_on(&instruction)?);
         before.extend(&self.layout.between);
         Ok(Frame { before, after: self.layout.after.clone() })
     }
@@ -154,13 +173,22 @@ impl Chat {
         Ok(prompt)
     }
 
+    /// What is said, in writing: the tokens that stand where speech would.
+    ///
+    /// # Errors
+    ///
+    /// When the tokenizer refuses the text.
+    pub fn transcript(&self, text: &str) -> Result<Vec<u32>, sandhi_data::text::Error> {
+        self.tokenizer.encode_on(&spaced(text, self.layout.speech_spaced))
+    }
+
     /// The answer's tokens with the one that ends it.
     ///
     /// # Errors
     ///
     /// When the tokenizer refuses the text.
     pub fn answer(&self, text: &str) -> Result<Vec<u32>, sandhi_data::text::Error> {
-        let mut ids = self.tokenizer.encode(&format!("{}{text}", self.layout.lead))?;
+        let mut ids = self.tokenizer.encode_on(&format!("{}{text}", self.layout.lead))?;
         ids.push(self.layout.end);
         Ok(ids)
     }

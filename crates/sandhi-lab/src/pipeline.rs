@@ -361,10 +361,14 @@ pub fn bases(
         &config.language_model,
         "model.language_model",
         |path| Ok(AnyModel::load_text(&workshop.resolve(path), device, hub)?),
-        |config| Ok(hf::text_model(&published(&config.path)?, config, device)?),
+        |config| {
+            let adapter = config.adapter.as_ref().map(|path| workshop.resolve(path));
+            let at = published(&config.path)?;
+            Ok(hf::text_model(&at, config, adapter.as_deref(), device)?)
+        },
     )?;
     speech.merge_lora();
-    lora::merge(&mut text.lm);
+    text.merge_lora();
     let wrong = |which| move |why| Error::Dtype { which, why };
     speech.hold(config.encoder.dtype()).map_err(wrong("model.encoder"))?;
     text.hold(config.language_model.dtype()).map_err(wrong("model.language_model"))?;

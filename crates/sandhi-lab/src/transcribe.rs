@@ -205,7 +205,7 @@ pub fn read(
     instructions: &[&str],
     decoding: &Decoding,
 ) -> Result<Vec<String>, Error> {
-    let tokens = |text: &&str| Ok(Segment::Tokens(model.chat.tokenizer().encode(text)?));
+    let tokens = |text: &&str| Ok(Segment::Tokens(model.chat.transcript(text)?));
     let inputs = texts.iter().map(tokens).collect::<Result<_, Error>>()?;
     chat(model, instructions, inputs, None, decoding)
 }

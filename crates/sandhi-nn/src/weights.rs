@@ -152,6 +152,28 @@ pub fn weights_where<M: Module>(module: &M, wanted: impl Fn(&str) -> bool) -> We
     collect.1
 }
 
+/// Shows every parameter to `see`, with its name and its tensor as files hold it, one after the other.
+pub fn for_each<M: Module>(module: &M, see: impl FnMut(String, NamedTensor)) {
+    struct Each<F>(Path, F);
+    impl<F: FnMut(String, NamedTensor)> ModuleVisitor for Each<F> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let mut value = param.val();
+            if self.0.transposed() {
+                value = value.transpose();
+            }
+            let shape = value.dims().to_vec();
+            (self.1)(self.0.name(), NamedTensor { shape, values: host(value) });
+        }
+    }
+    module.visit(&mut Each(Path::default(), see));
+}
+
 /// Copies a tensor's values to the host, as `f32`.
 pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor
@@ -166,7 +188,7 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 /// # Errors
 ///
 /// [`Mismatch`] lists all tensors that are missing, left over or of another shape.
-pub fn load<M: Module>(module: M, weights: &Weights) -> Result<M, Mismatch> {
+pub fn load<M: Module>(module: M, weights: Weights) -> Result<M, Mismatch> {
     load_where(module, weights, |_| true)
 }
 
@@ -177,12 +199,12 @@ pub fn load<M: Module>(module: M, weights: &Weights) -> Result<M, Mismatch> {
 /// As [`load`].
 pub fn load_where<M: Module>(
     module: M,
-    weights: &Weights,
+    weights: Weights,
     wanted: impl Fn(&ParameterInfo) -> bool,
 ) -> Result<M, Mismatch> {
     let wanted: BTreeMap<String, Vec<usize>> =
         parameters(&module).into_iter().filter(|p| wanted(p)).map(|p| (p.name, p.shape)).collect();
-    check_shapes(&wanted, weights)?;
+    check_shapes(&wanted, &weights)?;
     Ok(replace(module, weights))
 }
 
@@ -212,10 +234,11 @@ pub fn check_shapes(
     if problems.is_empty() { Ok(()) } else { Err(Mismatch(problems)) }
 }
 
-/// Puts the tensors in the place of the parameters of their names; shapes are known to fit.
-fn replace<M: Module>(module: M, weights: &Weights) -> M {
-    struct Replace<'a>(Path, &'a Weights);
-    impl ModuleMapper for Replace<'_> {
+/// Puts the tensors in the place of the parameters of their names; shapes are known to fit. Each tensor leaves the
+/// map as it is used, so that a large model is in memory once.
+fn replace<M: Module>(module: M, weights: Weights) -> M {
+    struct Replace(Path, Weights);
+    impl ModuleMapper for Replace {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
@@ -223,9 +246,9 @@ fn replace<M: Module>(module: M, weights: &Weights) -> M {
             self.0.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let Some(found) = self.1.get(&self.0.name()) else { return param };
+            let Some(found) = self.1.remove(&self.0.name()) else { return param };
             let (id, old, mapper) = param.consume();
-            let mut values = found.values.clone();
+            let mut values = found.values;
             if self.0.transposed() {
                 values = transpose(&values, found.shape[0], found.shape[1]);
             }
@@ -445,7 +468,7 @@ mod tests {
         // [d_kv, d_model], as PyTorch stores it.
         assert_eq!(stored["model.layers.0.self_attn.k_proj.weight"].shape, [4, 8]);
         assert_ne!(stored, weights(&b));
-        assert_eq!(stored, weights(&load(b, &stored).unwrap()));
+        assert_eq!(stored, weights(&load(b, stored.clone()).unwrap()));
     }
 
     #[test]
@@ -453,7 +476,7 @@ mod tests {
         use crate::{lora, ops, ragged, transformer::Dropout};
         for to in [WeightType::Bf16, WeightType::F16] {
             let mut held = hold(model(1), to).unwrap();
-            let rounded = load(model(2), &weights(&held)).unwrap();
+            let rounded = load(model(2), weights(&held)).unwrap();
             assert_ne!(weights(&held), weights(&model(1)));
             let targets = vec!["*.q_proj".into()];
             let config = lora::LoraConfig { rank: 2, alpha: 2.0, targets, rslora: false };
@@ -498,7 +521,7 @@ mod tests {
             }
             // Loading keeps the type.
             let again =
-                load_where(hold(model(3), to).unwrap(), &weights(&rounded), |_| true).unwrap();
+                load_where(hold(model(3), to).unwrap(), weights(&rounded), |_| true).unwrap();
             assert_eq!(weights(&again), weights(&rounded));
             assert_eq!(again.embedding_table().dtype(), to.dtype());
         }
@@ -508,7 +531,7 @@ mod tests {
     fn what_f16_cannot_hold_is_named() {
         let mut stored = weights(&model(1));
         stored.get_mut("model.layers.1.mlp.up_proj.weight").unwrap().values[3] = -70_000.0;
-        let wide = load(model(1), &stored).unwrap();
+        let wide = load(model(1), stored.clone()).unwrap();
         let error = hold(wide.clone(), WeightType::F16).unwrap_err();
         assert!(
             error.contains("layers.1.mlp.up_proj.weight") && error.contains("70000"),
@@ -523,7 +546,7 @@ mod tests {
         stored.remove("model.norm.weight");
         stored.insert("extra".into(), NamedTensor { shape: vec![1], values: vec![0.0] });
         stored.get_mut("model.embed_tokens.weight").unwrap().shape = vec![8, 11];
-        let problems = load(model(2), &stored).unwrap_err().0;
+        let problems = load(model(2), stored.clone()).unwrap_err().0;
         assert_eq!(problems.len(), 3, "{problems:#?}");
     }
 }

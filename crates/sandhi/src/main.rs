@@ -61,7 +61,7 @@ enum Command {
     Data(data::Args),
     /// Compute the features of a sound file.
     Features(features::Args),
-    /// Write a language model in Hugging Face's layout.
+    /// Write a language model or an encoder in Hugging Face's layout, or an adapter in PEFT's.
     Export(export::Args),
     /// Download a published model.
     Download(download::Args),

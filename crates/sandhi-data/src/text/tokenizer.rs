@@ -36,6 +36,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special_ids: BTreeMap<String, u32>,
     n_tokens: usize,
+    /// The ids of a line's end, where a space is put before every text (SentencePiece's dummy prefix).
+    line: Option<Vec<u32>>,
 }
 
 impl Tokenizer {
@@ -106,7 +108,12 @@ impl Tokenizer {
         // Ids may have gaps in other people's files; the model needs a row for the largest.
         let largest = inner.get_vocab(true).into_values().max();
         let n_tokens = largest.map_or(0, |id| id as usize + 1);
-        Ok(Self { inner, special_ids, n_tokens })
+        let mut tokenizer = Self { inner, special_ids, n_tokens, line: None };
+        let first = tokenizer.encode("a")?.first().and_then(|&id| tokenizer.piece(id));
+        if first.is_some_and(|piece| piece.starts_with('\u{2581}')) {
+            tokenizer.line = Some(tokenizer.encode("\n")?);
+        }
+        Ok(tokenizer)
     }
 
     /// Reads a `tokenizer.json`.
@@ -165,6 +172,44 @@ impl Tokenizer {
         let mut inner = self.inner.clone();
         inner.set_encode_special_tokens(false);
         Ok(inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// As [`Tokenizer::encode`], of a text that goes on after another one: no space is put before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn encode_on(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.on(text, |text| self.encode(text))
+    }
+
+    /// As [`Tokenizer::encode_template`], of a text that goes on after another one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn encode_template_on(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.on(text, |text| self.encode_template(text))
+    }
+
+    fn on(
+        &self,
+        text: &str,
+        encode: impl Fn(&str) -> Result<Vec<u32>, Error>,
+    ) -> Result<Vec<u32>, Error> {
+        let Some(line) = &self.line else { return encode(text) };
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The space that is put before a text stands for its own; elsewhere a line's end takes it.
+        if let Some(rest) = text.strip_prefix(' ').filter(|rest| !rest.is_empty()) {
+            return encode(rest);
+        }
+        let ids = encode(&format!("\n{text}"))?;
+        match ids.strip_prefix(line.as_slice()) {
+            Some(rest) => Ok(rest.to_vec()),
+            None => encode(text),
+        }
     }
 
     /// Tokens that this tokenizer puts before a text of its own, e.g. the one that begins a document.

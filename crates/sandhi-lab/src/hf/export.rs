@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use sandhi_data::features::FeatureConfig;
+use sandhi_data::{features::FeatureConfig, text::Tokenizer};
 use sandhi_nn::{
     encoder::{EncoderConfig, WhisperEncoderConfig},
     lora,
@@ -32,13 +32,15 @@ pub fn export_language_model(model: &TextModel, dir: &Path, dtype: Dtype) -> Res
     if lora::describe(&model.lm).is_some() {
         return Err(Error::Branches);
     }
-    let end = model.chat.layout().end;
+    let layout = model.chat.layout();
+    let end = layout.end;
     let (family, mut config) = published(&model.config, model.lm.n_tokens(), end)?;
     config["torch_dtype"] = name_of(dtype).into();
     tracing::debug!("{} is a {family:?}", dir.display());
     let mut writer = create(dir)?;
     writer.json("config.json", &config)?;
-    writer.json("generation_config.json", &json!({ "eos_token_id": end, "do_sample": false }))?;
+    let ends = model.chat.ends();
+    writer.json("generation_config.json", &json!({ "eos_token_id": ends, "do_sample": false }))?;
     writer.tensors(ONE, &to_host(weights::weights(&model.lm)), dtype, &metadata())?;
     let tokenizer = model.chat.tokenizer();
     writer.bytes("tokenizer.json", tokenizer.to_json()?.as_bytes())?;
@@ -49,25 +51,37 @@ pub fn export_language_model(model: &TextModel, dir: &Path, dtype: Dtype) -> Res
         "eos_token": eos,
         "clean_up_tokenization_spaces": false,
     });
-    if PromptLayout::markers(tokenizer).is_ok_and(|markers| markers == *model.chat.layout()) {
+    about["chat_template"] = template(tokenizer, layout)?.into();
+    if PromptLayout::markers(tokenizer).is_ok_and(|markers| markers == *layout) {
         about["additional_special_tokens"] = json!(chat::MARKERS);
-        about["chat_template"] = TEMPLATE.into();
     }
     writer.json("tokenizer_config.json", &about)?;
     writer.finish()?;
     Ok(())
 }
 
-/// Our layout as a chat template: the first line of a message is the instruction, the rest is what was said.
-const TEMPLATE: &str = "{%- for message in messages %}\
-    {%- if message['role'] == 'user' %}\
-    {%- set parts = message['content'].split('\n', 1) %}\
-    {{- '<|user|>' + parts[0] }}\
-    {%- if parts | length > 1 %}{{- '<|speech|>' + parts[1] }}{%- endif %}\
-    {{- '<|assistant|>' }}\
-    {%- elif message['role'] == 'assistant' %}{{- message['content'] + '<|end|>' }}\
-    {%- else %}{{- raise_exception('user and assistant alone can speak') }}{%- endif %}\
-    {%- endfor %}";
+/// A prompt layout as a chat template: the first line of a user's message is the instruction, the rest is what was
+/// said.
+pub(super) fn template(tokenizer: &Tokenizer, layout: &PromptLayout) -> Result<String, Error> {
+    let text = |ids: &[u32]| tokenizer.decode_with_specials(ids);
+    let quoted = |text: String| serde_json::to_string(&text).expect("text is JSON");
+    let space = |spaced: bool| if spaced { " " } else { "" };
+    let before = quoted(text(&layout.before)? + space(layout.instruction_spaced));
+    let between = quoted(text(&layout.between)? + space(layout.speech_spaced));
+    let after = quoted(text(&layout.after)?);
+    let (lead, end) = (quoted(layout.lead.clone()), quoted(text(&[layout.end])?));
+    Ok(format!(
+        "{{%- for message in messages %}}\
+         {{%- if message['role'] == 'user' %}}\
+         {{%- set parts = message['content'].split('\\n', 1) %}}\
+         {{{{- {before} + parts[0] }}}}\
+         {{%- if parts | length > 1 %}}{{{{- {between} + parts[1] }}}}{{%- endif %}}\
+         {{{{- {after} }}}}\
+         {{%- elif message['role'] == 'assistant' %}}{{{{- {lead} + message['content'] + {end} }}}}\
+         {{%- else %}}{{{{- raise_exception('user and assistant alone can speak') }}}}{{%- endif %}}\
+         {{%- endfor %}}"
+    ))
+}
 
 /// Writes a speech encoder as a directory whose `WhisperModel(…).encoder` computes the same in `transformers`; it
 /// appears whole or not at all. There is no decoder in it.

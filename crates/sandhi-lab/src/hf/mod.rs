@@ -31,6 +31,7 @@ use sandhi_data::{
 };
 use sandhi_nn::{
     init::Init,
+    lora,
     transformer::{CausalLm, TransformerConfig},
     weights::{self, WeightType},
 };
@@ -104,7 +105,7 @@ pub enum Error {
     },
     /// Nobody else has an encoder like this one.
     #[error(
-        "the encoder is none that has been published, expected one in Whisper's layout over Whisper's features"
+        "only encoders in Whisper's layout over Whisper's features are exported, this one is another"
     )]
     NoEncoderFamily,
     /// A published model has no branches.
@@ -176,7 +177,7 @@ impl LanguageModel {
         let expected = count::language_model(&config.transformer, config.n_tokens).shapes();
         weights::check_shapes(&expected, &tensors).map_err(mismatch)?;
         let lm = config.transformer.init(config.n_tokens, &Init::blank(device));
-        let lm = weights::load(lm, &tensors).map_err(mismatch)?;
+        let lm = weights::load(lm, tensors).map_err(mismatch)?;
         Ok(Self { config, lm })
     }
 }
@@ -245,7 +246,7 @@ pub(crate) fn is_speech(dir: &Path) -> Result<bool, Error> {
     Ok(family.is_some_and(|family| speech::FAMILIES.contains(&family)))
 }
 
-/// A language model with its tokenizer and prompt layout.
+/// A language model with its tokenizer and prompt layout; the branches of a PEFT `adapter` are folded into it.
 ///
 /// # Errors
 ///
@@ -253,18 +254,27 @@ pub(crate) fn is_speech(dir: &Path) -> Result<bool, Error> {
 pub fn text_model(
     at: &Located,
     config: &PublishedLanguageModel,
+    adapter: Option<&Path>,
     device: &Device,
 ) -> Result<TextModel, Error> {
     let dir = at.dir.as_path();
     let LanguageModel { config: found, lm } = LanguageModel::load(dir, device)?;
     let tokenizer = Tokenizer::load(&dir.join("tokenizer.json"))?;
     let layout = prompt::layout(dir, &tokenizer, config, &found.end, found.n_tokens)?;
-    let origin = Origin { path: at.name.clone(), fingerprint: fingerprint(&lm) };
+    let fingerprint = fingerprint(&lm);
+    let mut origin = Some(Origin { path: at.name.clone(), fingerprint });
+    let mut lm = lm;
+    if let Some(adapter) = adapter {
+        load_adapter(&mut lm, adapter)?;
+        lora::merge(&mut lm);
+        // What is trained upon is no longer what was published.
+        origin = None;
+    }
     Ok(TextModel {
         config: found.transformer,
         lm,
         chat: Chat::new(tokenizer, layout),
-        origin: Some(origin),
+        origin,
         dtype: WeightType::F32,
     })
 }
@@ -282,13 +292,13 @@ pub fn speech_model(
     let dir = at.dir.as_path();
     let loaded = SpeechEncoder::load_layer(dir, config.layer, device)?;
     let features = padded(loaded.features, config.pad_to_30_s, dir)?;
-    let fingerprint = fingerprint(&loaded.encoder);
     let recognizer = loaded.ctc.map(|PublishedCtcHead { config, head, symbols, .. }| Recognizer {
         config,
         symbols,
         head,
     });
     let mut model = SpeechModel::new(features, loaded.config.encoder, loaded.encoder, recognizer)?;
+    let fingerprint = model.published_fingerprint();
     model.origin = Some(Origin { path: at.name.clone(), fingerprint });
     Ok(model)
 }

@@ -23,7 +23,7 @@ use sandhi_nn::{
 };
 use serde_json::{Value, json};
 
-use super::{Error, config::Fields, read_json};
+use super::{Error, ModelSource, config::Fields, read_json};
 use crate::{
     checkpoint::{CheckpointWriter, Dtype, read_tensors},
     model::{from_host, to_host},
@@ -177,7 +177,7 @@ pub fn load_adapter(lm: &mut CausalLm, dir: &Path) -> Result<(), Error> {
     let tensors: Weights = tensors.into_iter().map(|(name, t)| (ours(&name), t)).collect();
     config.targets = layers;
     lora::attach(lm, "", &config, 0);
-    let loaded = weights::load_where(lm.clone(), &tensors, |info| lora::is_lora(&info.name));
+    let loaded = weights::load_where(lm.clone(), tensors, |info| lora::is_lora(&info.name));
     *lm = loaded.expect("names and shapes were compared above");
     Ok(())
 }
@@ -190,7 +190,7 @@ pub fn load_adapter(lm: &mut CausalLm, dir: &Path) -> Result<(), Error> {
 /// [`Error::NoBranches`] when there are none; otherwise when the directory exists or cannot be written.
 pub fn export_adapter(
     lm: &CausalLm,
-    base: Option<&str>,
+    base: Option<&ModelSource>,
     dir: &Path,
     dtype: Dtype,
 ) -> Result<(), Error> {
@@ -204,10 +204,17 @@ pub fn export_adapter(
     } else {
         json!(config.alpha)
     };
+    let (path, revision) = match base {
+        Some(ModelSource::Hub(name)) => {
+            (Some(name.repository().to_owned()), Some(name.revision().to_owned()))
+        }
+        Some(ModelSource::Directory(dir)) => (Some(dir.display().to_string()), None),
+        None => (None, None),
+    };
     let about = json!({
         "alpha_pattern": {},
         "auto_mapping": null,
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": path,
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,
@@ -218,7 +225,7 @@ pub fn export_adapter(
         "peft_type": "LORA",
         "r": config.rank,
         "rank_pattern": {},
-        "revision": null,
+        "revision": revision,
         "target_modules": short_targets(lm, &config.targets),
         "task_type": "CAUSAL_LM",
         "use_dora": false,

@@ -136,6 +136,7 @@ pub(super) fn layout(
     let files = Files::read(dir)?;
     let stops = files.stops(of_config)?;
     let ids = |text: &str| tokenizer.encode_template(text).map_err(Error::from);
+    let on = |text: &str| tokenizer.encode_template_on(text).map_err(Error::from);
     let eos = files.special("eos_token").and_then(|token| tokenizer.id(token));
     let opening = tokenizer.opening()?;
     let (parts, lead, own_end) = match (&config.prompt, &files.template) {
@@ -149,7 +150,7 @@ pub(super) fn layout(
                 cut(&told, [INSTRUCTION, HEARD, ANSWER]).ok_or_else(|| lost(template))?;
             // What the prompt does not have, the model writes itself.
             let lead = before.strip_prefix(&parts[2]).unwrap_or_default().to_owned();
-            let closing = ids(&closing)?.first().copied();
+            let closing = on(&closing)?.first().copied();
             let special = |id: &u32| tokenizer.special_ids().values().any(|found| found == id);
             (parts, lead, closing.filter(|id| special(id) || stops.contains(id)))
         }
@@ -167,6 +168,13 @@ pub(super) fn layout(
         message: format!("neither {GENERATION}, config.json nor {ABOUT} names an end token"),
     })?;
     let [before, between, after] = parts;
+    // A space belongs to the word behind it.
+    let trimmed = |text: String| match text.strip_suffix(' ') {
+        Some(rest) => (rest.to_owned(), true),
+        None => (text, false),
+    };
+    let ((before, instruction_spaced), (between, speech_spaced)) =
+        (trimmed(before), trimmed(between));
     let mut before = ids(&before)?;
     // Templates write the token themselves that a text begins with; other prompts leave it to the tokenizer.
     if files.template.is_none() || config.prompt.is_some() {
@@ -174,8 +182,10 @@ pub(super) fn layout(
     }
     let layout = PromptLayout {
         before,
-        between: ids(&between)?,
-        after: ids(&after)?,
+        between: on(&between)?,
+        after: on(&after)?,
+        instruction_spaced,
+        speech_spaced,
         lead,
         end,
         stops: stops.into_iter().filter(|&id| id != end).collect(),
@@ -236,8 +246,15 @@ mod tests {
         read_json(&golden().join("cases.json")).unwrap()
     }
 
+    /// That of a case, byte-level where it has none of its own.
+    fn tokenizer_of(name: &str) -> Tokenizer {
+        let own = golden().join(format!("tokenizer_{name}.json"));
+        let path = if own.exists() { own } else { golden().join("tokenizer.json") };
+        Tokenizer::load(&path).unwrap()
+    }
+
     fn tokenizer() -> Tokenizer {
-        Tokenizer::load(&golden().join("tokenizer.json")).unwrap()
+        tokenizer_of("")
     }
 
     fn text<'a>(value: &'a Value, name: &str) -> &'a str {
@@ -270,7 +287,7 @@ mod tests {
     }
 
     fn written_down(chat: &Chat, cases: &Value) -> (Vec<u32>, Vec<u32>) {
-        let speech = chat.tokenizer().encode(text(cases, "speech")).unwrap();
+        let speech = chat.transcript(text(cases, "speech")).unwrap();
         let prompt =
             chat.prompt(text(cases, "instruction"), vec![Segment::Tokens(speech)]).unwrap();
         let ids = prompt.into_iter().flat_map(|segment| match segment {
@@ -285,7 +302,10 @@ mod tests {
         let cases = cases();
         for (name, case) in cases["cases"].as_object().unwrap() {
             let dir = directory(name, &[]);
-            let chat = Chat::new(tokenizer(), found(dir.path(), &config(None, None)).unwrap());
+            let tokenizer = tokenizer_of(name);
+            let n_tokens = tokenizer.n_tokens();
+            let layout = layout(dir.path(), &tokenizer, &config(None, None), &[], n_tokens);
+            let chat = Chat::new(tokenizer, layout.unwrap());
             let (prompt, answer) = written_down(&chat, &cases);
             let theirs: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
             assert_eq!(prompt, theirs, "{name}");
@@ -294,6 +314,24 @@ mod tests {
             // The end token is a part of the conversation; a line's end may follow it.
             let whole = text(case, "conversation").trim_end();
             assert!(whole.ends_with(&show(&answer)), "{name}: {} in {whole}", show(&answer));
+        }
+    }
+
+    /// What is written for a layout is read as that layout again.
+    #[test]
+    fn an_exported_template_says_the_same() {
+        let tokenizer = tokenizer();
+        for name in ["chatml", "headers", "inst"] {
+            let before = found(directory(name, &[]).path(), &config(None, None)).unwrap();
+            let text = crate::hf::export::template(&tokenizer, &before).unwrap();
+            let about = serde_json::json!({ "chat_template": text });
+            let mut ends = vec![before.end];
+            ends.extend(&before.stops);
+            let generation = serde_json::json!({ "eos_token_id": ends });
+            let (about, generation) = (about.to_string(), generation.to_string());
+            let files = [(ABOUT, about.as_str()), (GENERATION, generation.as_str())];
+            let after = found(directory("none", &files).path(), &config(None, None)).unwrap();
+            assert_eq!(after, before, "{name}");
         }
     }
 

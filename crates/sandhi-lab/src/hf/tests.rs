@@ -600,6 +600,9 @@ fn an_exported_model_computes_the_same() {
         host(lm.logits(lm.forward(&input, &[], Dropout::OFF).last))
     };
     assert_eq!(logits(&ours.lm), logits(&theirs.lm));
+    let at = Located { dir: out.clone(), name: String::new() };
+    let again = text_model(&at, &PublishedLanguageModel::default(), None, &Device::flex()).unwrap();
+    assert_eq!(again.chat.layout(), ours.chat.layout());
     let tokenizer = sandhi_data::text::Tokenizer::load(&out.join("tokenizer.json")).unwrap();
     assert_eq!(tokenizer.n_tokens(), ours.chat.tokenizer().n_tokens());
     let error = export_language_model(&ours, &out, Dtype::F32).unwrap_err().to_string();

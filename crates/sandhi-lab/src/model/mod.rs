@@ -212,7 +212,7 @@ impl SpeechModel {
     /// A hash of all that its frames depend on: the front end, and the encoder's settings and weights. Weights alone
     /// do not tell how many heads they are for, or whether samples are normalized.
     pub fn frames_fingerprint(&self) -> String {
-        let settings = serde_json::to_string(&(&self.features, &self.config));
+        let settings = serde_json::to_string(&(&self.features, &self.config, self.dtype));
         let settings = settings.expect("settings are plain values");
         let weights = fingerprint(&self.encoder);
         blake3::hash(format!("{settings}{weights}").as_bytes()).to_hex()[..16].to_owned()
@@ -220,10 +220,19 @@ impl SpeechModel {
 
     /// Folds the LoRA branches of encoder and head into the weights.
     pub fn merge_lora(&mut self) {
+        // What branches are folded into is no longer what was published.
+        if lora::describe(&self.encoder).is_some() {
+            self.origin = None;
+        }
         lora::merge(&mut self.encoder);
         if let Some(recognizer) = &mut self.recognizer {
             lora::merge(&mut recognizer.head);
         }
+    }
+
+    /// [`fingerprint`] of the encoder, and of its head where there is one.
+    pub(crate) fn published_fingerprint(&self) -> String {
+        self.ctc_net().map_or_else(|| fingerprint(&self.encoder), |net| fingerprint(&net))
     }
 
     /// Width of the frames.
@@ -312,6 +321,14 @@ pub struct TextModel {
 }
 
 impl TextModel {
+    /// Folds the LoRA branches into the weights.
+    pub fn merge_lora(&mut self) {
+        if lora::describe(&self.lm).is_some() {
+            self.origin = None;
+        }
+        lora::merge(&mut self.lm);
+    }
+
     /// Holds the matrices in another type; from then on they cannot be trained.
     ///
     /// # Errors

@@ -5,13 +5,17 @@
 //! *.safetensors            encoder, language_model, connector
 //! lora.safetensors         the low-rank branches of encoder and language model, which are stored without them
 //! tokenizer.json           when it has a text side
+//! recipe.json, plan.json   what it was made from
 //! checkpoint.json          hash of every file and tensor
 //! ```
 //!
 //! A published base that no stage has trained is not copied: `model.json` has its [`Origin`] instead, and the
 //! hash that its weights must have when they are loaded again.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use burn::prelude::*;
 use indexmap::IndexMap;
@@ -79,6 +83,14 @@ pub enum Error {
         found: String,
         /// Hash of the weights that the model was trained with.
         expected: String,
+    },
+    /// A published base is described in another way than it was.
+    #[error("the {part} at {path} has other settings or symbols than the model was trained with")]
+    Settings {
+        /// `encoder` or `language model`.
+        part: &'static str,
+        /// Where it was published.
+        path: String,
     },
     /// `model.json` does not say what it must.
     #[error("{path}: {message}")]
@@ -165,10 +177,15 @@ pub enum AnyModel {
 
 /// A hash of all weights of a module: what a checkpoint of frozen parts is checked against.
 pub fn fingerprint<M: Module>(module: &M) -> String {
+    // One tensor after the other, whatever their order.
+    let mut hashes = BTreeMap::new();
+    weights::for_each(module, |name, tensor| {
+        hashes.insert(name, blake3::hash(bytemuck::cast_slice(&tensor.values)));
+    });
     let mut hasher = blake3::Hasher::new();
-    for (name, tensor) in weights::weights(module) {
+    for (name, hash) in &hashes {
         hasher.update(name.as_bytes());
-        hasher.update(bytemuck::cast_slice(&tensor.values));
+        hasher.update(hash.as_bytes());
     }
     hasher.finalize().to_hex()[..16].to_owned()
 }
@@ -232,14 +249,15 @@ fn get_lora<M: Module + Linears>(
         .into_iter()
         .filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?.to_owned(), t)))
         .collect();
-    weights::load_where(module, &own, |info| lora::is_lora(&info.name)).map_err(|mismatch| {
+    weights::load_where(module, own, |info| lora::is_lora(&info.name)).map_err(|mismatch| {
         Error::Tensors { file: checkpoint.dir().join(LORA).display().to_string(), mismatch }
     })
 }
 
 fn get<M: Module>(checkpoint: &Checkpoint, file: &str, module: M) -> Result<M, Error> {
-    weights::load(module, &from_host(checkpoint.tensors(file)?)).map_err(|mismatch| {
-        Error::Tensors { file: checkpoint.dir().join(file).display().to_string(), mismatch }
+    weights::load(module, from_host(checkpoint.tensors(file)?)).map_err(|mismatch| Error::Tensors {
+        file: checkpoint.dir().join(file).display().to_string(),
+        mismatch,
     })
 }
 
@@ -324,7 +342,16 @@ impl SpeechModel {
             let model = locate(&origin, hub)
                 .and_then(|at| hf::speech_model(&at, &published, device))
                 .map_err(|source| Error::Base { part, source: Box::new(source) })?;
-            check_origin(part, &origin, &fingerprint(&model.encoder))?;
+            check_origin(part, &origin, &model.published_fingerprint())?;
+            let (ctc, symbols) =
+                model.recognizer.as_ref().map(|r| (r.config.clone(), r.symbols.clone())).unzip();
+            let as_before = model.features == spec.features
+                && model.config == spec.encoder
+                && ctc == spec.ctc
+                && symbols == spec.symbols;
+            if !as_before {
+                return Err(Error::Settings { part, path: origin.path });
+            }
             let net = model.encoder_net();
             let net = get_lora(checkpoint, SPEECH_PART, spec.lora.as_ref(), net)?;
             return Self { encoder: net.encoder, ..model }.held(checkpoint, spec.dtype);
@@ -434,6 +461,9 @@ impl TextModel {
                     .and_then(|at| hf::LanguageModel::load(&at.dir, device))
                     .map_err(|source| Error::Base { part, source: Box::new(source) })?;
                 check_origin(part, origin, &fingerprint(&loaded.lm))?;
+                if loaded.config.transformer != spec.transformer {
+                    return Err(Error::Settings { part, path: origin.path.clone() });
+                }
                 loaded.lm
             }
             None => {
@@ -492,13 +522,19 @@ impl AnyModel {
         self.write(dir, dtype, false, &[])
     }
 
-    /// Writes the directory with all weights in it, those of published bases too.
+    /// Writes the directory with all weights in it, those of published bases too, and with documents beside them:
+    /// name and JSON of each.
     ///
     /// # Errors
     ///
     /// As [`Self::save`].
-    pub fn save_whole(&self, dir: &Path, dtype: Dtype) -> Result<(), Error> {
-        self.write(dir, dtype, true, &[])
+    pub fn save_whole(
+        &self,
+        dir: &Path,
+        dtype: Dtype,
+        documents: &[(&str, serde_json::Value)],
+    ) -> Result<(), Error> {
+        self.write(dir, dtype, true, documents)
     }
 
     /// As [`Self::save`], with what the model was made from beside it: name and JSON of each document.
@@ -575,7 +611,7 @@ impl AnyModel {
             Self::Ctc(Box::new(hf::speech_model(&at, &PublishedEncoder::default(), device)?))
         } else {
             let config = PublishedLanguageModel::default();
-            Self::Text(Box::new(hf::text_model(&at, &config, device)?))
+            Self::Text(Box::new(hf::text_model(&at, &config, None, device)?))
         })
     }
 

@@ -379,6 +379,9 @@ impl Checker<'_> {
                     }
                 };
                 let found = checker.right(place, found)?;
+                if let Some(adapter) = &published.adapter {
+                    checker.path(&format!("{place}.adapter"), adapter);
+                }
                 Some(TextBase { transformer: found.transformer, n_tokens: found.n_tokens })
             },
         );

@@ -469,7 +469,8 @@ fn patterns(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
             if let Some(name) = part.trained_half(&stage.trainable) {
                 let dtype = part.dtype.name();
                 problems.push(format!(
-                    "stage[{i}].trainable: {name} is held in {dtype} and cannot be trained; take dtype away or train LoRA"
+                    "stage[{i}].trainable: {name} is held in {dtype} and cannot be trained; take dtype \
+                     away or train LoRA"
                 ));
             }
         }

@@ -192,6 +192,10 @@ pub struct PublishedLanguageModel {
     /// How its matrices are held, as [`BaseConfig::Directory`] says.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dtype: WeightType,
+    /// A LoRA adapter in PEFT's layout whose branches are folded into the model: a directory, relative to the recipe's
+    /// file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     /// What the model is asked with: a text with `{instruction}`, then `{speech}`, special tokens as they are
     /// written; the answer follows it. The chat template where nothing is said, and for a model without one
     /// `{instruction}\n{speech}\n`.

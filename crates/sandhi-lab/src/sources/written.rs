@@ -168,7 +168,7 @@ fn text_item(chat: &Chat, document: &Text, hesitant: f64, index: u64) -> Result<
                 spoken.clone()
             };
             let mut ids = frame.before;
-            let pieces = chat.tokenizer().encode(&transcript)?;
+            let pieces = chat.transcript(&transcript)?;
             // A stream of its own, so that the share changes nothing else.
             let mut stream = Stream::named(index, "hesitation");
             if stream.chance(hesitant) {

@@ -105,7 +105,7 @@ fn chunk(
                     utterances.push(&heard[i]);
                     Segment::Speech(utterances.len() - 1)
                 }
-                Way::Read(texts) => Segment::Tokens(chat.tokenizer().encode(&texts[i])?),
+                Way::Read(texts) => Segment::Tokens(chat.transcript(&texts[i])?),
             };
             prompts.push(chat.prompt(&cell.items[i].instruction, vec![input])?);
             items.push(&cell.items[i]);

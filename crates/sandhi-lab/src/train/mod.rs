@@ -294,7 +294,7 @@ impl Run<'_> {
     pub fn restore<L: Learner>(&self, model: L, checkpoint: &Checkpoint) -> Result<L, Error> {
         checkpoint.expect_fingerprint(&self.fingerprint(&model))?;
         let stored = crate::model::from_host(checkpoint.tensors("model.safetensors")?);
-        weights::load_where(model, &stored, |info| self.keeps(info))
+        weights::load_where(model, stored, |info| self.keeps(info))
             .map_err(|mismatch| Error::State(format!("{}: {mismatch}", checkpoint.dir().display())))
     }
 

@@ -9,6 +9,8 @@
 //!
 //! Blocks depend on the weight's shape alone, so that neither threads nor other rows change a result.
 
+use std::cell::Cell;
+
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use half::{bf16, f16, slice::HalfFloatSliceExt};
@@ -51,6 +53,11 @@ impl Values<'_> {
             Self::F16(values) => values[span].convert_to_f32_slice(out),
         }
     }
+}
+
+thread_local! {
+    /// Room for a block, so that memory is not asked for and given back with every product.
+    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// Whether a type has 16 bits.
@@ -104,20 +111,24 @@ impl<'a> HalfView<'a> {
         (0..n_blocks).into_par_iter().for_each(|block| {
             let columns = n * block / n_blocks..n * (block + 1) / n_blocks;
             let width = columns.len();
-            let mut values = vec![0.0; k * width];
+            // Taken out, because this thread may begin another block while it waits for the product.
+            let mut scratch = SCRATCH.take();
+            scratch.resize(scratch.len().max(k * width), 0.0);
+            let values = &mut scratch[..k * width];
             let b = if self.col_stride == 1 {
                 for (i, row) in values.chunks_exact_mut(width).enumerate() {
                     self.values.widen(self.start + i * self.row_stride + columns.start, row);
                 }
-                View::rows(&values, 0, k, width, width)
+                View::rows(values, 0, k, width, width)
             } else {
                 for (j, column) in columns.clone().zip(values.chunks_exact_mut(k.max(1))) {
                     self.values.widen(self.start + j * self.col_stride, column);
                 }
-                View::rows(&values, 0, width, k, k).transposed()
+                View::rows(values, 0, width, k, k).transposed()
             };
             // SAFETY: the output has `n_rows` rows of `n` initialized values, and every block writes its own columns.
             unsafe { product(target.at(columns.start), a, b, 1.0, false) };
+            SCRATCH.set(scratch);
         });
         out
     }

@@ -35,9 +35,9 @@ pub struct Args {
     /// Write the LoRA branches alone, as an adapter that PEFT loads.
     #[arg(long, conflicts_with = "merge_lora")]
     lora_only: bool,
-    /// What the adapter says of the model below it: a name or a folder.
+    /// What the adapter says of the model below it: a name or a folder; where the base was published when absent.
     #[arg(long, value_name = "NAME", requires = "lora_only")]
-    base: Option<String>,
+    base: Option<ModelSource>,
     #[command(flatten)]
     hub: HubArgs,
 }
@@ -64,12 +64,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         hf::load_adapter(&mut text.lm, adapter)?;
     }
     if args.lora_only {
-        hf::export_adapter(&text.lm, args.base.as_deref(), &args.out, dtype)?;
+        let published = text.origin.as_ref().map(|origin| origin.path.parse()).transpose()?;
+        let base = args.base.or(published);
+        hf::export_adapter(&text.lm, base.as_ref(), &args.out, dtype)?;
         eprintln!("the adapter is in {}", args.out.display());
         return Ok(());
     }
     if args.merge_lora {
-        lora::merge(&mut text.lm);
+        text.merge_lora();
     }
     if lora::describe(&text.lm).is_some() {
         anyhow::bail!(
@@ -89,6 +91,9 @@ fn encoder(mut speech: SpeechModel, args: &Args, dtype: Dtype) -> anyhow::Result
     );
     speech.merge_lora();
     hf::export_speech_encoder(&speech, &args.out, dtype)?;
+    if speech.recognizer.is_some() {
+        eprintln!("note: its CTC head has no place in that layout and is left out");
+    }
     eprintln!("the encoder is in {}", args.out.display());
     Ok(())
 }

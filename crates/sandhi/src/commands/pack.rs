@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use burn::prelude::Device;
 use sandhi_lab::{checkpoint::Dtype, hf::ModelSource, model::AnyModel};
 
@@ -25,7 +26,17 @@ pub struct Args {
 /// Writes the copy.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let model = AnyModel::open(&args.model, &Device::flex(), &args.hub.hub()?)?;
-    model.save_whole(&args.out, if args.f32 { Dtype::F32 } else { Dtype::F16 })?;
+    let mut documents = Vec::new();
+    if let ModelSource::Directory(dir) = &args.model {
+        for name in ["recipe.json", "plan.json"] {
+            if let Ok(bytes) = std::fs::read(dir.join(name)) {
+                let document = serde_json::from_slice(&bytes).with_context(|| name.to_owned())?;
+                documents.push((name, document));
+            }
+        }
+    }
+    let dtype = if args.f32 { Dtype::F32 } else { Dtype::F16 };
+    model.save_whole(&args.out, dtype, &documents)?;
     eprintln!("{} is in {}", model.describe(), args.out.display());
     Ok(())
 }

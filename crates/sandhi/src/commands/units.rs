@@ -7,18 +7,25 @@ use sandhi_data::{
     audio::Waveform,
     features::{FEATURE_SAMPLE_RATE_HZ, FeatureExtractor},
 };
-use sandhi_lab::{hf::SpeechEncoder, model::HostRagged, units::Kmeans};
+use sandhi_lab::{
+    hf::{ModelSource, SpeechEncoder},
+    model::HostRagged,
+    units::Kmeans,
+};
 use sandhi_nn::transformer::Dropout;
 use serde::Serialize;
 
-use crate::{device::DeviceArg, output};
+use crate::{device::DeviceArg, hub_args::HubArgs, output};
 
 /// Arguments of `sandhi units`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A speech encoder in Hugging Face's layout: wav2vec 2.0, HuBERT, WavLM or Whisper.
+    /// A speech encoder in Hugging Face's layout, a directory or hf:owner/name@revision: wav2vec 2.0, HuBERT, WavLM or
+    /// Whisper.
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    model: ModelSource,
+    #[command(flatten)]
+    hub: HubArgs,
     /// Centers of clusters, `[n_clusters, width]`: .npy or .safetensors; tools/kmeans.py takes them out of a
     /// scikit-learn model.
     #[arg(long, value_name = "FILE")]
@@ -49,14 +56,14 @@ struct Line {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let kmeans = Kmeans::read(&args.kmeans)?;
-    let model = SpeechEncoder::load_layer(&args.model, args.layer, &device)?;
+    let model = SpeechEncoder::load_layer(&args.hub.directory(&args.model)?, args.layer, &device)?;
     let config = &model.config.encoder;
     anyhow::ensure!(
         kmeans.width() == config.d_encoder(),
         "{}: centers are {} wide, frames of {} are {}",
         args.kmeans.display(),
         kmeans.width(),
-        args.model.display(),
+        args.model,
         config.d_encoder()
     );
     let extractor = FeatureExtractor::new(&model.features)?;

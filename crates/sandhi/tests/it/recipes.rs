@@ -47,6 +47,8 @@ fn recipes_on_published_models_are_planned_without_their_weights() {
     for (name, encoder, language_model) in [
         ("slm_whisper_qwen", 636_968_960_u64, 7_615_616_512_u64),
         ("slm_wavlm_llama", 315_451_968, 8_030_261_248),
+        ("slm_whisper_llama", 636_968_960, 8_030_261_248),
+        ("slm_wavlm_qwen", 315_451_968, 7_615_616_512),
     ] {
         let recipe = format!("recipes/paper/{name}.toml");
         let offline = ["--offline", "--hub-cache", &cache];
@@ -63,7 +65,7 @@ fn recipes_on_published_models_are_planned_without_their_weights() {
         assert_eq!(found["trainable"], false);
         let missing: Vec<&str> =
             found["missing"].as_array().unwrap().iter().filter_map(|line| line.as_str()).collect();
-        assert_eq!(missing.len(), 4, "{missing:?}");
+        assert_eq!(missing.len(), 7, "{missing:?}");
         assert!(missing[0].contains("sandhi download hf:"), "{missing:?}");
         let text = plan(&["--rate", "300e12"]).works();
         assert!(text.contains("before it can be trained"), "{text}");

@@ -207,6 +207,50 @@ fn a_connector_is_trained_on_a_loaded_pair() {
     run(&["transcribe", "slm/model", "a.wav"]).fails_with(&["other weights", "whisper"]);
 }
 
+/// Branches beside 16-bit weights of a published base: the base is named, the branches are kept, and what is loaded
+/// again is what was trained.
+#[test]
+fn branches_on_a_published_base_are_kept_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |file: &str| dir.path().join(file);
+    let run = |args: &[&str]| sandhi(dir.path(), args);
+    run(&["train", &recipe("language_model"), "--out", "lm", "--quiet"]).works();
+    run(&["train", &recipe("whisper_encoder"), "--out", "ears", "--quiet"]).works();
+    run(&["export", "lm/model", "--out", "llama"]).works();
+    run(&["export", "ears/model", "--out", "whisper"]).works();
+    let path = format!("smoke={}", dir.path().display());
+    let foreign = recipe("hugging_face");
+    let train = |out: &str, trainable: &str| {
+        let base =
+            "model.language_model={ from = 'hugging_face', path = '$smoke/llama', dtype = 'bf16' }";
+        let lora = "model.lora={ rank = 2, alpha = 4, targets = ['language_model.*.q_proj'] }";
+        let stage = format!("stage.1.trainable={trainable}");
+        let set = ["--set", base, "--set", lora, "--set", &stage];
+        let args = ["train", &foreign, "--out", out, "--quiet", "--path", &path];
+        run(&[&args[..], &set].concat())
+    };
+    train("no", "['language_model.model.layers']").fails_with(&["bf16", "stage[1].trainable"]);
+    train("slm", "['connector', '*lora_*']").works();
+    let json =
+        |file: &str| -> Value { serde_json::from_slice(&fs::read(at(file)).unwrap()).unwrap() };
+    let spec = json("slm/model/model.json");
+    assert_eq!(spec["text"]["origin"]["path"], at("llama").display().to_string());
+    assert_eq!(spec["text"]["dtype"], "bf16");
+    assert!(at("slm/model/lora.safetensors").exists());
+    assert!(!at("slm/model/language_model.safetensors").exists());
+
+    super::sine(&at("a.wav"), 2.0);
+    let said = run(&["transcribe", "slm/model", "a.wav"]).works();
+    let again = ["--tasks", "continuation", "--domains", "base", "--n", "2", "--quiet"];
+    run(&[&["eval", "slm/model", "--out", "again"], &again[..]].concat()).works();
+    let loss = |file: &str| json(file)["continuation"]["base"]["loss_per_word"]["value"].clone();
+    assert_eq!(loss("again/results.json"), loss("slm/results.json"));
+    run(&["pack", "slm/model", "--out", "whole", "--f32"]).works();
+    fs::rename(at("llama"), at("gone")).unwrap();
+    run(&["transcribe", "slm/model", "a.wav"]).fails_with(&["language model", "llama"]);
+    assert_eq!(run(&["transcribe", "whole", "a.wav"]).works(), said);
+}
+
 /// An encoder that begins with samples; published heads are of its kind.
 #[test]
 fn an_encoder_over_samples_is_trained_and_used() {
@@ -296,4 +340,49 @@ fn encoder_language_model_and_adapter_work_from_end_to_end() {
     ];
     sandhi(dir.path(), &eval).works();
     assert!(at("again/predictions/asr.channel.jsonl").exists());
+}
+
+#[test]
+fn branches_learn_inside_a_frozen_model_of_16_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = format!("{}/../../weights", env!("CARGO_MANIFEST_DIR"));
+    let base = |part: &str, dtype: &str| {
+        format!(
+            "model.{part}={{ from = \"directory\", path = \"{weights}/{part}\", dtype = \"{dtype}\" }}"
+        )
+    };
+    let sets = [
+        base("encoder", "f16"),
+        base("language_model", "bf16"),
+        "model.lora={ rank = 2, alpha = 4, targets = [\"language_model.*.q_proj\"] }".to_owned(),
+        "stage.0.trainable=[\"connector\", \"*lora_*\"]".to_owned(),
+        "stage.1.trainable=[\"*lora_*\", \"!encoder\"]".to_owned(),
+        "stage.0.gradient_checkpointing=true".to_owned(),
+        "stage.0.optimizer.lr=0.01".to_owned(),
+    ];
+    let recipe = recipe("slm");
+    let mut args = vec!["train", &recipe, "--out", "run", "--path", "smoke=.", "--quiet"];
+    args.extend(sets.iter().flat_map(|set| ["--set", set.as_str()]));
+    sandhi(dir.path(), &args).works();
+    assert_eq!(losses(&dir.path().join("run")).len(), 6);
+    assert!(dir.path().join("run/model/lora.safetensors").exists());
+
+    let export =
+        |more: &[&str]| sandhi(dir.path(), &[&["export", "run/model", "--out"][..], more].concat());
+    export(&["plain"]).fails_with(&["--merge-lora", "--lora-only"]);
+    export(&["adapter", "--lora-only", "--base", "a/base"]).works();
+    export(&["merged", "--merge-lora"]).works();
+    for file in ["adapter/adapter_config.json", "merged/config.json"] {
+        assert!(dir.path().join(file).exists(), "{file}");
+    }
+    // What was written alone goes onto the model that it was trained beside.
+    let base = format!("{weights}/language_model");
+    let onto = ["export", &base, "--out", "again", "--adapter", "adapter", "--merge-lora"];
+    sandhi(dir.path(), &onto).works();
+
+    let mut args = vec!["plan", &recipe, "--path", "smoke=."];
+    args.extend(sets.iter().flat_map(|set| ["--set", set.as_str()]));
+    assert!(sandhi(dir.path(), &args).works().contains("lora"));
+    args.extend(["--set", "stage.0.trainable=[\"language_model\"]"]);
+    sandhi(dir.path(), &args).fails_with(&["held in bf16", "stage[0].trainable"]);
 }

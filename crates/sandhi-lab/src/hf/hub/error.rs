@@ -89,18 +89,14 @@ pub enum HubError {
         message: String,
     },
     /// What came is not what the Hub lists.
-    #[error("{model}: {file} is damaged: its {what} is {found}, expected {expected}")]
+    #[error("{model}: {file} is damaged: {message}")]
     Damaged {
         /// The model.
         model: ModelName,
         /// The file.
         file: String,
-        /// Size, or kind of hash.
-        what: &'static str,
-        /// Of what came.
-        found: Box<str>,
-        /// Of what the Hub lists.
-        expected: Box<str>,
+        /// Size or hash, as found and as expected.
+        message: String,
     },
     /// The answer is not one of a Hub.
     #[error("{model}: {endpoint} does not answer as a Hub does: {message}")]

@@ -135,7 +135,9 @@ impl Hub {
     pub fn locate(&self, model: &ModelSource) -> Result<Located, HubError> {
         match model {
             ModelSource::Directory(dir) => {
-                Ok(Located { dir: dir.clone(), name: dir.display().to_string() })
+                // Found again from wherever the model is loaded.
+                let name = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+                Ok(Located { dir: dir.clone(), name: name.display().to_string() })
             }
             ModelSource::Hub(name) => {
                 let found = self.fetch(name, Want::Model, &mut *(self.progress)())?;

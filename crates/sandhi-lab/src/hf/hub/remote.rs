@@ -228,7 +228,7 @@ impl<'a> Remote<'a> {
         if found != listed.hash.text() {
             // Emptied, not deleted: others may wait for the lock on it.
             file.set_len(0).map_err(io)?;
-            return Err(self.damaged(name, listed.hash.kind(), found, listed.hash.text()));
+            return Err(self.damaged(name, listed.hash.kind(), &found, listed.hash.text()));
         }
         file.sync_all().map_err(io)?;
         Ok(file)
@@ -268,7 +268,7 @@ impl<'a> Remote<'a> {
                 Ok(n) if *had + n as u64 > listed.n_bytes => {
                     file.set_len(0).map_err(io)?;
                     let found = format!("more than {}", listed.n_bytes);
-                    return Err(self.damaged(name, "size", found, listed.n_bytes));
+                    return Err(self.damaged(name, "size", &found, listed.n_bytes));
                 }
                 Ok(n) => {
                     file.write_all(&buffer[..n]).map_err(io)?;
@@ -284,13 +284,13 @@ impl<'a> Remote<'a> {
     fn damaged(
         &self,
         file: &str,
-        what: &'static str,
-        found: String,
-        expected: impl ToString,
+        what: &str,
+        found: &str,
+        expected: impl std::fmt::Display,
     ) -> HubError {
         let (model, file) = (self.model.clone(), file.to_owned());
-        let (found, expected) = (found.into(), expected.to_string().into());
-        HubError::Damaged { model, file, what, found, expected }
+        let message = format!("its {what} is {found}, expected {expected}");
+        HubError::Damaged { model, file, message }
     }
 
     fn unreachable(&self, file: &str, error: &dyn std::fmt::Display) -> HubError {

@@ -205,7 +205,7 @@ impl SpeechEncoder {
             Some(PublishedCtcHead::new(dir, head, config.encoder.d_encoder(), blank, device)?)
         };
         let encoder = config.encoder.init(config.n_mels, &Init::blank(device));
-        let encoder = weights::load(encoder, &tensors).map_err(mismatch)?;
+        let encoder = weights::load(encoder, tensors).map_err(mismatch)?;
         Ok(Self { config, features, encoder, ctc: ctc.filter(|_| last) })
     }
 }
@@ -237,7 +237,7 @@ impl PublishedCtcHead {
         }
         let config = CtcHeadConfig { steps_per_frame: 1 };
         let module = config.init(d, characters.n_symbols(), &Init::blank(device));
-        let module = weights::load(module, &ours).map_err(mismatch)?;
+        let module = weights::load(module, ours).map_err(mismatch)?;
         Ok(Self { config, head: module, symbols: characters, columns, n_outputs })
     }
 }

@@ -71,7 +71,7 @@ fn an_adapter_survives_being_written_and_read() {
     for (name, family) in ADAPTERS {
         let lm = adapted(name, family, &Device::flex());
         let out = dir.path().join(name);
-        export_adapter(&lm, Some("some/base"), &out, Dtype::F32).unwrap();
+        export_adapter(&lm, Some(&"hf:some/base@v1".parse().unwrap()), &out, Dtype::F32).unwrap();
         let names = |dir: &Path| -> Vec<(String, HostTensor)> {
             read_tensors(&dir.join("adapter_model.safetensors")).unwrap().into_iter().collect()
         };
