@@ -19,8 +19,8 @@ const SCHEME: &str = "hf:";
 /// A model on the Hub, in one revision of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModelName {
-    repository: String,
-    revision: String,
+    repository: Box<str>,
+    revision: Box<str>,
 }
 
 /// A name that cannot be one of a model on the Hub.
@@ -59,7 +59,7 @@ impl ModelName {
         if !revision.split('/').all(is_revision_part) || revision.len() > 255 {
             return Err(wrong("the revision is not a branch, a tag or a commit"));
         }
-        Ok(Self { repository: repository.to_owned(), revision: revision.to_owned() })
+        Ok(Self { repository: repository.into(), revision: revision.into() })
     }
 
     /// `owner/name`, or `name`.
@@ -83,7 +83,7 @@ impl ModelName {
 
     /// The revision, if it is a commit in full and therefore never changes what it means.
     pub fn commit(&self) -> Option<&str> {
-        is_commit(&self.revision).then_some(self.revision.as_str())
+        is_commit(&self.revision).then_some(&self.revision)
     }
 }
 
