@@ -341,7 +341,7 @@ mod tests {
         check("{{ ['a', 'b'] | map('upper') | join }}{{ (0 - 100000000) | abs }}", "AB100000000");
         check(
             "{{ [n, 'a'] }}{{ (n, 'a') }}{{ (n,) }}{{ {'b': [n], 'a': 2} }}",
-            "[7, \"a\"](7, \"a\")(7,){\"a\": 2, \"b\": [7]}",
+            "[7, 'a'](7, 'a')(7,){'a': 2, 'b': [7]}",
         );
         check(
             "{% for k, v in {'a': n}.items() %}{{ k }}{{ v }}{% endfor %}{{ n in [7, 8] }}",
@@ -352,8 +352,8 @@ mod tests {
             "732",
         );
         check(
-            "{% macro f(a, b=1) %}{{ a }}{{ b }}{% endmacro %}{{ f(n) }}{{ f(*[1, 2]) }}",
-            "7112",
+            "{% macro f(a, b=1) %}{{ a }}{{ b }}{% endmacro %}{{ f(n) }}{{ f(*[1, 2]) }}{{ f(*[3], b=4) }}",
+            "711234",
         );
         check("{% set text %}{{ word }}!{% endset %}{{ text }}{{ text }}", "ab!ab!");
         assert!(ran("{{ 'a' + 1 }}").unwrap_err().contains("unsupported types"));
