@@ -12,16 +12,19 @@
 //! have other bounds: constants that the compiler computes itself (`"x" * 99999999`, 100 MB each), and literal text
 //! that is captured in a variable ([`MAX_TEMPLATE`] a step). A namespace that is put into itself has none.
 
-use std::sync::{
-    LazyLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use minijinja::{
     Environment, Error, ErrorKind, context, escape_formatter,
     machinery::{self, CodeGenerator, Instruction, Instructions},
     syntax::SyntaxConfig,
-    value::{Rest, Value, ValueKind},
+    value::{Rest, Value, ValueKind, ValueOrKwargs},
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
 
@@ -176,7 +179,8 @@ fn environment() -> Environment<'static> {
         Err(refusal(message))
     });
     for name in FILTERS {
-        environment.add_filter(name, move |arguments: Rest<Value>| {
+        environment.add_filter(name, move |arguments: Rest<ValueOrKwargs>| {
+            let arguments = arguments.into_values();
             check_work(&arguments)?;
             checked(UNBOUNDED.empty_state().apply_filter(name, &arguments)?)
         });
@@ -192,19 +196,24 @@ fn environment() -> Environment<'static> {
         });
     }
     let sized = |values: &[Value]| sizes(values, DEPTH - 1).map(drop);
-    environment.add_filter("[]", move |values: Rest<Value>| {
+    environment.add_filter("[]", move |values: Rest<ValueOrKwargs>| {
+        let values = values.into_values();
         sized(&values)?;
-        Ok::<_, Error>(Value::from(values.to_vec()))
+        Ok::<_, Error>(Value::from(values))
     });
-    environment.add_filter("()", move |values: Rest<Value>| {
+    environment.add_filter("()", move |values: Rest<ValueOrKwargs>| {
+        let values = values.into_values();
         sized(&values)?;
         let empty = UNBOUNDED.compile_expression("()")?.eval(())?;
         values.iter().try_fold(empty, |tuple, value| compute("a + (b,)", tuple, value.clone()))
     });
-    environment.add_filter("{}", move |values: Rest<Value>| {
+    environment.add_filter("{}", move |values: Rest<ValueOrKwargs>| {
+        let values = values.into_values();
         sized(&values)?;
         let (pairs, _) = values.as_chunks::<2>();
-        Ok::<_, Error>(pairs.iter().cloned().map(|[name, value]| (name, value)).collect::<Value>())
+        let map: BTreeMap<Value, Value> =
+            pairs.iter().cloned().map(<(Value, Value)>::from).collect();
+        Ok::<_, Error>(Value::from_object(map))
     });
     environment.set_unknown_method_callback(|state, value, method, arguments| {
         if method == FORMAT {
@@ -225,7 +234,7 @@ fn environment() -> Environment<'static> {
 }
 
 /// What an expression is of two values.
-fn compute(expression: &str, a: Value, b: Value) -> Result<Value, Error> {
+fn compute(expression: &'static str, a: Value, b: Value) -> Result<Value, Error> {
     UNBOUNDED.compile_expression(expression)?.eval(context! { a, b })
 }
 
@@ -322,7 +331,7 @@ mod tests {
         let check = |template: &str, expected: &str| {
             assert_eq!(ran(template).as_deref(), Ok(expected), "{template}");
         };
-        check("{{ word ~ n ~ none }}", "ab7none");
+        check("{{ word ~ n ~ none }}", "ab7None");
         check("{{ word + 'c' }}{{ n + 1 }}{{ ([n] + [1]) | length }}", "abc82");
         check("{{ word * 3 }}{{ n * n * 1000000 }}", "ababab49000000");
         check("{{ nothing ~ word }}{{ nothing | default('-') }}", "ab-");
@@ -332,19 +341,19 @@ mod tests {
         check("{{ ['a', 'b'] | map('upper') | join }}{{ (0 - 100000000) | abs }}", "AB100000000");
         check(
             "{{ [n, 'a'] }}{{ (n, 'a') }}{{ (n,) }}{{ {'b': [n], 'a': 2} }}",
-            "[7, \"a\"](7, \"a\")(7,){\"a\": 2, \"b\": [7]}",
+            "[7, 'a'](7, 'a')(7,){'a': 2, 'b': [7]}",
         );
         check(
             "{% for k, v in {'a': n}.items() %}{{ k }}{{ v }}{% endfor %}{{ n in [7, 8] }}",
-            "a7true",
+            "a7True",
         );
         check(
             "{{ dict(a=n).a }}{{ range(3) | list | length }}{{ [1, 2][::-1][0] }}{{ loop }}",
             "732",
         );
         check(
-            "{% macro f(a, b=1) %}{{ a }}{{ b }}{% endmacro %}{{ f(n) }}{{ f(*[1, 2]) }}",
-            "7112",
+            "{% macro f(a, b=1) %}{{ a }}{{ b }}{% endmacro %}{{ f(n) }}{{ f(*[1, 2]) }}{{ f(*[3], b=4) }}",
+            "711234",
         );
         check("{% set text %}{{ word }}!{% endset %}{{ text }}{{ text }}", "ab!ab!");
         assert!(ran("{{ 'a' + 1 }}").unwrap_err().contains("unsupported types"));
