@@ -1,3 +1,4 @@
 //! Alignment on plain slices: no tensors, no files.
 
 pub mod ctc;
+pub mod transport;

@@ -1,0 +1,356 @@
+//! The linear program, solved exactly by successive shortest paths over the shorter side.
+//!
+//! ```text
+//! 1. every frame goes to its cheapest token          |aaaa|aa|a|        wanted  |aa|bb|ccc|
+//! 2. tokens are nodes; j -> k costs what the         a ──.1──> b ──.2──> c
+//!    frame of j that moves most cheaply to k pays    └────────.4───────> c
+//! 3. from tokens with too much along the cheapest path to one with too little: move, repeat
+//! ```
+//!
+//! This is the primal-dual method for transportation problems (Ford and Fulkerson 1956; reduced costs after Edmonds and
+//! Karp 1972, so that Dijkstra's algorithm applies), on a graph that has only as many nodes as the shorter side, as in
+//! "semi-assignment" problems (Kennington and Wang 1992). With 5 to 80 tokens and hundreds of frames a search is a few
+//! thousand operations. Masses are whole numbers (see `masses`), so that the search ends without a tolerance.
+//!
+//! A plan has `n + m - 1` entries at most, unless equal costs tie; the duals certify it.
+
+use super::{
+    Duals, Plan, Status, Transport,
+    masses::{self, Line},
+    simd::{LANES, lanes, vectorized},
+    table::{Layout, Table},
+};
+
+/// Settings of the exact solver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exact {
+    /// Stop after so many augmenting paths. There are seldom more than rows and columns together.
+    pub max_iterations: usize,
+}
+
+impl Default for Exact {
+    fn default() -> Self {
+        Self { max_iterations: 1_000_000 }
+    }
+}
+
+/// Mass of a line of the long side at a line of the short one.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    line: u32,
+    units: i64,
+}
+
+/// What a thread keeps for the next problem.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    of_rows: Vec<i64>,
+    of_columns: Vec<i64>,
+    supply: Vec<i64>,
+    demand: Vec<i64>,
+    /// Which lines of the long side are at each line of the short one, and with how much.
+    at: Vec<Vec<Share>>,
+    /// How much more than its demand each has.
+    excess: Vec<i64>,
+    g: Vec<f64>,
+    /// `[m, stride]`: the cheapest move from `j` to `k`, and the line that makes it.
+    moves: Vec<f64>,
+    movers: Vec<u64>,
+    distance: Vec<f64>,
+    open: Vec<f64>,
+    parent: Vec<u64>,
+    path: Vec<u32>,
+}
+
+impl Exact {
+    pub(super) fn solve<T: Copy + Into<f64>>(
+        &self,
+        costs: &[T],
+        rows: &Line,
+        columns: &Line,
+        table: &mut Table,
+        space: &mut Space,
+    ) -> Transport {
+        table.fill(costs, rows, columns, Layout::ByLong);
+        let sum = masses::units(rows, columns, &mut space.of_rows, &mut space.of_columns);
+        space.begin(table);
+        let mut iterations = 0;
+        let balanced = loop {
+            if space.excess.iter().all(|&excess| excess <= 0) {
+                break true;
+            }
+            if iterations == self.max_iterations {
+                break false;
+            }
+            let sink = space.search(table);
+            space.augment(table, sink);
+            iterations += 1;
+        };
+        space.finish(table, costs, rows, columns, sum, iterations, balanced)
+    }
+}
+
+impl Space {
+    /// Every line of the long side goes where it is cheapest.
+    fn begin(&mut self, table: &Table) {
+        let [n, m, stride] = [table.n, table.m, table.stride];
+        let (of_long, of_short) = match table.swapped {
+            false => (&self.of_rows, &self.of_columns),
+            true => (&self.of_columns, &self.of_rows),
+        };
+        self.supply.clear();
+        self.supply.extend(table.long.iter().map(|&i| of_long[i as usize]));
+        self.demand.clear();
+        self.demand.extend(table.short.iter().map(|&j| of_short[j as usize]));
+        self.at.iter_mut().for_each(Vec::clear);
+        self.at.resize_with(self.at.len().max(m), Vec::new);
+        self.excess.clear();
+        self.excess.extend(self.demand.iter().map(|demand| -demand));
+        for list in [&mut self.g, &mut self.distance, &mut self.open] {
+            list.clear();
+            list.resize(stride, 0.0);
+        }
+        self.parent.clear();
+        self.parent.resize(stride, 0);
+        self.moves.clear();
+        self.moves.resize(m * stride, f64::INFINITY);
+        self.movers.clear();
+        self.movers.resize(m * stride, 0);
+        for i in 0..n {
+            let units = self.supply[i];
+            if units == 0 {
+                continue;
+            }
+            let costs = &table.costs[i * stride..(i + 1) * stride];
+            let j = cheapest(costs);
+            self.at[j].push(Share { line: i as u32, units });
+            self.excess[j] += units;
+            self.offer(table, j, i);
+        }
+    }
+
+    /// Line `i` has come to `j` and may move on from there.
+    fn offer(&mut self, table: &Table, j: usize, i: usize) {
+        let stride = table.stride;
+        offer(
+            &table.costs[i * stride..(i + 1) * stride],
+            j,
+            i as u64,
+            &mut self.moves[j * stride..(j + 1) * stride],
+            &mut self.movers[j * stride..(j + 1) * stride],
+        );
+    }
+
+    /// A line has left `j`: looks at all that are still there.
+    fn renew(&mut self, table: &Table, j: usize) {
+        let stride = table.stride;
+        self.moves[j * stride..(j + 1) * stride].fill(f64::INFINITY);
+        for at in 0..self.at[j].len() {
+            let i = self.at[j][at].line as usize;
+            self.offer(table, j, i);
+        }
+    }
+
+    /// Dijkstra's algorithm from all lines with too much to the nearest with too little; adjusts the potentials so
+    /// that the path, and whatever was tight before, costs nothing.
+    fn search(&mut self, table: &Table) -> usize {
+        let [m, stride] = [table.m, table.stride];
+        self.distance.fill(f64::INFINITY);
+        for j in 0..m {
+            if self.excess[j] > 0 {
+                self.distance[j] = 0.0;
+                self.parent[j] = j as u64;
+            }
+        }
+        self.open.copy_from_slice(&self.distance);
+        let (sink, length) = loop {
+            let j = cheapest(&self.open);
+            let length = self.open[j];
+            if self.excess[j] < 0 {
+                break (j, length);
+            }
+            self.open[j] = f64::INFINITY;
+            relax(
+                j as u64,
+                length,
+                &self.moves[j * stride..(j + 1) * stride],
+                &self.g,
+                &mut self.distance,
+                &mut self.open,
+                &mut self.parent,
+            );
+        };
+        for (g, &distance) in self.g[..m].iter_mut().zip(&self.distance) {
+            if distance < length {
+                *g += distance - length;
+            }
+        }
+        sink
+    }
+
+    /// Moves as much as the path to `sink` allows.
+    fn augment(&mut self, table: &Table, sink: usize) {
+        let stride = table.stride;
+        self.path.clear();
+        self.path.push(sink as u32);
+        let mut units = -self.excess[sink];
+        let mut k = sink;
+        loop {
+            let j = self.parent[k] as usize;
+            if j == k {
+                units = units.min(self.excess[k]);
+                break;
+            }
+            let line = self.movers[j * stride + k] as u32;
+            let share = self.at[j].iter().find(|share| share.line == line);
+            units = units.min(share.expect("the cheapest mover is among the lines there").units);
+            self.path.push(j as u32);
+            k = j;
+        }
+        self.excess[sink] += units;
+        self.excess[k] -= units;
+        for at in 1..self.path.len() {
+            let [k, j] = [self.path[at - 1] as usize, self.path[at] as usize];
+            let line = self.movers[j * stride + k] as u32;
+            let here = &mut self.at[j];
+            let position = here.iter().position(|share| share.line == line);
+            let position = position.expect("the cheapest mover is among the lines there");
+            here[position].units -= units;
+            if here[position].units == 0 {
+                here.swap_remove(position);
+            }
+            let there = &mut self.at[k];
+            match there.iter_mut().find(|share| share.line == line) {
+                Some(share) => share.units += units,
+                None => there.push(Share { line, units }),
+            }
+        }
+        for at in 0..self.path.len() {
+            self.renew(table, self.path[at] as usize);
+        }
+    }
+
+    fn finish<T: Copy + Into<f64>>(
+        &self,
+        table: &Table,
+        costs: &[T],
+        rows: &Line,
+        columns: &Line,
+        sum: i64,
+        iterations: usize,
+        balanced: bool,
+    ) -> Transport {
+        let [n_rows, n_columns] = [rows.shares.len(), columns.shares.len()];
+        let unit = rows.total / sum as f64;
+        let mut entries = Vec::with_capacity(table.n + table.m);
+        for (j, shares) in self.at[..table.m].iter().enumerate() {
+            for share in shares {
+                let (row, column) = table.cell(share.line as usize, j);
+                entries.push((row, column, share.units as f64 * unit));
+            }
+        }
+        let plan = Plan::sparse(n_rows, n_columns, entries);
+        let at = |row: usize, column: usize| -> f64 { costs[row * n_columns + column].into() };
+        let cost = plan.iter().map(|(row, column, mass)| mass * at(row, column)).sum();
+        let left: i64 = self.excess.iter().map(|excess| excess.abs()).sum();
+        Transport {
+            value: cost,
+            cost,
+            plan,
+            duals: Some(self.duals(table, at, [n_rows, n_columns])),
+            marginal_error: left as f64 / sum as f64,
+            iterations,
+            status: if balanced { Status::Optimal } else { Status::NotConverged },
+            smoothing: None,
+        }
+    }
+
+    /// Potentials of all lines, also of those without mass: as high as the costs allow.
+    fn duals(
+        &self,
+        table: &Table,
+        at: impl Fn(usize, usize) -> f64,
+        [n_rows, n_columns]: [usize; 2],
+    ) -> Duals {
+        let [long_size, short_size] =
+            if table.swapped { [n_columns, n_rows] } else { [n_rows, n_columns] };
+        let cost = |i: usize, j: usize| if table.swapped { at(j, i) } else { at(i, j) };
+        let mut short = vec![f64::INFINITY; short_size];
+        for (j, &line) in table.short.iter().enumerate() {
+            short[line as usize] = self.g[j];
+        }
+        let long: Vec<f64> = (0..long_size)
+            .map(|i| {
+                let least = |low: f64, &j: &u32| low.min(cost(i, j as usize) - short[j as usize]);
+                table.short.iter().fold(f64::INFINITY, least)
+            })
+            .collect();
+        for (j, g) in short.iter_mut().enumerate().filter(|(_, g)| g.is_infinite()) {
+            *g = (0..long_size).fold(f64::INFINITY, |low, i| low.min(cost(i, j) - long[i]));
+        }
+        if table.swapped { Duals { f: short, g: long } } else { Duals { f: long, g: short } }
+    }
+}
+
+vectorized! {
+    /// Where the least value is, the first of equals.
+    fn cheapest(values: &[f64]) -> usize {
+        let mut least = [f64::INFINITY; LANES];
+        for block in values.chunks_exact(LANES) {
+            let block = lanes::<LANES>(block);
+            for l in 0..LANES {
+                least[l] = if block[l] < least[l] { block[l] } else { least[l] };
+            }
+        }
+        let mut lowest = least[0];
+        for &value in &least[1..] {
+            lowest = if value < lowest { value } else { lowest };
+        }
+        let _ = (FMA, WIDTH);
+        values.iter().position(|&value| value == lowest).unwrap_or(0)
+    }
+}
+
+vectorized! {
+    /// Line `i`, which is at `j`, offers its moves.
+    fn offer(costs: &[f64], j: usize, i: u64, moves: &mut [f64], movers: &mut [u64]) {
+        let base = costs[j];
+        let n = costs.len();
+        let (moves, movers) = (&mut moves[..n], &mut movers[..n]);
+        for k in 0..n {
+            let step = costs[k] - base;
+            let better = step < moves[k];
+            moves[k] = if better { step } else { moves[k] };
+            movers[k] = if better { i } else { movers[k] };
+        }
+        let _ = (FMA, WIDTH);
+    }
+}
+
+vectorized! {
+    /// Distances by way of `j`, which is `length` from the start.
+    fn relax(
+        j: u64,
+        length: f64,
+        moves: &[f64],
+        g: &[f64],
+        distance: &mut [f64],
+        open: &mut [f64],
+        parent: &mut [u64],
+    ) {
+        let n = moves.len();
+        let (g, distance, open, parent) =
+            (&g[..n], &mut distance[..n], &mut open[..n], &mut parent[..n]);
+        let start = g[j as usize];
+        for k in 0..n {
+            let step = moves[k] + (start - g[k]);
+            // Rounding may leave a tight step a little below zero.
+            let by_way = length + if step > 0.0 { step } else { 0.0 };
+            let better = by_way < distance[k];
+            distance[k] = if better { by_way } else { distance[k] };
+            open[k] = if better { by_way } else { open[k] };
+            parent[k] = if better { j } else { parent[k] };
+        }
+        let _ = (FMA, WIDTH);
+    }
+}

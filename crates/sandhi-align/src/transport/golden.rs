@@ -1,0 +1,57 @@
+//! Held against POT (Flamary et al. 2021); made by `tools/golden/transport.py`.
+
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Deserialize)]
+struct Golden {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    shape: [usize; 2],
+    a: Vec<f64>,
+    b: Vec<f64>,
+    uniform: [bool; 2],
+    cost: Vec<f64>,
+    exact: f64,
+    /// ε, `<P, C>`, the sum of squares of P.
+    entropic: Vec<(f64, f64, f64)>,
+    /// ε, τ, `<P, C>`, the sum of squares of P.
+    unbalanced: Vec<(f64, f64, f64, f64)>,
+}
+
+impl Case {
+    /// The masses as numbers and, where both are uniform, as such.
+    fn masses(&self) -> Vec<[Masses<'_>; 2]> {
+        let mut masses = vec![[Masses::given(&self.a), Masses::given(&self.b)]];
+        if self.uniform == [true; 2] {
+            masses.push([Masses::UNIFORM; 2]);
+        }
+        masses
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let golden: Golden =
+        serde_json::from_str(include_str!("../../tests/golden/transport.json")).unwrap();
+    assert!(golden.cases.len() > 10);
+    golden.cases
+}
+
+#[test]
+fn exact_values_are_those_of_the_network_simplex() {
+    let solver = Solver::Exact(Exact::default());
+    for case in cases() {
+        for [a, b] in case.masses() {
+            let found = solve(&case.cost, case.shape, a, b, &solver).unwrap();
+            let shape = case.shape;
+            assert!((found.value - case.exact).abs() < 1e-9, "{shape:?}: {found:?} {}", case.exact);
+            assert_eq!(found.status, Status::Optimal);
+            let Entries::Sparse { masses, .. } = &found.plan.entries else { panic!("not sparse") };
+            assert!(masses.len() < shape[0] + shape[1], "{shape:?}: {} entries", masses.len());
+        }
+    }
+}
