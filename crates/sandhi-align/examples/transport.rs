@@ -14,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use sandhi_align::transport::{self, Batch, Exact, Masses, Solver};
+use sandhi_align::transport::{self, Batch, Exact, Masses, Newton, Sinkhorn, Solver};
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -46,9 +46,10 @@ fn answer(line: &str) -> Result<String, AnyError> {
     };
     let (batch, costs) = read(path)?;
     let epsilon: f64 = epsilon.parse()?;
-    let _ = epsilon;
     let solver = match solver {
         "exact" => Solver::Exact(Exact::default()),
+        "sinkhorn" => Solver::Sinkhorn(Sinkhorn { epsilon, ..Sinkhorn::default() }),
+        "newton" => Solver::Newton(Newton { epsilon, ..Newton::default() }),
         other => return Err(format!("no solver {other}").into()),
     };
     let mut seconds = vec![];

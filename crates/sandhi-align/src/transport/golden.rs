@@ -55,3 +55,30 @@ fn exact_values_are_those_of_the_network_simplex() {
         }
     }
 }
+
+/// `<P, C>` and the plan's sum of squares.
+fn assert_agrees(found: &Transport, cost: f64, squares: f64, tolerance: f64) {
+    let Entries::Dense(plan) = &found.plan.entries else { panic!("not dense") };
+    let ours: f64 = plan.iter().map(|p| p * p).sum();
+    assert!((found.cost - cost).abs() < tolerance, "{} {cost}", found.cost);
+    assert!((ours - squares).abs() < tolerance, "{ours} {squares}");
+}
+
+#[test]
+fn entropic_plans_are_those_of_converged_sweeps() {
+    for case in cases() {
+        for &(epsilon, cost, squares) in &case.entropic {
+            let sweeps = Sinkhorn { epsilon, tolerance: 1e-10, ..Sinkhorn::default() };
+            let steps = Newton { epsilon, tolerance: 1e-10, ..Newton::default() };
+            for solver in [Solver::Sinkhorn(sweeps), Solver::Newton(steps)] {
+                for [a, b] in case.masses() {
+                    let found = solve(&case.cost, case.shape, a, b, &solver).unwrap();
+                    let shape = case.shape;
+                    assert_eq!(found.status, Status::Converged, "{shape:?} {solver:?}");
+                    assert!(found.marginal_error < 2e-10, "{shape:?} {solver:?}");
+                    assert_agrees(&found, cost, squares, 1e-8);
+                }
+            }
+        }
+    }
+}

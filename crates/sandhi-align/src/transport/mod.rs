@@ -36,16 +36,21 @@
 //! ```
 
 mod batch;
+mod entropic;
 mod exact;
 mod masses;
+mod newton;
 mod plan;
 mod simd;
+mod sinkhorn;
 mod table;
 
 pub use batch::Batch;
 pub use exact::Exact;
 pub use masses::{Masses, Weights};
+pub use newton::Newton;
 pub use plan::{Entries, Plan};
+pub use sinkhorn::Sinkhorn;
 
 use std::cell::RefCell;
 
@@ -76,6 +81,10 @@ pub const MAX_COST: f64 = 1e100;
 pub enum Solver {
     /// The linear program.
     Exact(Exact),
+    /// With entropy, by Sinkhorn's sweeps.
+    Sinkhorn(Sinkhorn),
+    /// With entropy, by Newton's method.
+    Newton(Newton),
 }
 
 /// What a solver found.
@@ -299,6 +308,7 @@ struct Workspace {
     columns: Line,
     table: Table,
     exact: exact::Space,
+    entropic: entropic::Space,
 }
 
 thread_local! {
@@ -365,7 +375,27 @@ fn check<T>(
     columns.check(batch, Side::Columns)?;
     match solver {
         Solver::Exact(_) => Ok(()),
+        Solver::Sinkhorn(sinkhorn) => sinkhorn.check(),
+        Solver::Newton(newton) => newton.check(),
     }
+}
+
+fn check_epsilon(epsilon: f64) -> Result<(), Error> {
+    if epsilon > 0.0 && epsilon.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Setting { name: "epsilon", found: epsilon, expected: "a positive finite number" })
+}
+
+fn check_limits(tolerance: f64, max_iterations: usize) -> Result<(), Error> {
+    if !(tolerance > 0.0 && tolerance.is_finite()) {
+        let expected = "a positive finite number";
+        return Err(Error::Setting { name: "tolerance", found: tolerance, expected });
+    }
+    if max_iterations == 0 {
+        return Err(Error::Setting { name: "max_iterations", found: 0.0, expected: "at least 1" });
+    }
+    Ok(())
 }
 
 fn check_size(what: &'static str, found: usize, expected: usize) -> Result<(), Error> {
@@ -391,6 +421,8 @@ fn solve_one<T: Copy + Into<f64>>(
         table::check_costs(costs, batch.shape(problem), problem)?;
         Ok(match solver {
             Solver::Exact(exact) => exact.solve(costs, a, b, table, &mut space.exact),
+            Solver::Sinkhorn(sinkhorn) => sinkhorn.solve(costs, a, b, table, &mut space.entropic),
+            Solver::Newton(newton) => newton.solve(costs, a, b, table, &mut space.entropic),
         })
     })
 }
