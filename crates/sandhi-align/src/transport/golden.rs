@@ -82,3 +82,17 @@ fn entropic_plans_are_those_of_converged_sweeps() {
         }
     }
 }
+
+#[test]
+fn unbalanced_plans_are_those_of_converged_sweeps() {
+    for case in cases() {
+        for &(epsilon, tau, cost, squares) in &case.unbalanced {
+            let settings = Unbalanced { epsilon, tau, tolerance: 1e-11, ..Unbalanced::default() };
+            let solver = Solver::Unbalanced(settings);
+            let [a, b] = case.masses()[0];
+            let found = solve(&case.cost, case.shape, a, b, &solver).unwrap();
+            assert_eq!(found.status, Status::Converged, "{:?} {solver:?}", case.shape);
+            assert_agrees(&found, cost, squares, 1e-8);
+        }
+    }
+}

@@ -36,21 +36,31 @@
 //! ```
 
 mod batch;
+mod cost;
 mod entropic;
 mod exact;
+mod gradient;
 mod masses;
+mod monotone;
 mod newton;
 mod plan;
+mod semi_relaxed;
 mod simd;
 mod sinkhorn;
 mod table;
+mod unbalanced;
 
 pub use batch::Batch;
+pub use cost::{Metric, Real, add_order_prior, embedding_costs, pull_back};
 pub use exact::Exact;
+pub use gradient::{Gradient, batch_cost_gradient, cost_gradient, plan_gradient};
 pub use masses::{Masses, Weights};
+pub use monotone::Monotone;
 pub use newton::Newton;
 pub use plan::{Entries, Plan};
+pub use semi_relaxed::SemiRelaxed;
 pub use sinkhorn::Sinkhorn;
+pub use unbalanced::Unbalanced;
 
 use std::cell::RefCell;
 
@@ -85,6 +95,12 @@ pub enum Solver {
     Sinkhorn(Sinkhorn),
     /// With entropy, by Newton's method.
     Newton(Newton),
+    /// Without a condition on the columns.
+    SemiRelaxed(SemiRelaxed),
+    /// With a penalty on the columns.
+    Unbalanced(Unbalanced),
+    /// In order.
+    Monotone(Monotone),
 }
 
 /// What a solver found.
@@ -289,6 +305,47 @@ pub enum Error {
         /// Sum of the columns.
         columns: f64,
     },
+    /// Fewer rows than columns that must be visited.
+    #[error("problem {problem}: {n_rows} rows cannot visit {n_needed} columns in order")]
+    TooFewRows {
+        /// Which problem.
+        problem: usize,
+        /// Its rows.
+        n_rows: usize,
+        /// Columns to visit.
+        n_needed: usize,
+    },
+    /// An embedding that is not finite, or too long to be squared.
+    #[error("row {row} of the embeddings of the {side} has a value that is not finite")]
+    Embedding {
+        /// Of which side.
+        side: Side,
+        /// Which, among those of all problems.
+        row: usize,
+    },
+    /// An embedding without a direction, of which there is no cosine.
+    #[error("row {row} of the embeddings of the {side} is zero, expected a direction")]
+    ZeroEmbedding {
+        /// Of which side.
+        side: Side,
+        /// Which, among those of all problems.
+        row: usize,
+    },
+    /// A solver's result has no such gradient.
+    #[error("the gradient mode {name} found {found}, expected {expected}")]
+    GradientMode {
+        /// Which mode.
+        name: &'static str,
+        /// What it was given.
+        found: &'static str,
+        /// What it needs.
+        expected: &'static str,
+    },
+    /// The plan is so sharp that rounding leaves no system to solve.
+    #[error(
+        "the plan is too sharp to be differentiated; use a larger epsilon or the envelope gradient"
+    )]
+    Singular,
     /// A setting of a solver, a metric or a prior that makes no sense.
     #[error("{name} is {found}, expected {expected}")]
     Setting {
@@ -309,6 +366,7 @@ struct Workspace {
     table: Table,
     exact: exact::Space,
     entropic: entropic::Space,
+    monotone: monotone::Space,
 }
 
 thread_local! {
@@ -374,9 +432,11 @@ fn check<T>(
     rows.check(batch, Side::Rows)?;
     columns.check(batch, Side::Columns)?;
     match solver {
-        Solver::Exact(_) => Ok(()),
+        Solver::Exact(_) | Solver::Monotone(_) => Ok(()),
         Solver::Sinkhorn(sinkhorn) => sinkhorn.check(),
         Solver::Newton(newton) => newton.check(),
+        Solver::SemiRelaxed(semi) => semi.check(),
+        Solver::Unbalanced(unbalanced) => unbalanced.check(),
     }
 }
 
@@ -414,7 +474,9 @@ fn solve_one<T: Copy + Into<f64>>(
         let Workspace { rows: a, columns: b, table, .. } = space;
         a.fill(rows, batch, problem, Side::Rows)?;
         b.fill(columns, batch, problem, Side::Columns)?;
-        if (a.total - b.total).abs() > 1e-6 * a.total {
+        let is_balanced =
+            matches!(solver, Solver::Exact(_) | Solver::Sinkhorn(_) | Solver::Newton(_));
+        if is_balanced && (a.total - b.total).abs() > 1e-6 * a.total {
             return Err(Error::Totals { problem, rows: a.total, columns: b.total });
         }
         let costs = &costs[batch.cells(problem)];
@@ -423,6 +485,14 @@ fn solve_one<T: Copy + Into<f64>>(
             Solver::Exact(exact) => exact.solve(costs, a, b, table, &mut space.exact),
             Solver::Sinkhorn(sinkhorn) => sinkhorn.solve(costs, a, b, table, &mut space.entropic),
             Solver::Newton(newton) => newton.solve(costs, a, b, table, &mut space.entropic),
+            Solver::SemiRelaxed(semi) => semi.solve(costs, a, b),
+            Solver::Unbalanced(unbalanced) => {
+                unbalanced.solve(costs, a, b, table, &mut space.entropic)
+            }
+            Solver::Monotone(monotone) => {
+                let n_columns = b.shares.len();
+                monotone.solve(costs, a, n_columns, problem, &mut space.monotone)?
+            }
         })
     })
 }

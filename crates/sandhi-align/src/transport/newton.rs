@@ -7,7 +7,7 @@
 //! curvature (diag(s) - Qᵀ diag(a) Q) / ε                           m x m, singular along 1
 //! ```
 //!
-//! The semi-dual and its derivatives: Cuturi and Peyré 2018 ([arXiv 1607.05816](https://arxiv.org/abs/1607.05816)).
+//! The semi-dual and its derivatives: Cuturi and Peyré 2018 ([arXiv 1811.05527](https://arxiv.org/abs/1811.05527)).
 //! With m of 5 to 80, a step costs little more than its exponentials, and a dozen steps do what takes Sinkhorn hundreds
 //! of sweeps. ε halves from a tenth of the costs' spread; steps are damped as Levenberg's and halved until D rises
 //! (Nocedal and Wright 2006, chapter 3). Where that leads nowhere, Sinkhorn's sweeps finish from the best potentials and
@@ -114,8 +114,8 @@ fn level(
     limit: usize,
 ) -> (usize, bool) {
     let m = table.m;
-    let mut value = space.softmax(table, epsilon) + dot(&table.b, &space.g);
-    let mut error = column_error(table, space);
+    space.softmax(table, epsilon);
+    let error = column_error(table, space);
     if error <= tolerance {
         return (0, true);
     }
@@ -132,11 +132,9 @@ fn level(
             return (0, true);
         }
         space.absorb(epsilon);
-        value = space.softmax(table, epsilon) + dot(&table.b, &space.g);
-        error = column_error(table, space);
-    } else {
-        value = space.softmax(table, epsilon) + dot(&table.b, &space.g);
     }
+    let mut value = space.softmax(table, epsilon) + dot(&table.b, &space.g);
+    let mut error = column_error(table, space);
     for iteration in 0..limit {
         if error <= tolerance {
             return (iteration, true);
