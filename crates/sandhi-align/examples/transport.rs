@@ -4,6 +4,7 @@
 //! ```text
 //! > PROBLEMS exact 0 20              {"seconds": […], "values": […], "marginal_error": 0, "iterations": 57, …}
 //! > PROBLEMS newton 0.05 20
+//! > PROBLEMS newton+implicit 0.05 20     and the gradient of the cost
 //! ```
 //!
 //! A file holds the number of problems, `n_rows` and `n_columns` of each as little-endian `u32`, then all costs as `f32`.
@@ -14,7 +15,10 @@ use std::{
     time::Instant,
 };
 
-use sandhi_align::transport::{self, Batch, Exact, Masses, Newton, Sinkhorn, Solver};
+use sandhi_align::transport::{self, Batch, Exact, Gradient, Masses, Newton, Sinkhorn, Solver};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -46,6 +50,10 @@ fn answer(line: &str) -> Result<String, AnyError> {
     };
     let (batch, costs) = read(path)?;
     let epsilon: f64 = epsilon.parse()?;
+    let (solver, gradient) = match solver.strip_suffix("+implicit") {
+        Some(solver) => (solver, true),
+        None => (solver, false),
+    };
     let solver = match solver {
         "exact" => Solver::Exact(Exact::default()),
         "sinkhorn" => Solver::Sinkhorn(Sinkhorn { epsilon, ..Sinkhorn::default() }),
@@ -57,6 +65,10 @@ fn answer(line: &str) -> Result<String, AnyError> {
     for round in 0..=rounds.parse::<usize>()? {
         let start = Instant::now();
         solved = transport::solve_batch(&costs, &batch, Masses::UNIFORM, Masses::UNIFORM, &solver)?;
+        if gradient {
+            let mode = Gradient::Implicit;
+            std::hint::black_box(transport::batch_cost_gradient(&solved, &costs, &batch, mode)?);
+        }
         if round > 0 {
             seconds.push(start.elapsed().as_secs_f64());
         }

@@ -144,30 +144,25 @@ impl Space {
         let [n_rows, n_columns] = [rows.shares.len(), columns.shares.len()];
         let epsilon = smoothing.epsilon;
         let mass = rows.total;
-        let mut long = vec![0.0; table.n];
-        let mut short = vec![0.0; table.m];
-        let mut values = vec![0.0; n_rows * n_columns];
-        let mut cost = 0.0;
         for ((u, log_u), a) in self.u.iter_mut().zip(&mut self.log_u).zip(&table.a) {
             *log_u = epsilon * u.ln();
             *u *= a * mass;
         }
+        let stride = table.stride;
+        let mut long = vec![0.0; stride];
+        self.sums.copy_from_slice(&self.v);
+        let mut cost = spend(&mut self.q, &table.costs, stride, &self.u, &mut self.sums, &mut long);
+        let short = &self.sums;
+        // A block of lines at a time, so that both matrices are walked through whole cache lines.
+        let mut values = vec![0.0; n_rows * n_columns];
         let [long_step, short_step] = if table.swapped { [1, n_columns] } else { [n_columns, 1] };
-        for j in 0..table.m {
-            let from = table.short[j] as usize * short_step;
-            let q = &self.q[j * table.stride..][..table.n];
-            let costs = &table.costs[j * table.stride..][..table.n];
-            let v = self.v[j];
-            let (mut sum, mut spent) = (0.0, 0.0);
-            for i in 0..table.n {
-                let p = self.u[i] * q[i] * v;
-                values[from + table.long[i] as usize * long_step] = p;
-                long[i] += p;
-                sum += p;
-                spent += p * costs[i];
+        for (block, lines) in table.long.chunks(LANES).enumerate() {
+            for (q, &line) in self.q.chunks_exact(stride).zip(&table.short) {
+                let to = line as usize * short_step;
+                for (&p, &line) in q[block * LANES..].iter().zip(lines) {
+                    values[to + line as usize * long_step] = p;
+                }
             }
-            short[j] = sum;
-            cost += spent;
         }
         for (g, v) in self.g.iter_mut().zip(&self.v) {
             *g += epsilon * v.ln();
@@ -176,17 +171,18 @@ impl Space {
             *f += moved;
         }
         let [f, g] = [&self.f[..table.n], &self.g[..]];
+        let long = &long[..table.n];
         let moved: f64 = short.iter().sum();
         cost += table.lowest * moved;
         // sum P (f + g - C) / ε is the logarithm in the divergence; costs cancel.
         let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
         let mut value =
-            dot(f, &long) + dot(g, &short) + (table.lowest - epsilon) * moved + epsilon * mass;
+            dot(f, long) + dot(g, short) + (table.lowest - epsilon) * moved + epsilon * mass;
         // What the sums should be, on either side.
         let columns_of = |is_long: bool| is_long == table.swapped;
         let mut error = 0.0;
         for (is_long, shares, sums, potentials) in
-            [(true, &table.a[..table.n], &long, f), (false, &table.b[..], &short, g)]
+            [(true, &table.a[..table.n], long, f), (false, &table.b[..], &short[..], g)]
         {
             // The lowest cost belongs to f.
             for ((share, sum), &potential) in shares.iter().zip(sums).zip(potentials) {
@@ -333,6 +329,40 @@ vectorized! {
             }
         }
         total(value)
+    }
+}
+
+vectorized! {
+    /// `Q` becomes the plan `u Q v`; `v` and `long` become its sums. Returns its cost.
+    fn spend(
+        q: &mut [f64],
+        costs: &[f64],
+        stride: usize,
+        u: &[f64],
+        v: &mut [f64],
+        long: &mut [f64],
+    ) -> f64 {
+        let _ = WIDTH;
+        let mut cost = [0.0; LANES];
+        for ((q, costs), v) in
+            q.chunks_exact_mut(stride).zip(costs.chunks_exact(stride)).zip(v.iter_mut())
+        {
+            let mut sum = [0.0; LANES];
+            for at in (0..stride).step_by(LANES) {
+                let q = lanes_mut::<LANES>(&mut q[at..]);
+                let long = lanes_mut::<LANES>(&mut long[at..]);
+                let (u, costs) = (lanes::<LANES>(&u[at..]), lanes::<LANES>(&costs[at..]));
+                for l in 0..LANES {
+                    let p = u[l] * q[l] * *v;
+                    q[l] = p;
+                    long[l] += p;
+                    sum[l] += p;
+                    cost[l] = mul_add::<FMA>(p, costs[l], cost[l]);
+                }
+            }
+            *v = total(sum);
+        }
+        total(cost)
     }
 }
 

@@ -68,10 +68,11 @@ impl Exact {
         costs: &[T],
         rows: &Line,
         columns: &Line,
+        range: [f64; 2],
         table: &mut Table,
         space: &mut Space,
     ) -> Transport {
-        table.fill(costs, rows, columns, Layout::ByLong);
+        table.fill(costs, rows, columns, range, Layout::ByLong);
         let sum = masses::units(rows, columns, &mut space.of_rows, &mut space.of_columns);
         space.begin(table);
         let mut iterations = 0;

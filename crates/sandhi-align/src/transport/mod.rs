@@ -480,14 +480,16 @@ fn solve_one<T: Copy + Into<f64>>(
             return Err(Error::Totals { problem, rows: a.total, columns: b.total });
         }
         let costs = &costs[batch.cells(problem)];
-        table::check_costs(costs, batch.shape(problem), problem)?;
+        let range = table::check_costs(costs, batch.shape(problem), problem)?;
         Ok(match solver {
-            Solver::Exact(exact) => exact.solve(costs, a, b, table, &mut space.exact),
-            Solver::Sinkhorn(sinkhorn) => sinkhorn.solve(costs, a, b, table, &mut space.entropic),
-            Solver::Newton(newton) => newton.solve(costs, a, b, table, &mut space.entropic),
+            Solver::Exact(exact) => exact.solve(costs, a, b, range, table, &mut space.exact),
+            Solver::Sinkhorn(sinkhorn) => {
+                sinkhorn.solve(costs, a, b, range, table, &mut space.entropic)
+            }
+            Solver::Newton(newton) => newton.solve(costs, a, b, range, table, &mut space.entropic),
             Solver::SemiRelaxed(semi) => semi.solve(costs, a, b),
             Solver::Unbalanced(unbalanced) => {
-                unbalanced.solve(costs, a, b, table, &mut space.entropic)
+                unbalanced.solve(costs, a, b, range, table, &mut space.entropic)
             }
             Solver::Monotone(monotone) => {
                 let n_columns = b.shares.len();

@@ -67,10 +67,11 @@ impl Newton {
         costs: &[T],
         rows: &Line,
         columns: &Line,
+        range: [f64; 2],
         table: &mut Table,
         space: &mut entropic::Space,
     ) -> Transport {
-        table.fill(costs, rows, columns, Layout::ByShort);
+        table.fill(costs, rows, columns, range, Layout::ByShort);
         space.begin(table);
         let mut epsilon = self.epsilon.max(FIRST_EPSILON * table.spread);
         let mut iterations = 0;

@@ -38,7 +38,7 @@ pub struct Sinkhorn {
 
 impl Default for Sinkhorn {
     fn default() -> Self {
-        Self { epsilon: 0.05, tolerance: 1e-6, max_iterations: 100_000, max_relaxation: 1.95 }
+        Self { epsilon: 0.05, tolerance: 1e-6, max_iterations: 100_000, max_relaxation: 1.99 }
     }
 }
 
@@ -69,10 +69,11 @@ impl Sinkhorn {
         costs: &[T],
         rows: &Line,
         columns: &Line,
+        range: [f64; 2],
         table: &mut Table,
         space: &mut Space,
     ) -> Transport {
-        self.solve_held(costs, rows, columns, Columns::Fixed, table, space)
+        self.solve_held(costs, rows, columns, range, Columns::Fixed, table, space)
     }
 
     /// With any way to hold the columns but [`Columns::Free`].
@@ -81,11 +82,12 @@ impl Sinkhorn {
         costs: &[T],
         rows: &Line,
         columns: &Line,
+        range: [f64; 2],
         held: Columns,
         table: &mut Table,
         space: &mut Space,
     ) -> Transport {
-        table.fill(costs, rows, columns, Layout::ByShort);
+        table.fill(costs, rows, columns, range, Layout::ByShort);
         space.begin(table);
         let (iterations, converged) = self.run(table, space, held);
         let status = if converged { Status::Converged } else { Status::NotConverged };
@@ -129,7 +131,7 @@ struct Level {
 }
 
 /// Sweeps over which a rate is measured.
-const WINDOW: usize = 6;
+const WINDOW: usize = 8;
 
 impl Level {
     fn new(
@@ -155,7 +157,8 @@ impl Level {
         // Where the present window began, and the least error so far.
         let (mut since, mut at_start) = (0, f64::INFINITY);
         let mut least = f64::INFINITY;
-        let mut ceiling = if is_fixed { self.max_relaxation } else { 1.0 };
+        let highest = if is_fixed { self.max_relaxation } else { 1.0 };
+        let mut ceiling = highest;
         while self.iterations < self.max_iterations {
             self.iterations += 1;
             let row_error = if is_fixed && omega == 1.0 {
@@ -183,13 +186,14 @@ impl Level {
                 continue;
             }
             since += 1;
-            if error > 4.0 * least && omega > 1.0 {
+            if error > 30.0 * least && omega > 1.0 {
                 // Too eager for a problem that is not yet nearly linear.
                 ceiling = 1.0 + (omega - 1.0) / 2.0;
                 (omega, since, least) = (1.0, 0, error);
             } else if since == WINDOW {
                 let rate = (error / at_start).powf(1.0 / (WINDOW - 1) as f64);
                 omega = next_relaxation(omega, rate, error).min(ceiling);
+                ceiling += 0.2 * (highest - ceiling);
                 since = 0;
             }
             if since <= 1 {

@@ -36,23 +36,41 @@ pub(super) struct Table {
     /// Shares of the long side, 0 in the padding, and of the short side.
     pub a: Vec<f64>,
     pub b: Vec<f64>,
-    /// The lowest cost, and how far above it the highest is.
+    /// The lowest cost, and how far above it the highest is, lines without mass included.
     pub lowest: f64,
     pub spread: f64,
 }
 
-/// Refuses costs that are not finite.
+/// The lowest and the highest cost; refuses those that are not finite.
 pub(super) fn check_costs<T: Copy + Into<f64>>(
     costs: &[T],
     [_, n_columns]: [usize; 2],
     problem: usize,
-) -> Result<(), Error> {
+) -> Result<[f64; 2], Error> {
+    const WIDTH: usize = 8;
+    let beyond = |cost: f64| !(cost.abs() <= MAX_COST);
+    let (mut low, mut high) = ([f64::INFINITY; WIDTH], [f64::NEG_INFINITY; WIDTH]);
     // Without a branch in the loop, as nearly every matrix passes.
-    let beyond = |cost: T| !(cost.into().abs() <= MAX_COST);
-    if !costs.iter().fold(false, |any, &cost| any | beyond(cost)) {
-        return Ok(());
+    let mut is_beyond = [false; WIDTH];
+    let mut look = |block: &[T]| {
+        for (l, &cost) in block.iter().enumerate() {
+            let cost = cost.into();
+            low[l] = if cost < low[l] { cost } else { low[l] };
+            high[l] = if cost > high[l] { cost } else { high[l] };
+            is_beyond[l] |= beyond(cost);
+        }
+    };
+    let blocks = costs.chunks_exact(WIDTH);
+    let rest = blocks.remainder();
+    blocks.for_each(|block| look(&block[..WIDTH]));
+    look(rest);
+    if is_beyond == [false; WIDTH] {
+        return Ok([
+            low.into_iter().fold(low[0], f64::min),
+            high.into_iter().fold(high[0], f64::max),
+        ]);
     }
-    let at = costs.iter().position(|&cost| beyond(cost)).expect("the fold found one");
+    let at = costs.iter().position(|&cost| beyond(cost.into())).expect("the loop found one");
     let (row, column) = (at / n_columns, at % n_columns);
     Err(Error::Cost { problem, row, column, found: costs[at].into() })
 }
@@ -64,6 +82,7 @@ impl Table {
         costs: &[T],
         rows: &Line,
         columns: &Line,
+        [lowest, highest]: [f64; 2],
         layout: Layout,
     ) {
         let n_columns = columns.shares.len();
@@ -100,20 +119,17 @@ impl Table {
         };
         self.costs.clear();
         self.costs.resize(outer * self.stride, padding);
-        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-        for (row, &line) in self.costs.chunks_exact_mut(self.stride).zip(outer_lines) {
-            let from = line as usize * outer_step;
-            for (cell, &other) in row.iter_mut().zip(inner_lines) {
-                let cost: f64 = costs[from + other as usize * inner_step].into();
-                *cell = cost;
-                low = if cost < low { cost } else { low };
-                high = if cost > high { cost } else { high };
+        // A block of lines at a time, so that both matrices are walked through whole cache lines.
+        for (block, lines) in inner_lines.chunks(LANES).enumerate() {
+            for (row, &line) in self.costs.chunks_exact_mut(self.stride).zip(outer_lines) {
+                let from = line as usize * outer_step;
+                let row = &mut row[block * LANES..][..lines.len()];
+                for (cell, &other) in row.iter_mut().zip(lines) {
+                    *cell = costs[from + other as usize * inner_step].into() - lowest;
+                }
             }
         }
-        for row in self.costs.chunks_exact_mut(self.stride) {
-            row[..inner].iter_mut().for_each(|cost| *cost -= low);
-        }
-        [self.lowest, self.spread] = [low, high - low];
+        [self.lowest, self.spread] = [lowest, highest - lowest];
         self.a.clear();
         self.a.extend(self.long.iter().map(|&i| of_long.shares[i as usize]));
         if layout == Layout::ByShort {

@@ -50,6 +50,7 @@ impl Unbalanced {
         costs: &[T],
         rows: &Line,
         columns: &Line,
+        range: [f64; 2],
         table: &mut Table,
         space: &mut Space,
     ) -> Transport {
@@ -60,6 +61,6 @@ impl Unbalanced {
             max_relaxation: 1.0,
         };
         let held = Columns::Penalized(self.tau);
-        sweeps.solve_held(costs, rows, columns, held, table, space)
+        sweeps.solve_held(costs, rows, columns, range, held, table, space)
     }
 }
