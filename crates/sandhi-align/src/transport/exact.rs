@@ -4,7 +4,7 @@
 //! 1. every frame goes to its cheapest token          |aaaa|aa|a|        wanted  |aa|bb|ccc|
 //! 2. tokens are nodes; j -> k costs what the         a ──.1──> b ──.2──> c
 //!    frame of j that moves most cheaply to k pays    └────────.4───────> c
-//! 3. from tokens with too much along the cheapest path to one with too little: move, repeat
+//! 3. from tokens with too much along the cheapest paths to those with too little: move, repeat
 //! ```
 //!
 //! This is the primal-dual method for transportation problems (Ford and Fulkerson 1956; reduced costs after Edmonds and
@@ -17,7 +17,7 @@
 use super::{
     Duals, Plan, Status, Transport,
     masses::{self, Line},
-    simd::{LANES, lanes, vectorized},
+    simd::{LANES, lanes, lanes_mut, vectorized},
     table::{Layout, Table},
 };
 
@@ -59,7 +59,10 @@ pub(super) struct Space {
     distance: Vec<f64>,
     open: Vec<f64>,
     parent: Vec<u64>,
+    /// Lines with too little in the order in which the search reached them.
+    sinks: Vec<u32>,
     path: Vec<u32>,
+    is_touched: Vec<bool>,
 }
 
 impl Exact {
@@ -76,17 +79,22 @@ impl Exact {
         let sum = masses::units(rows, columns, &mut space.of_rows, &mut space.of_columns);
         space.begin(table);
         let mut iterations = 0;
-        let balanced = loop {
-            if space.excess.iter().all(|&excess| excess <= 0) {
-                break true;
+        while iterations < self.max_iterations && space.excess.iter().any(|&excess| excess > 0) {
+            space.search(table);
+            for at in 0..space.sinks.len() {
+                if iterations < self.max_iterations
+                    && space.augment(table, space.sinks[at] as usize)
+                {
+                    iterations += 1;
+                }
             }
-            if iterations == self.max_iterations {
-                break false;
+            for j in 0..table.m {
+                if std::mem::take(&mut space.is_touched[j]) {
+                    space.renew(table, j);
+                }
             }
-            let sink = space.search(table);
-            space.augment(table, sink);
-            iterations += 1;
-        };
+        }
+        let balanced = space.excess.iter().all(|&excess| excess == 0);
         space.finish(table, costs, rows, columns, sum, iterations, balanced)
     }
 }
@@ -113,48 +121,36 @@ impl Space {
         }
         self.parent.clear();
         self.parent.resize(stride, 0);
+        self.sinks.clear();
+        self.sinks.reserve(m);
+        self.is_touched.clear();
+        self.is_touched.resize(m, false);
         self.moves.clear();
         self.moves.resize(m * stride, f64::INFINITY);
         self.movers.clear();
         self.movers.resize(m * stride, 0);
         for i in 0..n {
             let units = self.supply[i];
-            if units == 0 {
-                continue;
+            if units > 0 {
+                let j = cheapest(&table.costs[i * stride..(i + 1) * stride]);
+                self.at[j].push(Share { line: i as u32, units });
+                self.excess[j] += units;
             }
-            let costs = &table.costs[i * stride..(i + 1) * stride];
-            let j = cheapest(costs);
-            self.at[j].push(Share { line: i as u32, units });
-            self.excess[j] += units;
-            self.offer(table, j, i);
         }
+        (0..m).for_each(|j| self.renew(table, j));
     }
 
-    /// Line `i` has come to `j` and may move on from there.
-    fn offer(&mut self, table: &Table, j: usize, i: usize) {
-        let stride = table.stride;
-        offer(
-            &table.costs[i * stride..(i + 1) * stride],
-            j,
-            i as u64,
-            &mut self.moves[j * stride..(j + 1) * stride],
-            &mut self.movers[j * stride..(j + 1) * stride],
-        );
-    }
-
-    /// A line has left `j`: looks at all that are still there.
+    /// The cheapest moves from `j`, by those that are there now.
     fn renew(&mut self, table: &Table, j: usize) {
         let stride = table.stride;
-        self.moves[j * stride..(j + 1) * stride].fill(f64::INFINITY);
-        for at in 0..self.at[j].len() {
-            let i = self.at[j][at].line as usize;
-            self.offer(table, j, i);
-        }
+        let range = j * stride..(j + 1) * stride;
+        let (moves, movers) = (&mut self.moves[range.clone()], &mut self.movers[range]);
+        offer(&self.at[j], &table.costs, stride, j, moves, movers);
     }
 
-    /// Dijkstra's algorithm from all lines with too much to the nearest with too little; adjusts the potentials so
-    /// that the path, and whatever was tight before, costs nothing.
-    fn search(&mut self, table: &Table) -> usize {
+    /// Dijkstra's algorithm from all lines with too much to all with too little; adjusts the potentials so that the
+    /// paths, and whatever was tight before, cost nothing.
+    fn search(&mut self, table: &Table) {
         let [m, stride] = [table.m, table.stride];
         self.distance.fill(f64::INFINITY);
         for j in 0..m {
@@ -164,33 +160,26 @@ impl Space {
             }
         }
         self.open.copy_from_slice(&self.distance);
-        let (sink, length) = loop {
-            let j = cheapest(&self.open);
-            let length = self.open[j];
-            if self.excess[j] < 0 {
-                break (j, length);
-            }
-            self.open[j] = f64::INFINITY;
-            relax(
-                j as u64,
-                length,
-                &self.moves[j * stride..(j + 1) * stride],
-                &self.g,
-                &mut self.distance,
-                &mut self.open,
-                &mut self.parent,
-            );
-        };
+        let length = walk(
+            stride,
+            &self.moves,
+            &self.g,
+            &self.excess,
+            &mut self.distance,
+            &mut self.open,
+            &mut self.parent,
+            &mut self.sinks,
+        );
         for (g, &distance) in self.g[..m].iter_mut().zip(&self.distance) {
             if distance < length {
                 *g += distance - length;
             }
         }
-        sink
     }
 
-    /// Moves as much as the path to `sink` allows.
-    fn augment(&mut self, table: &Table, sink: usize) {
+    /// Moves as much as the path to `sink` allows. Nothing, and false, where paths before have used up what this one
+    /// needs; the first path of a search is always whole.
+    fn augment(&mut self, table: &Table, sink: usize) -> bool {
         let stride = table.stride;
         self.path.clear();
         self.path.push(sink as u32);
@@ -203,19 +192,26 @@ impl Space {
                 break;
             }
             let line = self.movers[j * stride + k] as u32;
-            let share = self.at[j].iter().find(|share| share.line == line);
-            units = units.min(share.expect("the cheapest mover is among the lines there").units);
+            match self.at[j].iter().find(|share| share.line == line) {
+                Some(share) => units = units.min(share.units),
+                None => return false,
+            }
             self.path.push(j as u32);
             k = j;
         }
+        if units <= 0 {
+            return false;
+        }
         self.excess[sink] += units;
         self.excess[k] -= units;
+        self.is_touched[sink] = true;
         for at in 1..self.path.len() {
             let [k, j] = [self.path[at - 1] as usize, self.path[at] as usize];
+            self.is_touched[j] = true;
             let line = self.movers[j * stride + k] as u32;
             let here = &mut self.at[j];
             let position = here.iter().position(|share| share.line == line);
-            let position = position.expect("the cheapest mover is among the lines there");
+            let position = position.expect("the mover was found on the way here");
             here[position].units -= units;
             if here[position].units == 0 {
                 here.swap_remove(position);
@@ -226,9 +222,7 @@ impl Space {
                 None => there.push(Share { line, units }),
             }
         }
-        for at in 0..self.path.len() {
-            self.renew(table, self.path[at] as usize);
-        }
+        true
     }
 
     fn finish<T: Copy + Into<f64>>(
@@ -296,62 +290,132 @@ impl Space {
 vectorized! {
     /// Where the least value is, the first of equals.
     fn cheapest(values: &[f64]) -> usize {
-        let mut least = [f64::INFINITY; LANES];
-        for block in values.chunks_exact(LANES) {
-            let block = lanes::<LANES>(block);
-            for l in 0..LANES {
-                least[l] = if block[l] < least[l] { block[l] } else { least[l] };
+        let _ = (FMA, WIDTH);
+        first_least(values, least(values))
+    }
+}
+
+#[inline(always)]
+fn least(values: &[f64]) -> f64 {
+    let mut least = [f64::INFINITY; LANES];
+    for block in values.chunks_exact(LANES) {
+        lower(&mut least, lanes::<LANES>(block));
+    }
+    lowest(least)
+}
+
+#[inline(always)]
+fn lower(least: &mut [f64; LANES], block: &[f64; LANES]) {
+    for l in 0..LANES {
+        least[l] = if block[l] < least[l] { block[l] } else { least[l] };
+    }
+}
+
+/// The least of all lanes.
+#[inline(always)]
+fn lowest(mut least: [f64; LANES]) -> f64 {
+    let mut n = LANES;
+    while n > 1 {
+        n /= 2;
+        for l in 0..n {
+            least[l] = if least[l + n] < least[l] { least[l + n] } else { least[l] };
+        }
+    }
+    least[0]
+}
+
+#[inline(always)]
+fn first_least(values: &[f64], least: f64) -> usize {
+    for (block, values) in values.chunks_exact(LANES).enumerate() {
+        let values = lanes::<LANES>(values);
+        if values.iter().fold(false, |any, &value| any | (value == least)) {
+            let at = values.iter().position(|&value| value == least);
+            return block * LANES + at.unwrap_or(0);
+        }
+    }
+    0
+}
+
+vectorized! {
+    /// The cheapest move from `j` to every other, of the lines that are there.
+    fn offer(
+        here: &[Share],
+        costs: &[f64],
+        stride: usize,
+        j: usize,
+        moves: &mut [f64],
+        movers: &mut [u64],
+    ) {
+        let _ = (FMA, WIDTH);
+        for at in (0..stride).step_by(LANES) {
+            let mut best = [f64::INFINITY; LANES];
+            let mut by = [0_u64; LANES];
+            for share in here {
+                let line = u64::from(share.line);
+                let row = &costs[share.line as usize * stride..][..stride];
+                let (base, row) = (row[j], lanes::<LANES>(&row[at..]));
+                for l in 0..LANES {
+                    let step = row[l] - base;
+                    let is_better = step < best[l];
+                    best[l] = if is_better { step } else { best[l] };
+                    by[l] = if is_better { line } else { by[l] };
+                }
             }
+            moves[at..at + LANES].copy_from_slice(&best);
+            movers[at..at + LANES].copy_from_slice(&by);
         }
-        let mut lowest = least[0];
-        for &value in &least[1..] {
-            lowest = if value < lowest { value } else { lowest };
-        }
-        let _ = (FMA, WIDTH);
-        values.iter().position(|&value| value == lowest).unwrap_or(0)
     }
 }
 
 vectorized! {
-    /// Line `i`, which is at `j`, offers its moves.
-    fn offer(costs: &[f64], j: usize, i: u64, moves: &mut [f64], movers: &mut [u64]) {
-        let base = costs[j];
-        let n = costs.len();
-        let (moves, movers) = (&mut moves[..n], &mut movers[..n]);
-        for k in 0..n {
-            let step = costs[k] - base;
-            let better = step < moves[k];
-            moves[k] = if better { step } else { moves[k] };
-            movers[k] = if better { i } else { movers[k] };
-        }
-        let _ = (FMA, WIDTH);
-    }
-}
-
-vectorized! {
-    /// Distances by way of `j`, which is `length` from the start.
-    fn relax(
-        j: u64,
-        length: f64,
+    /// Dijkstra's algorithm from the lines at distance 0, until all lines with a negative excess are among the `sinks`;
+    /// how far the last of them is. Lines that are done are at infinity in `open`.
+    fn walk(
+        stride: usize,
         moves: &[f64],
         g: &[f64],
+        excess: &[i64],
         distance: &mut [f64],
         open: &mut [f64],
         parent: &mut [u64],
-    ) {
-        let n = moves.len();
-        let (g, distance, open, parent) =
-            (&g[..n], &mut distance[..n], &mut open[..n], &mut parent[..n]);
-        let start = g[j as usize];
-        for k in 0..n {
-            let step = moves[k] + (start - g[k]);
-            // Rounding may leave a tight step a little below zero.
-            let by_way = length + if step > 0.0 { step } else { 0.0 };
-            let better = by_way < distance[k];
-            distance[k] = if better { by_way } else { distance[k] };
-            open[k] = if better { by_way } else { open[k] };
-            parent[k] = if better { j } else { parent[k] };
-        }
+        sinks: &mut Vec<u32>,
+    ) -> f64 {
         let _ = (FMA, WIDTH);
+        let (g, distance, open, parent) =
+            (&g[..stride], &mut distance[..stride], &mut open[..stride], &mut parent[..stride]);
+        let mut n_left = excess.iter().filter(|&&excess| excess < 0).count();
+        sinks.clear();
+        let mut length = least(open);
+        loop {
+            let j = first_least(open, length);
+            if excess[j] < 0 {
+                sinks.push(j as u32);
+                n_left -= 1;
+                if n_left == 0 {
+                    return length;
+                }
+            }
+            open[j] = f64::INFINITY;
+            let start = g[j];
+            let moves = &moves[j * stride..(j + 1) * stride];
+            let mut next = [f64::INFINITY; LANES];
+            for at in (0..stride).step_by(LANES) {
+                let (moves, g) = (lanes::<LANES>(&moves[at..]), lanes::<LANES>(&g[at..]));
+                let distance = lanes_mut::<LANES>(&mut distance[at..]);
+                let open = lanes_mut::<LANES>(&mut open[at..]);
+                let parent = &mut parent[at..at + LANES];
+                for l in 0..LANES {
+                    let step = moves[l] + (start - g[l]);
+                    // Rounding may leave a tight step a little below zero.
+                    let by_way = length + if step > 0.0 { step } else { 0.0 };
+                    let is_better = by_way < distance[l];
+                    distance[l] = if is_better { by_way } else { distance[l] };
+                    open[l] = if is_better { by_way } else { open[l] };
+                    parent[l] = if is_better { j as u64 } else { parent[l] };
+                }
+                lower(&mut next, open);
+            }
+            length = lowest(next);
+        }
     }
 }

@@ -151,11 +151,10 @@ pub fn plan_gradient(found: &Transport, upstream: &[f64]) -> Result<Vec<f64>, Er
         if swapped { (short, long) } else { (long, short) }
     };
     let mut gradient = vec![0.0; plan.len()];
-    for row in 0..n_rows {
-        for column in 0..n_columns {
+    for (row, u) in u.iter().enumerate() {
+        for (column, v) in v.iter().enumerate() {
             let at = row * n_columns + column;
-            let moved = upstream[at] - mean - u[row] - v[column];
-            gradient[at] = -plan[at] * moved / smoothing.epsilon;
+            gradient[at] = -plan[at] * (upstream[at] - mean - u - v) / smoothing.epsilon;
         }
     }
     Ok(gradient)

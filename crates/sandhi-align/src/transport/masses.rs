@@ -100,7 +100,7 @@ impl Line {
         match masses.weights {
             Weights::Uniform => shares.resize(n, 1.0),
             Weights::Counts(counts) => {
-                shares.extend(counts[range].iter().map(|&count| f64::from(count)))
+                shares.extend(counts[range].iter().map(|&count| f64::from(count)));
             }
             Weights::Given(masses) => shares.extend_from_slice(&masses[range]),
         }

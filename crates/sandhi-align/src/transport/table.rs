@@ -48,7 +48,7 @@ pub(super) fn check_costs<T: Copy + Into<f64>>(
     problem: usize,
 ) -> Result<[f64; 2], Error> {
     const WIDTH: usize = 8;
-    let beyond = |cost: f64| !(cost.abs() <= MAX_COST);
+    let beyond = |cost: f64| cost.is_nan() | (cost.abs() > MAX_COST);
     let (mut low, mut high) = ([f64::INFINITY; WIDTH], [f64::NEG_INFINITY; WIDTH]);
     // Without a branch in the loop, as nearly every matrix passes.
     let mut is_beyond = [false; WIDTH];

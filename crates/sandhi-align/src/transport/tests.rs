@@ -90,8 +90,11 @@ fn slopes(costs: &[f64], loss: impl Fn(&[f64]) -> f64) -> Vec<f64> {
         .collect()
 }
 
-/// Shapes and seeds of the gradients' problems, both sides longer in turn, with zero masses.
-fn problems() -> Vec<([usize; 2], Vec<f64>, Vec<f64>, Vec<f64>)> {
+/// Shape, costs, masses of rows and of columns.
+type Problem = ([usize; 2], Vec<f64>, Vec<f64>, Vec<f64>);
+
+/// The gradients' problems, both sides longer in turn, with zero masses.
+fn problems() -> Vec<Problem> {
     [[7, 4], [3, 6], [5, 5], [1, 3], [4, 1]]
         .into_iter()
         .map(|[n, m]| {
