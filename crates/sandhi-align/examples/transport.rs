@@ -5,6 +5,7 @@
 //! > PROBLEMS exact 0 20              {"seconds": […], "values": […], "marginal_error": 0, "iterations": 57, …}
 //! > PROBLEMS newton 0.05 20
 //! > PROBLEMS newton+implicit 0.05 20     and the gradient of the cost
+//! > PROBLEMS cosine 4096 20              the costs alone, of other problems of these shapes in so many dimensions
 //! ```
 //!
 //! A file holds the number of problems, `n_rows` and `n_columns` of each as little-endian `u32`, then all costs as `f32`.
@@ -15,7 +16,9 @@ use std::{
     time::Instant,
 };
 
-use sandhi_align::transport::{self, Batch, Exact, Gradient, Masses, Newton, Sinkhorn, Solver};
+use sandhi_align::transport::{
+    self, Batch, Exact, Gradient, Masses, Metric, Newton, Sinkhorn, Solver,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -43,13 +46,30 @@ fn read(path: &str) -> Result<(Batch, Vec<f32>), AnyError> {
     Ok((Batch::new(&rows, &columns)?, costs))
 }
 
+fn cosine(batch: &Batch, width: usize, n_rounds: usize) -> Result<Vec<f64>, AnyError> {
+    let [n, m, _] = batch.totals();
+    let [x, y] =
+        [n, m].map(|n| (0..n * width).map(|i| ((i * i) % 1009) as f32 - 500.0).collect::<Vec<_>>());
+    let mut seconds = vec![];
+    for _ in 0..n_rounds {
+        let start = Instant::now();
+        std::hint::black_box(transport::embedding_costs(Metric::Cosine, &x, &y, width, batch)?);
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    Ok(seconds)
+}
+
 fn answer(line: &str) -> Result<String, AnyError> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [path, solver, epsilon, rounds] = words[..] else {
         return Err("expected: PROBLEMS SOLVER EPSILON ROUNDS".into());
     };
     let (batch, costs) = read(path)?;
+    let n_rounds: usize = rounds.parse()?;
     let epsilon: f64 = epsilon.parse()?;
+    if solver == "cosine" {
+        return Ok(format!("{{\"seconds\": {:?}}}", cosine(&batch, epsilon as usize, n_rounds)?));
+    }
     let (solver, gradient) = match solver.strip_suffix("+implicit") {
         Some(solver) => (solver, true),
         None => (solver, false),
@@ -62,7 +82,7 @@ fn answer(line: &str) -> Result<String, AnyError> {
     };
     let mut seconds = vec![];
     let mut solved = vec![];
-    for round in 0..=rounds.parse::<usize>()? {
+    for round in 0..=n_rounds {
         let start = Instant::now();
         solved = transport::solve_batch(&costs, &batch, Masses::UNIFORM, Masses::UNIFORM, &solver)?;
         if gradient {

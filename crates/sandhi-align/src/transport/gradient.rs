@@ -25,7 +25,10 @@
 
 use rayon::prelude::*;
 
-use super::{Batch, Columns, Entries, Error, Transport, check_size, newton, simd::LANES};
+use super::{
+    Batch, Columns, Entries, Error, Transport, check_size, newton,
+    simd::{LANES, lanes, mul_add, total, vectorized},
+};
 
 /// Which gradient of the transport with respect to its costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +63,8 @@ pub fn cost_gradient<T: Copy + Into<f64>>(
         Gradient::Implicit => {
             let upstream: Vec<f64> = costs.iter().map(|&cost| cost.into()).collect();
             let mut gradient = plan_gradient(found, &upstream)?;
-            for (value, (_, _, mass)) in gradient.iter_mut().zip(found.plan.iter()) {
-                *value += mass;
+            if let Entries::Dense(plan) = &found.plan.entries {
+                gradient.iter_mut().zip(plan).for_each(|(value, mass)| *value += mass);
             }
             Ok(gradient)
         }
@@ -109,10 +112,6 @@ pub fn plan_gradient(found: &Transport, upstream: &[f64]) -> Result<Vec<f64>, Er
     // A constant changes nothing, and without it fewer digits cancel.
     let total: f64 = plan.iter().sum();
     let mean = plan.iter().zip(upstream).map(|(p, g)| p * g).sum::<f64>() / total;
-    let r = |row: usize, column: usize| {
-        let at = row * n_columns + column;
-        plan[at] * (upstream[at] - mean)
-    };
     let stiff = match smoothing.columns {
         Columns::Penalized(tau) => 1.0 + smoothing.epsilon / tau,
         _ => 1.0,
@@ -120,13 +119,19 @@ pub fn plan_gradient(found: &Transport, upstream: &[f64]) -> Result<Vec<f64>, Er
     let (mut row_sums, mut column_sums) = (vec![0.0; n_rows], vec![0.0; n_columns]);
     let (mut of_rows, mut of_columns) = (vec![0.0; n_rows], vec![0.0; n_columns]);
     for row in 0..n_rows {
-        for column in 0..n_columns {
-            let (mass, value) = (plan[row * n_columns + column], r(row, column));
-            row_sums[row] += mass;
-            column_sums[column] += mass * stiff;
-            of_rows[row] += value;
-            of_columns[column] += value;
+        let cells = row * n_columns..(row + 1) * n_columns;
+        let lines = column_sums.iter_mut().zip(&mut of_columns);
+        let [mut sum, mut of_row] = [0.0; 2];
+        for ((&mass, &g), (column_sum, of_column)) in
+            plan[cells.clone()].iter().zip(&upstream[cells]).zip(lines)
+        {
+            let value = mass * (g - mean);
+            sum += mass;
+            of_row += value;
+            *column_sum += mass * stiff;
+            *of_column += value;
         }
+        [row_sums[row], of_rows[row]] = [sum, of_row];
     }
     let quotient = |x: f64, y: f64| if y > 0.0 { x / y } else { 0.0 };
     let (u, v) = if smoothing.columns == Columns::Free {
@@ -152,9 +157,10 @@ pub fn plan_gradient(found: &Transport, upstream: &[f64]) -> Result<Vec<f64>, Er
     };
     let mut gradient = vec![0.0; plan.len()];
     for (row, u) in u.iter().enumerate() {
-        for (column, v) in v.iter().enumerate() {
-            let at = row * n_columns + column;
-            gradient[at] = -plan[at] * (upstream[at] - mean - u - v) / smoothing.epsilon;
+        let cells = row * n_columns..(row + 1) * n_columns;
+        let given = plan[cells.clone()].iter().zip(&upstream[cells.clone()]).zip(&v);
+        for (value, ((mass, g), v)) in gradient[cells].iter_mut().zip(given) {
+            *value = -mass * (g - mean - u - v) / smoothing.epsilon;
         }
     }
     Ok(gradient)
@@ -179,19 +185,23 @@ impl System<'_> {
         // Rows of Q sum to 1; padding and lines without mass weigh nothing.
         let mut q = vec![0.0; m * stride];
         let mut weights = vec![0.0; stride];
-        for i in (0..n).filter(|&i| a[i] > 0.0) {
-            weights[i] = a[i] / total;
+        for from in (0..n).step_by(LANES) {
+            let lines = from..n.min(from + LANES);
+            for i in lines.clone().filter(|&i| a[i] > 0.0) {
+                weights[i] = a[i] / total;
+            }
             for j in 0..m {
-                q[j * stride + i] = plan[i * self.steps[0] + j * self.steps[1]] / a[i];
+                for i in lines.clone().filter(|&i| a[i] > 0.0) {
+                    q[j * stride + i] = plan[i * self.steps[0] + j * self.steps[1]] / a[i];
+                }
             }
         }
         let mut products = vec![0.0; m * width];
         newton::products(&q, stride, &weights, m, width, &mut products);
+        let mut padded = right_a.to_vec();
+        padded.resize(stride, 0.0);
         let mut right: Vec<f64> = (0..m)
-            .map(|j| {
-                let q = &q[j * stride..][..n];
-                (right_b[j] - q.iter().zip(right_a).map(|(q, r)| q * r).sum::<f64>()) / total
-            })
+            .map(|j| (right_b[j] - dot(&q[j * stride..][..stride], &padded)) / total)
             .collect();
         // Along 1 the balanced system is singular, and any curvature there does. A plan that falls apart into blocks
         // is singular in more directions up to rounding, in which a small ridge keeps the solution small.
@@ -208,18 +218,30 @@ impl System<'_> {
             if newton::solve_symmetric(&mut matrix, width, &mut right)
                 && right.iter().all(|value| value.is_finite())
             {
-                let mut long: Vec<f64> = right_a.to_vec();
-                for (j, v) in right.iter().enumerate() {
-                    for i in 0..n {
-                        long[i] -= plan[i * self.steps[0] + j * self.steps[1]] * v;
-                    }
-                }
-                for (value, &sum) in long.iter_mut().zip(a) {
-                    *value = if sum > 0.0 { *value / sum } else { 0.0 };
+                // u = R1 / a - Q v, where the lines have mass.
+                let mut long: Vec<f64> =
+                    (0..n).map(|i| if a[i] > 0.0 { right_a[i] / a[i] } else { 0.0 }).collect();
+                for (q, v) in q.chunks_exact(stride).zip(&right) {
+                    long.iter_mut().zip(q).for_each(|(value, q)| *value -= q * v);
                 }
                 return Some([long, right]);
             }
         }
         None
+    }
+}
+
+vectorized! {
+    /// The sum of products of two padded lines.
+    fn dot(x: &[f64], y: &[f64]) -> f64 {
+        let _ = WIDTH;
+        let mut sum = [0.0; LANES];
+        for (x, y) in x.chunks_exact(LANES).zip(y.chunks_exact(LANES)) {
+            let (x, y) = (lanes::<LANES>(x), lanes::<LANES>(y));
+            for l in 0..LANES {
+                sum[l] = mul_add::<FMA>(x[l], y[l], sum[l]);
+            }
+        }
+        total(sum)
     }
 }

@@ -239,6 +239,31 @@ fn the_implicit_gradient_is_what_unrolled_sweeps_approach() {
 }
 
 #[test]
+fn gradients_reach_the_embeddings() {
+    // Two problems, of 5 x 3 and 2 x 4, in four dimensions; the order prior adds a constant to every cost.
+    let batch = Batch::new(&[0, 5, 7], &[0, 3, 7]).unwrap();
+    let [x, y]: [Vec<f64>; 2] =
+        [1, 2].map(|seed| numbers(28, seed).iter().map(|x| 2.0 * x - 1.0).collect());
+    for metric in [Metric::Cosine, Metric::SquaredEuclidean] {
+        let solved = |x: &[f64], y: &[f64]| {
+            let mut costs = embedding_costs(metric, x, y, 4, &batch).unwrap();
+            add_order_prior(&mut costs, &batch, 0.5, false).unwrap();
+            let solver = newton(0.2);
+            let found =
+                solve_batch(&costs, &batch, Masses::UNIFORM, Masses::UNIFORM, &solver).unwrap();
+            (found, costs)
+        };
+        let loss = |x: &[f64], y: &[f64]| solved(x, y).0.iter().map(|found| found.cost).sum();
+        let (found, costs) = solved(&x, &y);
+        let gradient = batch_cost_gradient(&found, &costs, &batch, Gradient::Implicit).unwrap();
+        let [of_x, of_y] = pull_back(metric, &x, &y, 4, &batch, &gradient).unwrap();
+        let what = format!("{metric:?}");
+        assert_close(&of_x, &slopes(&x, |x| loss(x, &y)), SLOPE_TOLERANCE, &what);
+        assert_close(&of_y, &slopes(&y, |y| loss(&x, y)), SLOPE_TOLERANCE, &what);
+    }
+}
+
+#[test]
 fn gradients_of_a_batch_are_packed_as_its_costs() {
     let batch = Batch::new(&[0, 3, 8], &[0, 2, 6]).unwrap();
     let costs = numbers(26, 8);
