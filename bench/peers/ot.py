@@ -4,17 +4,17 @@
     cargo build --release -p sandhi-align --example transport
     venv/bin/python bench/peers/ot.py [--rounds 9] [--threads 1] [--json FILE]
 
-Problems: cosine costs of 50 x 8, 150 x 25 and 400 x 60, and a ragged batch of 32 drawn from 40-400 x 5-60; uniform masses.
-In `random` ones rows and columns know nothing of each other; in `speech` ones rows are noisy columns in order, as trained
-speech vectors are, which makes entropic problems hard. Compared are
+Problems: cosine costs of 50 x 8, 150 x 25 and 400 x 60, and a ragged batch of 32 drawn from 40-400 x 5-60; uniform
+masses. In `random` ones rows and columns know nothing of each other; in `speech` ones rows are noisy columns in
+order, as trained speech vectors are, which makes entropic problems hard. Compared are
   exact      `ot.emd` with our exact solver; values must agree to 1e-9
   entropic   the fastest of POT's Sinkhorns that reaches a marginal error of 1e-6 (absolute, summed over rows and
              columns) with the fastest of ours under the same tolerance, at epsilon 0.05 and 0.01
   gradient   the cost's gradient through the plan: PyTorch's autograd through as many log-domain sweeps as that error
              takes, in f64, with our Newton and its implicit gradient
-Every round times both once, one after the other; reported are medians, and the median of the rounds' ratios. In the clock:
-from costs in memory (f32 on our side, f64 on theirs) to plans in memory. Not in the clock: imports, conversions, one call
-to warm up. POT's solvers are tried with several thresholds and get the fastest that suffices.
+Every round times both once, one after the other; reported are medians, and the median of the rounds' ratios. In the
+clock: from costs in memory (f32 on our side, f64 on theirs) to plans in memory. Not in the clock: imports, conversions,
+one call to warm up. POT's solvers are tried with several thresholds and get the fastest that suffices.
 """
 
 import argparse

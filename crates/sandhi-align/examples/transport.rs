@@ -17,7 +17,7 @@ use std::{
 };
 
 use sandhi_align::transport::{
-    self, Batch, Exact, Gradient, Masses, Metric, Newton, Sinkhorn, Solver,
+    self, Batch, Exact, Gradient, Masses, Metric, Newton, Sinkhorn, Solver, Status,
 };
 
 #[global_allocator]
@@ -97,9 +97,10 @@ fn answer(line: &str) -> Result<String, AnyError> {
     let error = solved.iter().map(|found| found.marginal_error).fold(0.0, f64::max);
     let iterations: usize = solved.iter().map(|found| found.iterations).sum();
     let is_solved = solved.iter().all(|found| found.status.is_solved());
+    let n_fell_back = solved.iter().filter(|found| found.status == Status::FellBack).count();
     Ok(format!(
         "{{\"seconds\": {seconds:?}, \"values\": {values:?}, \"marginal_error\": {error:e}, \
-         \"iterations\": {iterations}, \"is_solved\": {is_solved}}}"
+         \"iterations\": {iterations}, \"is_solved\": {is_solved}, \"fell_back\": {n_fell_back}}}"
     ))
 }
 

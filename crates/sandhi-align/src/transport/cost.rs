@@ -171,11 +171,12 @@ fn finish<T: Real>(
     }
 }
 
-/// Adds `weight (p_i - q_j)²` to every cost, where `p` and `q` are the middles of the rows and columns on a line from 0 to
-/// 1: what lies far apart in order is dear. With `pad`, the last column of a problem lies nowhere and stays as it is.
+/// Adds `weight (p_i - q_j)²` to every cost, where `p` and `q` are the middles of the rows and columns on a line from
+/// 0 to 1: what lies far apart in order is dear. With `pad`, the last column of a problem lies nowhere and stays as
+/// it is.
 ///
-/// The order-preserving prior of Su and Hua 2017 ("Order-preserving Wasserstein distance for sequence matching"), as one
-/// more coordinate.
+/// The order-preserving prior of Su and Hua 2017 ("Order-preserving Wasserstein distance for sequence matching"), as
+/// one more coordinate.
 ///
 /// # Errors
 ///

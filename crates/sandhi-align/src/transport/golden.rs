@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::*;
+use super::{simd::at_every_width, *};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -43,6 +43,10 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn exact_values_are_those_of_the_network_simplex() {
+    at_every_width(check_exact);
+}
+
+fn check_exact() {
     let solver = Solver::Exact(Exact::default());
     for case in cases() {
         for [a, b] in case.masses() {
@@ -66,6 +70,10 @@ fn assert_agrees(found: &Transport, cost: f64, squares: f64, tolerance: f64) {
 
 #[test]
 fn entropic_plans_are_those_of_converged_sweeps() {
+    at_every_width(check_entropic);
+}
+
+fn check_entropic() {
     for case in cases() {
         for &(epsilon, cost, squares) in &case.entropic {
             let sweeps = Sinkhorn { epsilon, tolerance: 1e-10, ..Sinkhorn::default() };
@@ -85,6 +93,10 @@ fn entropic_plans_are_those_of_converged_sweeps() {
 
 #[test]
 fn unbalanced_plans_are_those_of_converged_sweeps() {
+    at_every_width(check_unbalanced);
+}
+
+fn check_unbalanced() {
     for case in cases() {
         for &(epsilon, tau, cost, squares) in &case.unbalanced {
             let settings = Unbalanced { epsilon, tau, tolerance: 1e-11, ..Unbalanced::default() };

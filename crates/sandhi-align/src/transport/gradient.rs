@@ -18,10 +18,10 @@
 //! ```
 //!
 //! of which the longer side is eliminated: a system of m equations, as in Newton's method (Luise et al. 2018,
-//! [arXiv 1805.11897](https://arxiv.org/abs/1805.11897); Eisenberger et al.
-//! 2022, [arXiv 2205.06688](https://arxiv.org/abs/2205.06688)). With a penalty τ on the columns their diagonal is multiplied by
-//! `1 + ε / τ`; where columns are free their unknown is 0. The plan should have converged: the formula differentiates
-//! the optimum, not the iterations.
+//! [arXiv 1805.11897](https://arxiv.org/abs/1805.11897); Eisenberger et al. 2022,
+//! [arXiv 2205.06688](https://arxiv.org/abs/2205.06688)). With a penalty τ on the columns their diagonal is
+//! multiplied by `1 + ε / τ`; where columns are free their unknown is 0. The plan should have converged: the formula
+//! differentiates the optimum, not the iterations.
 
 use rayon::prelude::*;
 

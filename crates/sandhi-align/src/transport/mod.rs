@@ -19,6 +19,10 @@
 //! | [`Unbalanced`] | the same with the penalty `τ KL(Pᵀ1 \| b)` in its place | dense |
 //! | [`Monotone`] | `<P, C>`, every row to one column, in order | sparse |
 //!
+//! With entropy, [`Newton`] is the one to begin with: it takes a few steps where sweeps take hundreds, most of all
+//! where the plan is sharp. [`Sinkhorn`] is faster where a few dozen sweeps suffice: large ε, or costs without
+//! structure. Both find the same plan.
+//!
 //! The problems of a batch have shapes of their own ([`Batch`]), run in parallel and know nothing of one another. Costs
 //! may be `f32`; sums are in double precision. Peyré and Cuturi 2019, "Computational Optimal Transport", introduces the
 //! field ([arXiv 1803.00567](https://arxiv.org/abs/1803.00567)).
@@ -116,8 +120,8 @@ pub struct Transport {
     /// `f` and `g`, where the problem has them. Exact: `f_i + g_j <= C_ij`, equal where the plan is positive.
     /// With entropy: `P_ij = a_i b_j exp((f_i + g_j - C_ij) / ε) / total`.
     pub duals: Option<Duals>,
-    /// How far the plan's sums are from the masses they should have: absolute differences, summed over rows and columns,
-    /// as a share of the total mass.
+    /// How far the plan's sums are from the masses they should have: absolute differences, summed over rows and
+    /// columns, as a share of the total mass.
     pub marginal_error: f64,
     /// Steps that the solver took: augmentations, sweeps or Newton steps.
     pub iterations: usize,

@@ -9,10 +9,11 @@
 //!                                         t1   . . . . x x x .
 //! ```
 //!
-//! Masses of rows weigh their costs; those of columns play no part, as the order decides who gets how much. The
-//! best path is found by dynamic programming in `n_rows n_columns` steps, as in monotonic alignment search (Kim et al.
-//! 2020, "Glow-TTS", [arXiv 2005.11129](https://arxiv.org/abs/2005.11129), algorithm 1); with a pad the states are those
-//! of CTC (Graves et al. 2006), except that no column is the same as another, so that none needs the pad between.
+//! Masses of rows weigh their costs; those of columns play no part, as the order decides who gets how much. The best
+//! path is found by dynamic programming in `n_rows n_columns` steps, as in monotonic alignment search (Kim et al.
+//! 2020, "Glow-TTS", [arXiv 2005.11129](https://arxiv.org/abs/2005.11129), algorithm 1); with a pad the states are
+//! those of CTC (Graves et al. 2006), except that no column is the same as another, so that none needs the pad
+//! between.
 
 use super::{Error, Plan, Status, Transport, masses::Line};
 

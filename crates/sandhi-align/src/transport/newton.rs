@@ -8,10 +8,10 @@
 //! ```
 //!
 //! The semi-dual and its derivatives: Cuturi and Peyré 2018 ([arXiv 1811.05527](https://arxiv.org/abs/1811.05527)).
-//! With m of 5 to 80, a step costs little more than its exponentials, and a dozen steps do what takes Sinkhorn hundreds
-//! of sweeps. ε halves from a tenth of the costs' spread; steps are damped as Levenberg's and halved until D rises
-//! (Nocedal and Wright 2006, chapter 3). Where that leads nowhere, Sinkhorn's sweeps finish from the best potentials and
-//! the status says so.
+//! With m of 5 to 80, a step costs little more than its exponentials, and a dozen steps do what takes Sinkhorn
+//! hundreds of sweeps. ε halves from a tenth of the costs' spread; steps are damped as Levenberg's and halved until D
+//! rises (Nocedal and Wright 2006, chapter 3). Where that leads nowhere, Sinkhorn's sweeps finish from the best
+//! potentials and the status says so.
 
 use super::{
     Columns, Error, Smoothing, Status, Transport, check_epsilon, check_limits, entropic,

@@ -5,8 +5,9 @@
 //! ε = 0   P_ij = a_i where C_ij is least               every row to its nearest token
 //! ```
 //!
-//! The row-wise minimum of `<P, C> + ε KL(P | a bᵀ)` (Rabin, Ferradans and Papadakis 2014, "Adaptive color transfer with
-//! relaxed optimal transport"). What it lacks against the others shows what the condition on the columns is good for.
+//! The row-wise minimum of `<P, C> + ε KL(P | a bᵀ)` (Rabin, Ferradans and Papadakis 2014, "Adaptive color transfer
+//! with relaxed optimal transport"). What it lacks against the others shows what the condition on the columns is good
+//! for.
 
 use super::{
     Columns, Duals, Entries, Error, Plan, Smoothing, Status, Transport, check_epsilon,

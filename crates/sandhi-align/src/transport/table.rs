@@ -6,8 +6,8 @@
 //!                                            Sinkhorn, Newton                      exact
 //! ```
 //!
-//! Rows of the table are padded to whole registers. Costs are taken less the lowest, which changes no plan and keeps the
-//! digits that matter.
+//! Rows of the table are padded to whole registers. Costs are taken less the lowest, which changes no plan and keeps
+//! the digits that matter.
 
 use super::{Error, MAX_COST, masses::Line, simd::LANES};
 

@@ -104,7 +104,8 @@ fn problems() -> Vec<Problem> {
         .collect()
 }
 
-/// Fourth-order differences of step 1e-3 are off by about 1e-12 / ε^4 of the gradient, and by the tolerance over the step.
+/// Fourth-order differences of step 1e-3 are off by about 1e-12 / ε^4 of the gradient, and by the tolerance over the
+/// step.
 const SLOPE_TOLERANCE: f64 = 1e-6;
 
 #[test]

@@ -6,10 +6,10 @@
 //! τ -> 0    rows decide alone (semi-relaxed)            τ -> ∞   columns are held to b (balanced)
 //! ```
 //!
-//! Sinkhorn's sweeps with the columns' update raised to the power `τ / (τ + ε)`: Chizat, Peyré, Schmitzer and Vialard 2018,
-//! "Scaling algorithms for unbalanced optimal transport" ([arXiv 1607.05816](https://arxiv.org/abs/1607.05816), section 4).
-//! At the optimum the columns hold `b_j exp(-g_j / τ)`, which `marginal_error` measures. Only the proportions of `b`
-//! count: its total is taken to be that of `a`.
+//! Sinkhorn's sweeps with the columns' update raised to the power `τ / (τ + ε)`: Chizat, Peyré, Schmitzer and Vialard
+//! 2018, "Scaling algorithms for unbalanced optimal transport" ([arXiv 1607.05816](https://arxiv.org/abs/1607.05816),
+//! section 4). At the optimum the columns hold `b_j exp(-g_j / τ)`, which `marginal_error` measures. Only the
+//! proportions of `b` count: its total is taken to be that of `a`.
 
 use super::{
     Columns, Error, Sinkhorn, Transport, check_epsilon, check_limits, entropic::Space,
