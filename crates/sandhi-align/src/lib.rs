@@ -1,3 +1,5 @@
 //! Alignment on plain slices: no tensors, no files.
 
 pub mod ctc;
+pub mod fuzz;
+pub mod transport;

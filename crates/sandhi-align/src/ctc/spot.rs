@@ -19,7 +19,7 @@ use super::{Error, check_symbols, n_frames};
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] when `log_probs` is not whole rows, [`Error::Symbol`] when the phrase has a symbol
+/// [`Error::Shape`] when `log_probs` is not whole rows, [`Error::UnknownSymbol`] when the phrase has a symbol
 /// that is none.
 pub fn spot(log_probs: &[f32], n_symbols: usize, phrase: &[u32], blank: u32) -> Result<f32, Error> {
     n_frames(log_probs, n_symbols)?;

@@ -1,0 +1,148 @@
+//! Bodies of the fuzz targets in `fuzz/`: plain functions over bytes that must neither panic nor hang.
+
+use crate::transport::{
+    self, Batch, Exact, Gradient, Masses, Monotone, Newton, SemiRelaxed, Sinkhorn, Solver,
+    Unbalanced,
+};
+
+/// Solves what bytes describe: a byte each for solver, kind of masses, rows and columns, ε and τ as `f32`, then
+/// costs and masses as `f32`; what is missing is zero.
+///
+/// # Panics
+///
+/// When a solver breaks a promise: a solved problem whose plan is negative or not finite, whose sums are not the
+/// masses, or whose gradient has another shape. That is what a fuzzer looks for.
+pub fn transport(data: &[u8]) {
+    outcome(data);
+}
+
+/// What became of a problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Refused,
+    Unsolved,
+    Solved,
+}
+
+fn outcome(data: &[u8]) -> Outcome {
+    let byte = |at: usize| data.get(at).copied().unwrap_or(0) as usize;
+    let mut words = data.get(4..).unwrap_or_default().chunks_exact(4);
+    let mut number = || {
+        words.next().map_or(0.0, |word| f32::from_le_bytes(word.try_into().expect("four bytes")))
+    };
+    let [epsilon, tau] = [f64::from(number()), f64::from(number())];
+    let [n, m] = [byte(2) % 24, byte(3) % 24];
+    let Ok(batch) = Batch::one([n, m]) else { return Outcome::Refused };
+    let costs: Vec<f32> = (0..n * m).map(|_| number()).collect();
+    let given: Vec<f64> = (0..n + m).map(|_| f64::from(number())).collect();
+    let counts: Vec<u32> = given.iter().map(|&mass| mass as u32).collect();
+    let shares = [epsilon];
+    let [rows, columns] = match byte(1) % 4 {
+        0 => [Masses::UNIFORM; 2],
+        1 => [Masses::counts(&counts[..n]), Masses::counts(&counts[n..])],
+        2 => [Masses::given(&given[..n]), Masses::given(&given[n..])],
+        _ => [Masses::UNIFORM, Masses::UNIFORM.with_pad(&shares)],
+    };
+    let (tolerance, max_iterations) = (1e-6, 300);
+    let solver = match byte(0) % 6 {
+        0 => Solver::Exact(Exact { max_iterations: 10_000 }),
+        1 => Solver::Sinkhorn(Sinkhorn { epsilon, tolerance, max_iterations, max_relaxation: 1.9 }),
+        2 => Solver::Newton(Newton { epsilon, tolerance, max_iterations: 50 }),
+        3 => Solver::SemiRelaxed(SemiRelaxed { epsilon }),
+        4 => Solver::Unbalanced(Unbalanced { epsilon, tau, tolerance, max_iterations }),
+        _ => Solver::Monotone(Monotone { pad: tau > 0.0 }),
+    };
+    let found = match transport::solve_batch(&costs, &batch, rows, columns, &solver) {
+        Ok(mut found) => found.pop().expect("the batch has one problem"),
+        Err(error) => {
+            assert!(error.to_string().len() < 300, "{error}");
+            return Outcome::Refused;
+        }
+    };
+    let gradient = transport::cost_gradient(&found, &costs, Gradient::Implicit);
+    assert!(gradient.is_err() || gradient.is_ok_and(|gradient| gradient.len() == costs.len()));
+    if !found.status.is_solved() {
+        return Outcome::Unsolved;
+    }
+    assert!(found.value.is_finite() && found.cost.is_finite(), "{found:?}");
+    assert!(found.marginal_error <= 2e-6, "{found:?}");
+    let total: f64 = found.plan.iter().map(|(_, _, mass)| mass).sum();
+    let mut expected: Vec<f64> = match byte(1) % 4 {
+        2 => given[..n].to_vec(),
+        1 => counts[..n].iter().map(|&count| f64::from(count)).collect(),
+        _ => vec![1.0; n],
+    };
+    let sum: f64 = expected.iter().sum();
+    expected.iter_mut().for_each(|mass| *mass *= total / sum);
+    for (found, expected) in found.plan.row_sums().iter().zip(expected) {
+        assert!((found - expected).abs() <= 1e-5 * total, "{found} {expected} of {total}");
+    }
+    assert!(found.plan.iter().all(|(_, _, mass)| mass >= 0.0 && mass.is_finite()), "{found:?}");
+    Outcome::Solved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A generator of the xorshift family: always the same numbers.
+    struct Stream(u64);
+
+    impl Stream {
+        fn below(&mut self, n: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            ((self.0 >> 20) % n as u64) as usize
+        }
+    }
+
+    /// Values that numbers in a problem like to be wrong by.
+    const EXTREMES: [f32; 12] = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        1e-30,
+        1e30,
+        1e-8,
+        1e8,
+        f32::MAX,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+    ];
+
+    #[test]
+    fn mutated_problems_neither_panic_nor_hang() {
+        let mut stream = Stream(0x9e37_79b9_7f4a_7c15);
+        let mut outcomes = vec![];
+        for round in 0..6_000 {
+            let [n, m] = [1 + stream.below(23), 1 + stream.below(23)];
+            let mut bytes = vec![(round % 6) as u8, stream.below(256) as u8, n as u8, m as u8];
+            let mut push = |value: f32| bytes.extend(value.to_le_bytes());
+            let epsilon = [0.05, 0.2, 1e-3, 0.9][stream.below(4)];
+            push(epsilon);
+            push(0.5);
+            (0..n * m).for_each(|_| push(stream.below(1 << 20) as f32 / (1 << 20) as f32));
+            (0..n + m).for_each(|_| push(stream.below(5) as f32));
+            for _ in 0..stream.below(4) {
+                let word = 1 + stream.below(bytes.len() / 4 - 1);
+                let value = EXTREMES[stream.below(EXTREMES.len())];
+                bytes[4 * word..4 * word + 4].copy_from_slice(&value.to_le_bytes());
+            }
+            if stream.below(10) == 0 {
+                let (at, bit) = (stream.below(bytes.len()), stream.below(8));
+                bytes[at] ^= 1 << bit;
+                bytes.truncate(stream.below(bytes.len()));
+            }
+            outcomes.push(outcome(&bytes));
+        }
+        for (kind, least) in
+            [(Outcome::Refused, 500), (Outcome::Unsolved, 5), (Outcome::Solved, 1_000)]
+        {
+            let n = outcomes.iter().filter(|&&outcome| outcome == kind).count();
+            assert!(n > least, "{n} {kind:?}");
+        }
+    }
+}
