@@ -245,6 +245,18 @@ fn branches_on_a_published_base_are_kept_apart() {
     run(&[&["eval", "slm/model", "--out", "again"], &again[..]].concat()).works();
     let loss = |file: &str| json(file)["continuation"]["base"]["loss_per_word"]["value"].clone();
     assert_eq!(loss("again/results.json"), loss("slm/results.json"));
+    // The branches as PEFT has them, with the base's place; and a run upon them, folded in.
+    run(&["export", "slm/model", "--lora-only", "--out", "adapter"]).works();
+    let about = json("adapter/adapter_config.json");
+    assert_eq!(about["base_model_name_or_path"], at("llama").display().to_string());
+    let upon = "model.language_model={ from = 'hugging_face', path = '$smoke/llama', adapter = '$smoke/adapter' }";
+    let args = ["train", &foreign, "--out", "upon", "--quiet", "--path", &path, "--set", upon];
+    run(&args).works();
+    assert!(json("upon/model/model.json")["text"].get("origin").is_none());
+    assert!(at("upon/model/language_model.safetensors").exists());
+    run(&["plan", &foreign, "--path", &path, "--set", &upon.replace("/adapter'", "/none'")])
+        .fails_with(&["model.language_model.adapter", "none does not exist"]);
+
     run(&["pack", "slm/model", "--out", "whole", "--f32"]).works();
     fs::rename(at("llama"), at("gone")).unwrap();
     run(&["transcribe", "slm/model", "a.wav"]).fails_with(&["language model", "llama"]);
