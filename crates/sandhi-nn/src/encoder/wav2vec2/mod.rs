@@ -332,8 +332,17 @@ impl Wav2vec2Encoder {
 
 #[cfg(test)]
 mod tests {
+    use burn::{
+        module::Param,
+        tensor::{DType, FloatDType},
+    };
+
     use super::*;
-    use crate::{ops::testing::random, ragged::Offsets, weights::host};
+    use crate::{
+        ops::testing::random,
+        ragged::Offsets,
+        weights::{ParameterMap, host, map_parameters},
+    };
 
     /// The smallest of a layout.
     fn config(pre_norm: bool, bias: bool) -> Wav2vec2EncoderConfig {
@@ -377,6 +386,34 @@ mod tests {
                 alone.extend(host(encoder.forward(&one, Dropout::OFF).values));
             }
             assert_eq!(host(together.values), alone, "{pre_norm} {bias}");
+        }
+    }
+
+    /// In double precision nothing is fused, as on other devices.
+    #[test]
+    fn composed_operations_give_the_same_frames() {
+        struct Double;
+        impl ParameterMap for Double {
+            fn map<const D: usize>(
+                &mut self,
+                _: &str,
+                param: Param<Tensor<D>>,
+            ) -> Param<Tensor<D>> {
+                let (id, value, mapper) = param.consume();
+                Param::from_mapped_value(id, value.cast(FloatDType::F64), mapper)
+            }
+        }
+        for (pre_norm, bias) in [(false, false), (true, true)] {
+            let encoder = config(pre_norm, bias).init(&Init::new(5, &Device::flex()));
+            let Ragged { values, offsets } = samples(&[90, 0, 41], 2);
+            let doubled =
+                Ragged { values: values.clone().cast(FloatDType::F64), offsets: offsets.clone() };
+            let found = encoder.forward(&Ragged { values, offsets }, Dropout::OFF);
+            let expected = map_parameters(encoder, &mut Double).forward(&doubled, Dropout::OFF);
+            assert_eq!(expected.values.dtype(), DType::F64);
+            for (found, expected) in host(found.values).iter().zip(host(expected.values)) {
+                assert!((found - expected).abs() < 1e-5, "{found} and {expected}");
+            }
         }
     }
 
