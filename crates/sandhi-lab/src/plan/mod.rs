@@ -8,34 +8,31 @@
 //! Nothing is allocated and nothing is spoken. Files that a recipe names are opened: a base model's
 //! directory is verified, a manifest read.
 
+mod budget;
 pub(crate) mod check;
 mod cost;
 pub(crate) mod count;
+mod parts;
 mod text;
+mod warnings;
 
 use std::path::Path;
 
-use sandhi_data::features::FeatureExtractor;
-use sandhi_nn::{
-    connector::{ConnectorConfig, Widths},
-    encoder::EncoderConfig,
-    lora::LoraConfig,
-    pattern,
-    weights::WeightType,
-};
 use serde::Serialize;
 
 use self::{
-    check::{Base, Checked, Frames},
-    cost::{Batch, PartLayers},
-    count::{Entry, Inventory},
+    budget::Model,
+    check::{Checked, Frames},
+    parts::{Counted, Size},
 };
 use crate::{
     hf::Hub,
-    recipe::{MatrixRule, ModelConfig, Problems, Recipe, StageConfig},
-    sources::Workshop,
-    train::{is_covered, is_ever_trained, is_trained, optimizer::is_hidden_matrix, trainable},
+    recipe::{ModelConfig, Problems, Recipe},
+    train::trainable,
 };
+
+/// Bytes of an f32.
+const F32: u64 = 4;
 
 /// A resolved recipe.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -165,149 +162,6 @@ pub struct StagePlan {
     pub stage_s: Option<f64>,
 }
 
-/// Bytes of an f32.
-const F32: u64 = 4;
-
-/// Instruction and answer tokens that an item of speech is estimated to have.
-const TEXT_TOKENS_AN_ITEM: f64 = 48.0;
-
-/// The share of them that is the answer, whose tokens are scored.
-const ANSWER_SHARE: f64 = 1.0 / 3.0;
-
-/// A part while it is counted.
-struct Counted {
-    name: &'static str,
-    size: Size,
-    /// How matrices are held.
-    dtype: WeightType,
-}
-
-/// What is known of a part's parameters.
-enum Size {
-    Listed(Inventory),
-    /// Only what the recipe declares.
-    Declared {
-        label: String,
-        n_parameters: u64,
-    },
-}
-
-fn total(counts: impl Iterator<Item = u64>) -> u64 {
-    counts.fold(0, u64::saturating_add)
-}
-
-impl Counted {
-    fn known(name: &'static str, list: Inventory) -> Self {
-        Self { name, size: Size::Listed(list.below(name)), dtype: WeightType::F32 }
-    }
-
-    /// A base of a connector model.
-    fn base<T>(name: &'static str, base: &Base<T>, list: impl FnOnce(&T) -> Inventory) -> Self {
-        match base {
-            Base::Known(known) => Self::known(name, list(known)),
-            Base::Declared { name: label, n_parameters, .. } => {
-                let (label, n_parameters) = (label.clone(), *n_parameters);
-                let size = Size::Declared { label, n_parameters };
-                Self { name, size, dtype: WeightType::F32 }
-            }
-        }
-    }
-
-    fn held(self, dtype: WeightType) -> Self {
-        Self { dtype, ..self }
-    }
-
-    fn weight_bytes(&self) -> u64 {
-        let n_held = match &self.size {
-            Size::Listed(list) => total(list.holdable().map(|entry| entry.n_values)),
-            // Matrices are nearly all of it.
-            Size::Declared { n_parameters, .. } => *n_parameters,
-        };
-        let n_wide = self.n_parameters() - n_held;
-        n_wide.saturating_mul(F32).saturating_add(n_held.saturating_mul(self.dtype.n_bytes()))
-    }
-
-    /// A parameter that patterns would train although it is held in 16 bits.
-    fn trained_half(&self, patterns: &[String]) -> Option<&str> {
-        if self.dtype == WeightType::F32 {
-            return None;
-        }
-        match &self.size {
-            Size::Listed(list) => {
-                let mut held = list.holdable().map(|entry| entry.name.as_str());
-                held.find(|name| is_trained(patterns, name))
-            }
-            Size::Declared { .. } => (self.n_trained(patterns) > 0).then_some(self.name),
-        }
-    }
-
-    fn n_parameters(&self) -> u64 {
-        match &self.size {
-            Size::Listed(list) => list.n_values(),
-            Size::Declared { n_parameters, .. } => *n_parameters,
-        }
-    }
-
-    /// Parameters that patterns of `trainable` cover.
-    fn n_trained(&self, patterns: &[String]) -> u64 {
-        self.weighed(|name| is_trained(patterns, name), 1, |_| 1)
-    }
-
-    /// Parameters that some stage trains.
-    fn n_ever_trained(&self, stages: &[Vec<String>]) -> u64 {
-        self.weighed(|name| is_ever_trained(stages, name), 1, |_| 1)
-    }
-
-    /// Values that the optimizer of a stage keeps: two moments for AdamW, one velocity for Muon. What is
-    /// only declared counts as AdamW's.
-    fn n_kept(&self, stage: &StageConfig) -> u64 {
-        self.weighed(
-            |name| is_trained(&stage.trainable, name),
-            2,
-            |entry| {
-                let muon = stage.optimizer.matrices == MatrixRule::Muon;
-                let rank = if entry.matrix { 2 } else { 1 };
-                if muon && is_hidden_matrix(&entry.name, rank) { 1 } else { 2 }
-            },
-        )
-    }
-
-    /// The sum of the covered parameters, each as often as its entry says; `declared` times where there is
-    /// no list.
-    fn weighed(
-        &self,
-        covered: impl Fn(&str) -> bool,
-        declared: u64,
-        times: impl Fn(&Entry) -> u64,
-    ) -> u64 {
-        match &self.size {
-            // What a declared part consists of is not known: it is trained whole or not at all.
-            Size::Declared { n_parameters, .. } if covered(&format!("{}.?", self.name)) => {
-                n_parameters.saturating_mul(declared)
-            }
-            Size::Declared { .. } => 0,
-            Size::Listed(list) => {
-                let covered = list.0.iter().filter(|entry| covered(&entry.name));
-                total(covered.map(|entry| entry.n_values.saturating_mul(times(entry))))
-            }
-        }
-    }
-
-    fn matches(&self, pattern: &str) -> bool {
-        match &self.size {
-            Size::Declared { .. } => {
-                let bare = pattern.strip_prefix('!').unwrap_or(pattern);
-                let (below, head) = (format!("{}.", self.name), bare.split('*').next());
-                bare == self.name
-                    || head.is_some_and(|head| {
-                        head.starts_with(&below) || (head != bare && below.starts_with(head))
-                    })
-            }
-            Size::Listed(list) => list.0.iter().any(|entry| is_covered(pattern, &entry.name)),
-        }
-    }
-}
-
 /// Resolves and checks a recipe whose relative paths start at `base`; `hub` says where published models are. Of one
 /// that is neither there nor known, the configuration is fetched and nothing else.
 ///
@@ -319,29 +173,23 @@ pub fn plan(recipe: &Recipe, base: &Path, hub: &Hub) -> Result<Plan, Problems> {
         check::check(recipe, base, hub);
     // A model whose sizes are wrong has no parameters to speak of.
     let counted = if !check::model_is_wrong(&problems) {
-        counted(recipe, base, encoder.as_ref(), language_model.as_ref(), &mut problems)
+        parts::counted(recipe, base, encoder.as_ref(), language_model.as_ref(), &mut problems)
     } else {
         None
     };
     let counted = counted.map(|mut parts| {
-        let branches = lora(recipe).and_then(|config| branches(config, &parts, &mut problems));
-        parts.extend(branches);
+        let lora = parts::lora(recipe);
+        parts.extend(lora.and_then(|config| parts::branches(config, &parts, &mut problems)));
         parts
     });
     if let Some(parts) = &counted {
-        patterns(recipe, parts, &mut problems);
+        parts::patterns(recipe, parts, &mut problems);
     }
     let (Some(parts), true) = (counted, problems.is_empty()) else {
         problems.extend(missing);
         return Err(Problems(problems));
     };
-    let stages = trainable(recipe);
-    nothing_masked(recipe, &parts, &mut warnings);
-    nothing_recomputed(recipe, encoder.as_ref(), &parts, &mut warnings);
-    widened(&parts, &stages, &mut warnings);
-    if parts.iter().any(|part| part.name == LORA && part.n_ever_trained(&stages) == 0) {
-        warnings.push("model.lora: no stage trains it; trainable may have \"*lora_*\"".into());
-    }
+    warnings::warnings(recipe, encoder.as_ref(), &parts, &mut warnings);
     let model = Model {
         recipe,
         encoder: encoder.as_ref(),
@@ -354,392 +202,11 @@ pub fn plan(recipe: &Recipe, base: &Path, hub: &Hub) -> Result<Plan, Problems> {
     Ok(plan)
 }
 
-/// The parts of the model with their parameters.
-fn counted(
-    recipe: &Recipe,
-    base: &Path,
-    encoder: Option<&Base<check::SpeechBase>>,
-    language_model: Option<&Base<check::TextBase>>,
-    problems: &mut Vec<String>,
-) -> Option<Vec<Counted>> {
-    match &recipe.model {
-        ModelConfig::Text(config) => {
-            let n_tokens = config.tokenizer.vocab_size;
-            let list = count::language_model(&config.language_model, n_tokens);
-            // Here the language model is the whole model, and its names have no prefix.
-            let size = Size::Listed(list);
-            Some(vec![Counted { name: "language_model", size, dtype: WeightType::F32 }])
-        }
-        ModelConfig::Ctc(config) => {
-            let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
-            let stage = recipe.stages.first()?;
-            // The symbols are those of the transcripts, which only exist when the sources are right.
-            let n_symbols = if problems.is_empty() {
-                match Workshop::new(Path::new(""), base, recipe).symbols(stage) {
-                    Ok(symbols) => symbols.n_symbols(),
-                    Err(error) => {
-                        problems.push(error.to_string());
-                        return None;
-                    }
-                }
-            } else {
-                1
-            };
-            let head = count::ctc_head(&config.ctc, config.encoder.d_encoder(), n_symbols);
-            Some(vec![
-                Counted::known("encoder", count::encoder(&config.encoder, n_mels)),
-                Counted::known("head", head),
-            ])
-        }
-        ModelConfig::Connector(config) => {
-            let (encoder, lm) = (encoder?, language_model?);
-            let widths = Widths { d_encoder: encoder.width(), d_model: lm.width() };
-            let speech = Counted::base("encoder", encoder, |speech| {
-                count::encoder(&speech.encoder, speech.n_mels)
-            });
-            let text = Counted::base("language_model", lm, |text| {
-                count::language_model(&text.transformer, text.n_tokens)
-            });
-            let connector = count::connector(&config.connector, widths);
-            let (speech, text) =
-                (speech.held(config.encoder.dtype()), text.held(config.language_model.dtype()));
-            Some(vec![speech, Counted::known("connector", connector), text])
-        }
-    }
+fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
-/// Name of the part that holds the low-rank branches.
-const LORA: &str = "lora";
-
-/// The `[model.lora]` table.
-fn lora(recipe: &Recipe) -> Option<&LoraConfig> {
-    match &recipe.model {
-        ModelConfig::Text(config) => config.lora.as_ref(),
-        ModelConfig::Connector(config) => config.lora.as_ref(),
-        ModelConfig::Ctc(_) => None,
-    }
-}
-
-/// The low-rank branches as a part of their own.
-fn branches(config: &LoraConfig, parts: &[Counted], problems: &mut Vec<String>) -> Option<Counted> {
-    let mut all = Inventory::default();
-    for part in parts.iter().filter(|part| part.name != "connector") {
-        match &part.size {
-            Size::Listed(list) => all.0.extend(list.0.iter().cloned()),
-            Size::Declared { .. } => {
-                problems.push(format!(
-                    "model.lora: the layers of a declared {} are not known",
-                    part.name
-                ));
-                return None;
-            }
-        }
-    }
-    for target in &config.targets {
-        if !all.linears().any(|(name, _)| pattern::covers(target, name)) {
-            problems.push(format!("model.lora.targets: {target:?} matches no linear layer"));
-        }
-    }
-    Some(Counted { name: LORA, size: Size::Listed(all.lora(config)), dtype: WeightType::F32 })
-}
-
-/// Stages whose masks nothing would reach.
-fn nothing_masked(recipe: &Recipe, parts: &[Counted], warnings: &mut Vec<String>) {
-    let hears_features = match &recipe.model {
-        ModelConfig::Ctc(_) => true,
-        ModelConfig::Text(_) => false,
-        ModelConfig::Connector(_) => learns(parts, "encoder", &trainable(recipe)),
-    };
-    let masked = recipe.stages.iter().enumerate().filter(|(_, s)| s.spec_augment.is_some());
-    for (i, _) in masked.filter(|_| !hears_features) {
-        warnings.push(format!(
-            "stage[{i}].spec_augment: the encoder is frozen and hears every utterance once, so nothing is masked"
-        ));
-    }
-}
-
-/// Stages that ask blocks to run again which do not: those that share WavLM's bias of positions.
-fn nothing_recomputed(
-    recipe: &Recipe,
-    base: Option<&Base<check::SpeechBase>>,
-    parts: &[Counted],
-    warnings: &mut Vec<String>,
-) {
-    let config = match (&recipe.model, base) {
-        (ModelConfig::Ctc(config), _) => &config.encoder,
-        (ModelConfig::Connector(_), Some(Base::Known(speech))) => &speech.encoder,
-        _ => return,
-    };
-    let biased = matches!(config, EncoderConfig::Wav2vec2(c) if c.position_bias.is_some());
-    for (i, stage) in recipe.stages.iter().enumerate() {
-        let stages = std::slice::from_ref(&stage.trainable);
-        if biased && stage.gradient_checkpointing && learns(parts, "encoder", stages) {
-            warnings.push(format!(
-                "stage[{i}].gradient_checkpointing: the encoder's blocks share a bias of positions (WavLM) and do \
-                 not run again, they keep everything"
-            ));
-        }
-    }
-}
-
-/// Parts whose matrices are widened for backward where there is no product of 16-bit matrices.
-fn widened(parts: &[Counted], stages: &[Vec<String>], warnings: &mut Vec<String>) {
-    for part in parts.iter().filter(|part| part.dtype != WeightType::F32) {
-        // Whatever learns stands before the language model or in it.
-        let reached = match part.name {
-            "language_model" => stages.iter().any(|stage| !stage.is_empty()),
-            name => learns(parts, name, stages),
-        };
-        if reached {
-            warnings.push(format!(
-                "model.{}.dtype: half the memory on the CPU and in inference; on other devices backward keeps an f32 \
-                 copy of every matrix that gradients flow through, which the plan does not count",
-                part.name
-            ));
-        }
-    }
-}
-
-/// Whether some stage trains a part of the model, its branches included.
-fn learns(parts: &[Counted], name: &str, stages: &[Vec<String>]) -> bool {
-    let below = format!("{name}.");
-    let trained = |n: &str| n.starts_with(&below) && is_ever_trained(stages, n);
-    parts.iter().any(|part| part.weighed(trained, 1, |_| 1) > 0)
-}
-
-/// Patterns of `trainable` that match nothing, or what cannot be trained.
-fn patterns(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
-    for (i, stage) in recipe.stages.iter().enumerate() {
-        for part in parts {
-            if let Some(name) = part.trained_half(&stage.trainable) {
-                let dtype = part.dtype.name();
-                problems.push(format!(
-                    "stage[{i}].trainable: {name} is held in {dtype} and cannot be trained; take dtype \
-                     away or train LoRA"
-                ));
-            }
-        }
-        for pattern in &stage.trainable {
-            if !parts.iter().any(|part| part.matches(pattern)) {
-                let mut names: Vec<&str> = parts
-                    .iter()
-                    .flat_map(|part| match &part.size {
-                        Size::Declared { .. } => vec![part.name],
-                        Size::Listed(list) => {
-                            list.0.iter().filter_map(|e| e.name.split('.').next()).collect()
-                        }
-                    })
-                    .collect();
-                names.dedup();
-                problems.push(format!(
-                    "stage[{i}].trainable: {pattern:?} matches no parameter; the model has {}",
-                    names.join(", ")
-                ));
-            }
-        }
-    }
-}
-
-/// What the layers and lengths of a batch follow from.
-struct Model<'a> {
-    recipe: &'a Recipe,
-    encoder: Option<&'a Base<check::SpeechBase>>,
-    language_model: Option<&'a Base<check::TextBase>>,
-    parts: &'a [Counted],
-}
-
-impl Model<'_> {
-    /// Tokens, frames or vectors that items become, and the tokens of text that stand beside those of an item.
-    fn tokens(&self) -> (Option<Frames>, f64) {
-        match &self.recipe.model {
-            ModelConfig::Text(_) => (Some(Frames { a_second: 1.0, an_item: 0.0 }), 0.0),
-            ModelConfig::Ctc(config) => (Some(Frames::new(&config.features, &config.encoder)), 0.0),
-            ModelConfig::Connector(config) => {
-                let ConnectorConfig::Slm(slm) = &config.connector;
-                let n = slm.reduction.max(1) as f64;
-                let vectors = self.encoder.and_then(Base::frames).map(|frames| Frames {
-                    a_second: frames.a_second / n,
-                    an_item: frames.an_item / n,
-                });
-                (vectors, TEXT_TOKENS_AN_ITEM)
-            }
-        }
-    }
-
-    /// The layers of every part over a full batch of equal items; `all` with an encoder that is heard once.
-    /// None where a declared part does not say its rate.
-    fn layers(&self, stage: &StageConfig, all: bool) -> Option<Vec<PartLayers<'_>>> {
-        let n = stage.batch.max_items as f64;
-        let units = stage.batch.max_length / n.max(1.0);
-        let layers = match &self.recipe.model {
-            ModelConfig::Text(config) => {
-                let n_tokens = config.tokenizer.vocab_size;
-                let batch = Batch::new(n, units);
-                vec![cost::language_model(&config.language_model, n_tokens, &batch)]
-            }
-            ModelConfig::Ctc(config) => {
-                let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
-                let frames = Frames::new(&config.features, &config.encoder);
-                let batch = Batch::new(n, frames.of(units));
-                // The head has a row of the weight and an entry of the bias for every output.
-                let d = config.encoder.d_encoder();
-                let outputs = self.parts.get(1)?.n_parameters() / (d as u64 + 1);
-                let aligned = stage.loss.alignment > 0.0;
-                let rows = n * batch.rows;
-                vec![
-                    cost::encoder(&config.encoder, n_mels, &batch),
-                    cost::ctc_head(d, outputs as f64, aligned, rows),
-                ]
-            }
-            ModelConfig::Connector(config) => {
-                let frames = self.encoder?.frames()?.of(units);
-                let (vectors, text) = self.tokens();
-                let vectors = Batch::new(n, vectors?.of(units));
-                let spoken =
-                    Batch { tails: text * ANSWER_SHARE, ..Batch::new(n, vectors.rows + text) };
-                let heard = match self.encoder? {
-                    _ if !all && !learns(self.parts, "encoder", &trainable(self.recipe)) => {
-                        Vec::new()
-                    }
-                    Base::Known(speech) => {
-                        cost::encoder(&speech.encoder, speech.n_mels, &Batch::new(n, frames))
-                    }
-                    Base::Declared { n_parameters, .. } => {
-                        cost::declared(*n_parameters, n * frames)
-                    }
-                };
-                let lm = self.language_model?;
-                let read = match lm {
-                    Base::Known(text) => {
-                        cost::language_model(&text.transformer, text.n_tokens, &spoken)
-                    }
-                    Base::Declared { n_parameters, .. } => {
-                        cost::declared(*n_parameters, n * spoken.rows)
-                    }
-                };
-                let width = self.encoder?.width();
-                vec![heard, cost::connector(&config.connector, width, lm.width(), &vectors), read]
-            }
-        };
-        let text = matches!(self.recipe.model, ModelConfig::Text(_));
-        let branches = self.parts.iter().find(|part| part.name == LORA);
-        let branches = branches.and_then(|part| match &part.size {
-            Size::Listed(list) => Some(list),
-            Size::Declared { .. } => None,
-        });
-        // Branches have no layers of their own: they are counted where they are.
-        let layers = layers.into_iter().chain(branches.map(|_| Vec::new()));
-        let parts = layers.zip(self.parts).map(|(layers, part)| PartLayers {
-            prefix: if text { String::new() } else { format!("{}.", part.name) },
-            layers,
-            list: match &part.size {
-                Size::Listed(list) => Some(list),
-                Size::Declared { .. } => None,
-            },
-            branches,
-            trained: part.n_trained(&stage.trainable) > 0,
-        });
-        Some(parts.collect())
-    }
-
-    /// One batch of a stage.
-    fn step(&self, stage: &StageConfig, all: bool) -> Option<cost::Step> {
-        let parts = self.layers(stage, all)?;
-        Some(cost::step(&parts, stage.gradient_checkpointing, |name| {
-            is_trained(&stage.trainable, name)
-        }))
-    }
-
-    /// Operations of every part in a stage.
-    fn work(&self, stage: &StageConfig, n_items: Option<usize>) -> Option<Vec<Work>> {
-        let (step, all) = (self.step(stage, false)?, self.step(stage, true)?);
-        let n = stage.batch.accumulate as f64;
-        let heard = n * stage.steps as f64;
-        // How often the stage hears an item, where that is known.
-        let passes = n_items.map_or(1.0, |n_items| {
-            (heard * stage.batch.max_items as f64 / n_items.max(1) as f64).max(1.0)
-        });
-        let parts = self.parts.iter().zip(step.parts.iter().zip(&all.parts));
-        let work = parts.map(|(part, (step, all))| Work {
-            part: part.name.to_owned(),
-            forward: n * step.forward,
-            backward: n * step.backward,
-            once: (all.forward - step.forward) * heard / passes,
-        });
-        Some(work.collect())
-    }
-
-    /// Memory of a stage, beside the weights: gradients and moments of every part, what backward keeps, and the
-    /// most of it at once.
-    fn memory(&self, stage: &StageConfig) -> StageMemory {
-        let step = self.step(stage, false);
-        let known = self.parts.iter().all(|part| matches!(part.size, Size::Listed(_)));
-        let copies = gradient_copies(stage);
-        let at_once = stage.batch.replicas.min(stage.batch.accumulate).max(1) as f64;
-        let bytes = |values: f64| (values * F32 as f64) as u64;
-        let parts: Vec<PartMemory> = self
-            .parts
-            .iter()
-            .enumerate()
-            .map(|(i, part)| PartMemory {
-                gradients: part.n_trained(&stage.trainable).saturating_mul(copies * F32),
-                moments: part.n_kept(stage).saturating_mul(F32),
-                activations: match (&part.size, &step) {
-                    (Size::Listed(_), Some(step)) => Some(bytes(at_once * step.parts[i].kept)),
-                    _ => None,
-                },
-            })
-            .collect();
-        let sum = |of: fn(&PartMemory) -> u64| total(parts.iter().map(of));
-        let activations = known.then_some(sum(|part| part.activations.unwrap_or(0)));
-        let (gradients, moments) = (sum(|part| part.gradients), sum(|part| part.moments));
-        let trained = total(self.parts.iter().map(|part| part.n_trained(&stage.trainable)));
-        let passing = match (&step, known) {
-            (Some(step), true) => bytes(at_once_bytes(stage, step.peak, trained as f64)),
-            _ => gradients.saturating_add(activations.unwrap_or(0)),
-        };
-        StageMemory { parts, activations, total: passing.saturating_add(moments) }
-    }
-}
-
-/// Bytes of a part in a stage.
-struct PartMemory {
-    gradients: u64,
-    moments: u64,
-    activations: Option<u64>,
-}
-
-/// Bytes of a stage, without weights.
-struct StageMemory {
-    parts: Vec<PartMemory>,
-    activations: Option<u64>,
-    total: u64,
-}
-
-/// The most values of activations and gradients at once, when a batch has at most `peak` and gives
-/// `gradients`. A replica holds the gradients of its batches until all are done.
-fn at_once_bytes(stage: &StageConfig, peak: f64, gradients: f64) -> f64 {
-    let n = stage.batch.accumulate as f64;
-    let replicas = (stage.batch.replicas.min(stage.batch.accumulate)).max(1) as f64;
-    if replicas > 1.0 {
-        ((n - replicas) * gradients + replicas * peak).max(n * gradients)
-    } else if n > 1.0 {
-        gradients + peak
-    } else {
-        peak
-    }
-}
-
-/// Copies of the gradients that live at once: the sum and the newest one, or those of all batches
-/// when replicas wait for each other.
-fn gradient_copies(stage: &StageConfig) -> u64 {
-    match (stage.batch.accumulate, stage.batch.replicas) {
-        (1, _) => 1,
-        (_, 0 | 1) => 2,
-        (n, _) => 1 + n as u64,
-    }
-}
-
+/// The plan of a recipe that is right.
 fn assemble(
     recipe: &Recipe,
     warnings: Vec<String>,

@@ -1,0 +1,227 @@
+//! What a stage takes: operations of its steps, and the memory that it needs at once.
+//!
+//! ```text
+//! a full batch of equal items ─ layers of every part ─ cost::step ─┬─ work:   forward, backward, once
+//!                                                                 └─ memory: gradients, moments, what backward keeps
+//! ```
+
+use sandhi_data::features::FeatureExtractor;
+use sandhi_nn::connector::ConnectorConfig;
+
+use super::{
+    F32, Work,
+    check::{Base, Frames, SpeechBase, TextBase},
+    cost::{self, Batch, PartLayers},
+    parts::{Counted, LORA, Size, learns},
+    total,
+};
+use crate::{
+    recipe::{ModelConfig, Recipe, StageConfig},
+    train::{is_trained, trainable},
+};
+
+/// Instruction and answer tokens that an item of speech is estimated to have.
+const TEXT_TOKENS_AN_ITEM: f64 = 48.0;
+
+/// The share of them that is the answer, whose tokens are scored.
+const ANSWER_SHARE: f64 = 1.0 / 3.0;
+
+/// What the layers and lengths of a batch follow from.
+pub(super) struct Model<'a> {
+    pub(super) recipe: &'a Recipe,
+    pub(super) encoder: Option<&'a Base<SpeechBase>>,
+    pub(super) language_model: Option<&'a Base<TextBase>>,
+    pub(super) parts: &'a [Counted],
+}
+
+impl Model<'_> {
+    /// Tokens, frames or vectors that items become, and the tokens of text that stand beside those of an item.
+    pub(super) fn tokens(&self) -> (Option<Frames>, f64) {
+        match &self.recipe.model {
+            ModelConfig::Text(_) => (Some(Frames { a_second: 1.0, an_item: 0.0 }), 0.0),
+            ModelConfig::Ctc(config) => (Some(Frames::new(&config.features, &config.encoder)), 0.0),
+            ModelConfig::Connector(config) => {
+                let ConnectorConfig::Slm(slm) = &config.connector;
+                let n = slm.reduction.max(1) as f64;
+                let vectors = self.encoder.and_then(Base::frames).map(|frames| Frames {
+                    a_second: frames.a_second / n,
+                    an_item: frames.an_item / n,
+                });
+                (vectors, TEXT_TOKENS_AN_ITEM)
+            }
+        }
+    }
+
+    /// The layers of every part over a full batch of equal items; `all` with an encoder that is heard once.
+    /// None where a declared part does not say its rate.
+    fn layers(&self, stage: &StageConfig, all: bool) -> Option<Vec<PartLayers<'_>>> {
+        let n = stage.batch.max_items as f64;
+        let units = stage.batch.max_length / n.max(1.0);
+        let layers = match &self.recipe.model {
+            ModelConfig::Text(config) => {
+                let n_tokens = config.tokenizer.vocab_size;
+                let batch = Batch::new(n, units);
+                vec![cost::language_model(&config.language_model, n_tokens, &batch)]
+            }
+            ModelConfig::Ctc(config) => {
+                let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
+                let frames = Frames::new(&config.features, &config.encoder);
+                let batch = Batch::new(n, frames.of(units));
+                // The head has a row of the weight and an entry of the bias for every output.
+                let d = config.encoder.d_encoder();
+                let outputs = self.parts.get(1)?.n_parameters() / (d as u64 + 1);
+                let aligned = stage.loss.alignment > 0.0;
+                let rows = n * batch.rows;
+                vec![
+                    cost::encoder(&config.encoder, n_mels, &batch),
+                    cost::ctc_head(d, outputs as f64, aligned, rows),
+                ]
+            }
+            ModelConfig::Connector(config) => {
+                let frames = self.encoder?.frames()?.of(units);
+                let (vectors, text) = self.tokens();
+                let vectors = Batch::new(n, vectors?.of(units));
+                let spoken =
+                    Batch { tails: text * ANSWER_SHARE, ..Batch::new(n, vectors.rows + text) };
+                let heard = match self.encoder? {
+                    _ if !all && !learns(self.parts, "encoder", &trainable(self.recipe)) => {
+                        Vec::new()
+                    }
+                    Base::Known(speech) => {
+                        cost::encoder(&speech.encoder, speech.n_mels, &Batch::new(n, frames))
+                    }
+                    Base::Declared { n_parameters, .. } => {
+                        cost::declared(*n_parameters, n * frames)
+                    }
+                };
+                let lm = self.language_model?;
+                let read = match lm {
+                    Base::Known(text) => {
+                        cost::language_model(&text.transformer, text.n_tokens, &spoken)
+                    }
+                    Base::Declared { n_parameters, .. } => {
+                        cost::declared(*n_parameters, n * spoken.rows)
+                    }
+                };
+                let width = self.encoder?.width();
+                vec![heard, cost::connector(&config.connector, width, lm.width(), &vectors), read]
+            }
+        };
+        let text = matches!(self.recipe.model, ModelConfig::Text(_));
+        let branches = self.parts.iter().find(|part| part.name == LORA);
+        let branches = branches.and_then(|part| match &part.size {
+            Size::Listed(list) => Some(list),
+            Size::Declared { .. } => None,
+        });
+        // Branches have no layers of their own: they are counted where they are.
+        let layers = layers.into_iter().chain(branches.map(|_| Vec::new()));
+        let parts = layers.zip(self.parts).map(|(layers, part)| PartLayers {
+            prefix: if text { String::new() } else { format!("{}.", part.name) },
+            layers,
+            list: match &part.size {
+                Size::Listed(list) => Some(list),
+                Size::Declared { .. } => None,
+            },
+            branches,
+            trained: part.n_trained(&stage.trainable) > 0,
+        });
+        Some(parts.collect())
+    }
+
+    /// One batch of a stage.
+    fn step(&self, stage: &StageConfig, all: bool) -> Option<cost::Step> {
+        let parts = self.layers(stage, all)?;
+        Some(cost::step(&parts, stage.gradient_checkpointing, |name| {
+            is_trained(&stage.trainable, name)
+        }))
+    }
+
+    /// Operations of every part in a stage.
+    pub(super) fn work(&self, stage: &StageConfig, n_items: Option<usize>) -> Option<Vec<Work>> {
+        let (step, all) = (self.step(stage, false)?, self.step(stage, true)?);
+        let n = stage.batch.accumulate as f64;
+        let heard = n * stage.steps as f64;
+        // How often the stage hears an item, where that is known.
+        let passes = n_items.map_or(1.0, |n_items| {
+            (heard * stage.batch.max_items as f64 / n_items.max(1) as f64).max(1.0)
+        });
+        let parts = self.parts.iter().zip(step.parts.iter().zip(&all.parts));
+        let work = parts.map(|(part, (step, all))| Work {
+            part: part.name.to_owned(),
+            forward: n * step.forward,
+            backward: n * step.backward,
+            once: (all.forward - step.forward) * heard / passes,
+        });
+        Some(work.collect())
+    }
+
+    /// Memory of a stage, beside the weights: gradients and moments of every part, what backward keeps, and the
+    /// most of it at once.
+    pub(super) fn memory(&self, stage: &StageConfig) -> StageMemory {
+        let step = self.step(stage, false);
+        let known = self.parts.iter().all(|part| matches!(part.size, Size::Listed(_)));
+        let copies = gradient_copies(stage);
+        let at_once = stage.batch.replicas.min(stage.batch.accumulate).max(1) as f64;
+        let bytes = |values: f64| (values * F32 as f64) as u64;
+        let parts: Vec<PartMemory> = self
+            .parts
+            .iter()
+            .enumerate()
+            .map(|(i, part)| PartMemory {
+                gradients: part.n_trained(&stage.trainable).saturating_mul(copies * F32),
+                moments: part.n_kept(stage).saturating_mul(F32),
+                activations: match (&part.size, &step) {
+                    (Size::Listed(_), Some(step)) => Some(bytes(at_once * step.parts[i].kept)),
+                    _ => None,
+                },
+            })
+            .collect();
+        let sum = |of: fn(&PartMemory) -> u64| total(parts.iter().map(of));
+        let activations = known.then_some(sum(|part| part.activations.unwrap_or(0)));
+        let (gradients, moments) = (sum(|part| part.gradients), sum(|part| part.moments));
+        let trained = total(self.parts.iter().map(|part| part.n_trained(&stage.trainable)));
+        let passing = match (&step, known) {
+            (Some(step), true) => bytes(at_once_bytes(stage, step.peak, trained as f64)),
+            _ => gradients.saturating_add(activations.unwrap_or(0)),
+        };
+        StageMemory { parts, activations, total: passing.saturating_add(moments) }
+    }
+}
+
+/// Bytes of a part in a stage.
+pub(super) struct PartMemory {
+    pub(super) gradients: u64,
+    pub(super) moments: u64,
+    pub(super) activations: Option<u64>,
+}
+
+/// Bytes of a stage, without weights.
+pub(super) struct StageMemory {
+    pub(super) parts: Vec<PartMemory>,
+    pub(super) activations: Option<u64>,
+    pub(super) total: u64,
+}
+
+/// The most values of activations and gradients at once, when a batch has at most `peak` and gives
+/// `gradients`. A replica holds the gradients of its batches until all are done.
+fn at_once_bytes(stage: &StageConfig, peak: f64, gradients: f64) -> f64 {
+    let n = stage.batch.accumulate as f64;
+    let replicas = (stage.batch.replicas.min(stage.batch.accumulate)).max(1) as f64;
+    if replicas > 1.0 {
+        ((n - replicas) * gradients + replicas * peak).max(n * gradients)
+    } else if n > 1.0 {
+        gradients + peak
+    } else {
+        peak
+    }
+}
+
+/// Copies of the gradients that live at once: the sum and the newest one, or those of all batches
+/// when replicas wait for each other.
+fn gradient_copies(stage: &StageConfig) -> u64 {
+    match (stage.batch.accumulate, stage.batch.replicas) {
+        (1, _) => 1,
+        (_, 0 | 1) => 2,
+        (n, _) => 1 + n as u64,
+    }
+}

@@ -1,0 +1,286 @@
+//! The parts of a model with their parameters: those of its modules by name, or what a recipe declares.
+//!
+//! ```text
+//! encoder ─ connector ─ language_model        named as the trainer names them, so that patterns can be tried
+//!     └── lora: branches beside the layers of both
+//! ```
+
+use std::path::Path;
+
+use sandhi_data::features::FeatureExtractor;
+use sandhi_nn::{connector::Widths, lora::LoraConfig, pattern, weights::WeightType};
+
+use super::{
+    F32,
+    check::{Base, SpeechBase, TextBase},
+    count::{self, Entry, Inventory},
+    total,
+};
+use crate::{
+    recipe::{MatrixRule, ModelConfig, Recipe, StageConfig},
+    sources::Workshop,
+    train::{is_covered, is_ever_trained, is_trained, optimizer::is_hidden_matrix},
+};
+
+/// A part while it is counted.
+pub(super) struct Counted {
+    pub(super) name: &'static str,
+    pub(super) size: Size,
+    /// How matrices are held.
+    pub(super) dtype: WeightType,
+}
+
+/// What is known of a part's parameters.
+pub(super) enum Size {
+    Listed(Inventory),
+    /// Only what the recipe declares.
+    Declared {
+        label: String,
+        n_parameters: u64,
+    },
+}
+
+impl Counted {
+    fn known(name: &'static str, list: Inventory) -> Self {
+        Self { name, size: Size::Listed(list.below(name)), dtype: WeightType::F32 }
+    }
+
+    /// A base of a connector model.
+    fn base<T>(name: &'static str, base: &Base<T>, list: impl FnOnce(&T) -> Inventory) -> Self {
+        match base {
+            Base::Known(known) => Self::known(name, list(known)),
+            Base::Declared { name: label, n_parameters, .. } => {
+                let (label, n_parameters) = (label.clone(), *n_parameters);
+                let size = Size::Declared { label, n_parameters };
+                Self { name, size, dtype: WeightType::F32 }
+            }
+        }
+    }
+
+    fn held(self, dtype: WeightType) -> Self {
+        Self { dtype, ..self }
+    }
+
+    pub(super) fn weight_bytes(&self) -> u64 {
+        let n_held = match &self.size {
+            Size::Listed(list) => total(list.holdable().map(|entry| entry.n_values)),
+            // Matrices are nearly all of it.
+            Size::Declared { n_parameters, .. } => *n_parameters,
+        };
+        let n_wide = self.n_parameters() - n_held;
+        n_wide.saturating_mul(F32).saturating_add(n_held.saturating_mul(self.dtype.n_bytes()))
+    }
+
+    /// A parameter that patterns would train although it is held in 16 bits.
+    fn trained_half(&self, patterns: &[String]) -> Option<&str> {
+        if self.dtype == WeightType::F32 {
+            return None;
+        }
+        match &self.size {
+            Size::Listed(list) => {
+                let mut held = list.holdable().map(|entry| entry.name.as_str());
+                held.find(|name| is_trained(patterns, name))
+            }
+            Size::Declared { .. } => (self.n_trained(patterns) > 0).then_some(self.name),
+        }
+    }
+
+    pub(super) fn n_parameters(&self) -> u64 {
+        match &self.size {
+            Size::Listed(list) => list.n_values(),
+            Size::Declared { n_parameters, .. } => *n_parameters,
+        }
+    }
+
+    /// Parameters that patterns of `trainable` cover.
+    pub(super) fn n_trained(&self, patterns: &[String]) -> u64 {
+        self.weighed(|name| is_trained(patterns, name), 1, |_| 1)
+    }
+
+    /// Parameters that some stage trains.
+    pub(super) fn n_ever_trained(&self, stages: &[Vec<String>]) -> u64 {
+        self.weighed(|name| is_ever_trained(stages, name), 1, |_| 1)
+    }
+
+    /// Values that the optimizer of a stage keeps: two moments for AdamW, one velocity for Muon. What is
+    /// only declared counts as AdamW's.
+    pub(super) fn n_kept(&self, stage: &StageConfig) -> u64 {
+        self.weighed(
+            |name| is_trained(&stage.trainable, name),
+            2,
+            |entry| {
+                let muon = stage.optimizer.matrices == MatrixRule::Muon;
+                let rank = if entry.matrix { 2 } else { 1 };
+                if muon && is_hidden_matrix(&entry.name, rank) { 1 } else { 2 }
+            },
+        )
+    }
+
+    /// The sum of the covered parameters, each as often as its entry says; `declared` times where there is
+    /// no list.
+    fn weighed(
+        &self,
+        covered: impl Fn(&str) -> bool,
+        declared: u64,
+        times: impl Fn(&Entry) -> u64,
+    ) -> u64 {
+        match &self.size {
+            // What a declared part consists of is not known: it is trained whole or not at all.
+            Size::Declared { n_parameters, .. } if covered(&format!("{}.?", self.name)) => {
+                n_parameters.saturating_mul(declared)
+            }
+            Size::Declared { .. } => 0,
+            Size::Listed(list) => {
+                let covered = list.0.iter().filter(|entry| covered(&entry.name));
+                total(covered.map(|entry| entry.n_values.saturating_mul(times(entry))))
+            }
+        }
+    }
+
+    fn matches(&self, pattern: &str) -> bool {
+        match &self.size {
+            Size::Declared { .. } => {
+                let bare = pattern.strip_prefix('!').unwrap_or(pattern);
+                let (below, head) = (format!("{}.", self.name), bare.split('*').next());
+                bare == self.name
+                    || head.is_some_and(|head| {
+                        head.starts_with(&below) || (head != bare && below.starts_with(head))
+                    })
+            }
+            Size::Listed(list) => list.0.iter().any(|entry| is_covered(pattern, &entry.name)),
+        }
+    }
+}
+
+/// The parts of the model with their parameters.
+pub(super) fn counted(
+    recipe: &Recipe,
+    base: &Path,
+    encoder: Option<&Base<SpeechBase>>,
+    language_model: Option<&Base<TextBase>>,
+    problems: &mut Vec<String>,
+) -> Option<Vec<Counted>> {
+    match &recipe.model {
+        ModelConfig::Text(config) => {
+            let n_tokens = config.tokenizer.vocab_size;
+            let list = count::language_model(&config.language_model, n_tokens);
+            // Here the language model is the whole model, and its names have no prefix.
+            let size = Size::Listed(list);
+            Some(vec![Counted { name: "language_model", size, dtype: WeightType::F32 }])
+        }
+        ModelConfig::Ctc(config) => {
+            let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
+            let stage = recipe.stages.first()?;
+            // The symbols are those of the transcripts, which only exist when the sources are right.
+            let n_symbols = if problems.is_empty() {
+                match Workshop::new(Path::new(""), base, recipe).symbols(stage) {
+                    Ok(symbols) => symbols.n_symbols(),
+                    Err(error) => {
+                        problems.push(error.to_string());
+                        return None;
+                    }
+                }
+            } else {
+                1
+            };
+            let head = count::ctc_head(&config.ctc, config.encoder.d_encoder(), n_symbols);
+            Some(vec![
+                Counted::known("encoder", count::encoder(&config.encoder, n_mels)),
+                Counted::known("head", head),
+            ])
+        }
+        ModelConfig::Connector(config) => {
+            let (encoder, lm) = (encoder?, language_model?);
+            let widths = Widths { d_encoder: encoder.width(), d_model: lm.width() };
+            let speech = Counted::base("encoder", encoder, |speech| {
+                count::encoder(&speech.encoder, speech.n_mels)
+            });
+            let text = Counted::base("language_model", lm, |text| {
+                count::language_model(&text.transformer, text.n_tokens)
+            });
+            let connector = count::connector(&config.connector, widths);
+            let (speech, text) =
+                (speech.held(config.encoder.dtype()), text.held(config.language_model.dtype()));
+            Some(vec![speech, Counted::known("connector", connector), text])
+        }
+    }
+}
+
+/// Name of the part that holds the low-rank branches.
+pub(super) const LORA: &str = "lora";
+
+/// The `[model.lora]` table.
+pub(super) fn lora(recipe: &Recipe) -> Option<&LoraConfig> {
+    match &recipe.model {
+        ModelConfig::Text(config) => config.lora.as_ref(),
+        ModelConfig::Connector(config) => config.lora.as_ref(),
+        ModelConfig::Ctc(_) => None,
+    }
+}
+
+/// The low-rank branches as a part of their own.
+pub(super) fn branches(
+    config: &LoraConfig,
+    parts: &[Counted],
+    problems: &mut Vec<String>,
+) -> Option<Counted> {
+    let mut all = Inventory::default();
+    for part in parts.iter().filter(|part| part.name != "connector") {
+        match &part.size {
+            Size::Listed(list) => all.0.extend(list.0.iter().cloned()),
+            Size::Declared { .. } => {
+                problems.push(format!(
+                    "model.lora: the layers of a declared {} are not known",
+                    part.name
+                ));
+                return None;
+            }
+        }
+    }
+    for target in &config.targets {
+        if !all.linears().any(|(name, _)| pattern::covers(target, name)) {
+            problems.push(format!("model.lora.targets: {target:?} matches no linear layer"));
+        }
+    }
+    Some(Counted { name: LORA, size: Size::Listed(all.lora(config)), dtype: WeightType::F32 })
+}
+
+/// Whether some stage trains a part of the model, its branches included.
+pub(super) fn learns(parts: &[Counted], name: &str, stages: &[Vec<String>]) -> bool {
+    let below = format!("{name}.");
+    let trained = |n: &str| n.starts_with(&below) && is_ever_trained(stages, n);
+    parts.iter().any(|part| part.weighed(trained, 1, |_| 1) > 0)
+}
+
+/// Patterns of `trainable` that match nothing, or what cannot be trained.
+pub(super) fn patterns(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
+    for (i, stage) in recipe.stages.iter().enumerate() {
+        for part in parts {
+            if let Some(name) = part.trained_half(&stage.trainable) {
+                let dtype = part.dtype.name();
+                problems.push(format!(
+                    "stage[{i}].trainable: {name} is held in {dtype} and cannot be trained; take dtype \
+                     away or train LoRA"
+                ));
+            }
+        }
+        for pattern in &stage.trainable {
+            if !parts.iter().any(|part| part.matches(pattern)) {
+                let mut names: Vec<&str> = parts
+                    .iter()
+                    .flat_map(|part| match &part.size {
+                        Size::Declared { .. } => vec![part.name],
+                        Size::Listed(list) => {
+                            list.0.iter().filter_map(|e| e.name.split('.').next()).collect()
+                        }
+                    })
+                    .collect();
+                names.dedup();
+                problems.push(format!(
+                    "stage[{i}].trainable: {pattern:?} matches no parameter; the model has {}",
+                    names.join(", ")
+                ));
+            }
+        }
+    }
+}
