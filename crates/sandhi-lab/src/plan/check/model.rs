@@ -1,0 +1,192 @@
+//! The model of a recipe: sizes that are possible and fit each other.
+
+use std::path::Path;
+
+use sandhi_data::{
+    features::{FeatureConfig, FeatureExtractor},
+    text,
+};
+use sandhi_nn::{encoder::EncoderConfig, lora::LoraConfig, transformer::TransformerConfig};
+
+use super::{
+    Base, Checker, SpeechBase, TextBase,
+    bases::{Published, TextSpec},
+};
+use crate::{
+    chat::MARKERS,
+    hf::{self, LanguageModelConfig},
+    recipe::{ConnectorModelConfig, ModelConfig},
+};
+
+impl Checker<'_> {
+    pub(super) fn model(&mut self) -> (Option<Base<SpeechBase>>, Option<Base<TextBase>>) {
+        let recipe = self.recipe;
+        match &recipe.model {
+            ModelConfig::Text(config) => {
+                let lm = &config.language_model;
+                self.transformer("model.language_model", lm);
+                let place = "model.tokenizer";
+                let needed = 256 + MARKERS.len();
+                let found = config.tokenizer.vocab_size;
+                let wrong = text::Error::VocabularyTooSmall { needed, found };
+                self.need(found >= needed, place, format_args!("vocab_size: {wrong}"));
+                self.sane(place, 0, &[found]);
+                self.counts(place, "n_documents", config.tokenizer.n_documents);
+                self.lora(config.lora.as_ref());
+                (None, None)
+            }
+            ModelConfig::Ctc(config) => {
+                self.features("model.features", &config.features);
+                self.encoder("model.encoder", &config.encoder);
+                self.hears("model.encoder", &config.encoder, &config.features);
+                let steps = config.ctc.steps_per_frame;
+                self.at_least_one("model.ctc", "steps_per_frame", steps);
+                self.sane("model.ctc", 0, &[steps]);
+                (None, None)
+            }
+            ModelConfig::Connector(config) => self.connector(config),
+        }
+    }
+
+    fn lora(&mut self, config: Option<&LoraConfig>) {
+        let Some(config) = config else { return };
+        for problem in config.problems() {
+            self.problem("model.lora", problem);
+        }
+        self.sane("model.lora", 0, &[config.rank]);
+    }
+
+    fn transformer(&mut self, place: &str, config: &TransformerConfig) {
+        for problem in config.problems() {
+            self.problem(place, problem);
+        }
+        let sizes = [config.d_model, config.d_ff, config.n_heads, config.head_width()];
+        self.sane(place, config.n_layers, &sizes);
+    }
+
+    fn encoder(&mut self, place: &str, config: &EncoderConfig) {
+        for problem in config.problems() {
+            self.problem(place, problem);
+        }
+        match config {
+            EncoderConfig::Conformer(c) => {
+                self.at_least_one(place, "d_model", c.d_model);
+                self.sane(place, c.n_layers, &[c.d_model, c.d_ff, c.kernel]);
+            }
+            EncoderConfig::Whisper(c) => {
+                self.sane(place, c.n_layers, &[c.d_model, c.d_ff, c.max_frames]);
+            }
+            EncoderConfig::Wav2vec2(c) => {
+                let lists = [&c.conv_dims, &c.conv_kernels, &c.conv_strides];
+                let n_buckets = c.position_bias.as_ref().map_or(0, |bias| bias.buckets);
+                let sizes = [c.d_model, c.d_ff, c.position_kernel, n_buckets];
+                let sizes: Vec<usize> = lists.into_iter().flatten().copied().chain(sizes).collect();
+                self.sane(place, c.n_layers.max(c.conv_dims.len()), &sizes);
+            }
+        }
+    }
+
+    /// Samples go into encoders that begin with samples, spectra into the others.
+    fn hears(&mut self, place: &str, encoder: &EncoderConfig, features: &FeatureConfig) {
+        let waveform = matches!(features, FeatureConfig::Waveform(_));
+        let expected = match encoder {
+            EncoderConfig::Wav2vec2(_) if !waveform => "a wav2vec2 encoder takes \"waveform\"",
+            EncoderConfig::Conformer(_) | EncoderConfig::Whisper(_) if waveform => {
+                "a conformer or whisper encoder takes spectra, not \"waveform\""
+            }
+            _ => return,
+        };
+        self.problem(place, format_args!("model.features do not fit, {expected}"));
+    }
+
+    /// There are no bands to mask in a waveform.
+    pub(super) fn masks(&mut self, base: Option<&Base<SpeechBase>>) {
+        let features = match (&self.recipe.model, base) {
+            (ModelConfig::Ctc(config), _) => &config.features,
+            (ModelConfig::Connector(_), Some(Base::Known(speech))) => &speech.features,
+            _ => return,
+        };
+        if !matches!(features, FeatureConfig::Waveform(_)) {
+            return;
+        }
+        for (i, stage) in self.recipe.stages.iter().enumerate() {
+            self.need(
+                stage.spec_augment.is_none(),
+                &format!("stage[{i}].spec_augment"),
+                "masks bands and frames of spectra, the encoder hears a waveform; leave it out",
+            );
+        }
+    }
+
+    fn features(&mut self, place: &str, config: &FeatureConfig) -> Option<usize> {
+        match FeatureExtractor::new(config) {
+            Ok(extractor) => Some(extractor.n_mels()),
+            Err(error) => {
+                self.problem(place, error);
+                None
+            }
+        }
+    }
+
+    fn connector(
+        &mut self,
+        config: &ConnectorModelConfig,
+    ) -> (Option<Base<SpeechBase>>, Option<Base<TextBase>>) {
+        for problem in config.connector.problems() {
+            self.problem("model.connector", problem);
+        }
+        match &config.connector {
+            sandhi_nn::connector::ConnectorConfig::Slm(c) => {
+                let place = "model.connector";
+                for (field, value) in [("d_hidden", c.d_hidden), ("d_ff", c.d_ff)] {
+                    self.at_least_one(place, field, value);
+                }
+                self.sane(place, c.n_layers, &[c.d_hidden, c.d_ff, c.reduction]);
+            }
+        }
+        self.lora(config.lora.as_ref());
+        let place = "model.encoder";
+        let encoder = self.base(
+            place,
+            &config.encoder,
+            |checker, path| {
+                let speech = checker.directory(place, path, "ctc")?.speech?;
+                let n_mels = checker.features(place, &speech.features)?;
+                Some(SpeechBase { features: speech.features, encoder: speech.encoder, n_mels })
+            },
+            |checker, published| {
+                let found = match checker.published(place, &published.path)? {
+                    Published::Here(dir) => hf::check_speech(&dir, published),
+                    Published::Known(name, value) => hf::known_speech(&name, &value, published),
+                };
+                let (found, features) = checker.right(place, found)?;
+                let n_mels = checker.features(place, &features)?;
+                Some(SpeechBase { features, encoder: found.encoder, n_mels })
+            },
+        );
+        let place = "model.language_model";
+        let text = self.base(
+            place,
+            &config.language_model,
+            |checker, path| {
+                let TextSpec { transformer, n_tokens } =
+                    checker.directory(place, path, "text")?.text?;
+                Some(TextBase { transformer, n_tokens })
+            },
+            |checker, published| {
+                let found = match checker.published(place, &published.path)? {
+                    Published::Here(dir) => hf::check_text(&dir, published),
+                    Published::Known(name, value) => {
+                        LanguageModelConfig::read(Path::new(&name), &value)
+                    }
+                };
+                let found = checker.right(place, found)?;
+                if let Some(adapter) = &published.adapter {
+                    checker.path(&format!("{place}.adapter"), adapter);
+                }
+                Some(TextBase { transformer: found.transformer, n_tokens: found.n_tokens })
+            },
+        );
+        (encoder, text)
+    }
+}

@@ -1,0 +1,328 @@
+//! What stages learn from and the evaluation asks about: amounts, lengths, names and files.
+
+use sandhi_data::{
+    manifest,
+    microworld::{
+        Document, Split, Style, Task, WildWords, documents::MAX_PHRASES, tasks::ABOUT_WORDS,
+    },
+};
+
+use super::{Checker, kind};
+use crate::{
+    recipe::{AS_SPOKEN, EvalConfig, ManifestSource, ModelConfig, SourceConfig, StageConfig},
+    tasks,
+};
+
+/// Nobody speaks more words in a second: so long an utterance is at least.
+const FASTEST_WORDS_PER_S: f64 = 5.0;
+/// Items of a source whose length is looked at.
+const LOOKED_AT: usize = 128;
+
+impl Checker<'_> {
+    /// Checks a source and counts its items.
+    pub(super) fn source(
+        &mut self,
+        place: &str,
+        source: &SourceConfig,
+        stage: &StageConfig,
+    ) -> Option<usize> {
+        let model = kind(&self.recipe.model);
+        let fits = match source {
+            SourceConfig::Microworld(_) | SourceConfig::Wild(_) => model != "text",
+            SourceConfig::Manifest(_) => true,
+            SourceConfig::Documents(_) | SourceConfig::Text(_) | SourceConfig::Spelling(_) => {
+                model == "text"
+            }
+        };
+        self.need(
+            fits,
+            place,
+            format_args!(
+                "source {:?} gives nothing that a {model} model learns from",
+                source.kind()
+            ),
+        );
+        if let Some(weight) = source.weight() {
+            self.need(
+                weight.is_finite() && weight > 0.0,
+                place,
+                format_args!("weight is {weight}, expected a number above 0"),
+            );
+        }
+        let max_length = stage.batch.max_length;
+        match source {
+            SourceConfig::Microworld(source) => {
+                self.counts(place, "n", source.n);
+                self.need(!source.tasks.is_empty(), place, "tasks is empty");
+                self.need(!source.languages.is_empty(), place, "languages is empty");
+                let (mut n_items, mut longest) = (0_usize, 0);
+                for name in &source.tasks {
+                    let task: Task = match name.parse() {
+                        Ok(task) => task,
+                        Err(error) => {
+                            self.problem(place, error);
+                            continue;
+                        }
+                    };
+                    self.need(
+                        model != "connector" || task != Task::FactChoice,
+                        place,
+                        "task fact_choice speaks the almanac, which is never voiced for training",
+                    );
+                    if model == "connector" && source.ask.is_empty() {
+                        self.trained_on_speech(place, task);
+                    }
+                    let spoken: Vec<_> =
+                        source.languages.iter().filter(|&&l| task.speaks(l)).copied().collect();
+                    self.need(
+                        !spoken.is_empty() || source.languages.is_empty(),
+                        place,
+                        format_args!("task {name} is spoken in none of the languages"),
+                    );
+                    for language in spoken {
+                        n_items = source.n.saturating_add(n_items);
+                        let n = source.n.min(LOOKED_AT);
+                        for item in self.world.items(task, language, Split::Train, Style::Seen, n) {
+                            longest = longest.max(n_words(&item.spoken));
+                        }
+                    }
+                }
+                self.ask(place, &source.ask);
+                self.speed(place, source.speed);
+                self.audio_fits(place, longest, max_length);
+                Some(n_items.saturating_mul(source.ask.len().max(1)))
+            }
+            SourceConfig::Wild(source) => {
+                let n = source.n.values().fold(0, |sum: usize, &n| sum.saturating_add(n));
+                self.counts(place, "n of all languages", n);
+                self.need(
+                    model != "connector" || source.words == WildWords::Open,
+                    place,
+                    "words is \"all\", expected \"open\": a connector must not hear the entities that evaluation holds back",
+                );
+                let mut longest = 0;
+                for (&language, &n) in &source.n {
+                    let texts = self.world.wild_sentences(language, source.words, n.min(LOOKED_AT));
+                    longest =
+                        texts.iter().map(|text| n_words(text)).max().unwrap_or(0).max(longest);
+                }
+                self.ask(place, &source.ask);
+                self.speed(place, source.speed);
+                self.audio_fits(place, longest, max_length);
+                Some(n.saturating_mul(source.ask.len().max(1)))
+            }
+            SourceConfig::Documents(source) => {
+                self.counts(place, "n", source.n);
+                self.need(
+                    (0.0..=1.0).contains(&source.hesitant),
+                    place,
+                    format_args!("hesitant is {}, expected 0 to 1", source.hesitant),
+                );
+                self.need(
+                    source.max_phrases <= MAX_PHRASES,
+                    place,
+                    format_args!(
+                        "max_phrases is {}, expected at most {MAX_PHRASES}",
+                        source.max_phrases
+                    ),
+                );
+                // A word is at least one token.
+                let longest = self
+                    .world
+                    .documents_of(source.kind, "train")
+                    .with_lists_of(source.max_phrases)
+                    .take(source.n.min(LOOKED_AT))
+                    .map(|document| match document {
+                        Document::Plain(text) => n_words(&text),
+                        Document::Chat(item) => [&item.instruction, &item.spoken, &item.answer]
+                            .into_iter()
+                            .map(|text| n_words(text))
+                            .sum(),
+                    })
+                    .max()
+                    .unwrap_or(0);
+                self.need(
+                    max_length >= longest as f64,
+                    place,
+                    format_args!(
+                        "batch.max_length is {max_length} tokens, a document has {longest} words"
+                    ),
+                );
+                Some(source.n)
+            }
+            SourceConfig::Spelling(source) => {
+                self.counts(place, "n", source.n);
+                Some(source.n)
+            }
+            SourceConfig::Text(source) => {
+                self.at_least_one(place, "max_chars", source.max_chars);
+                self.path(&format!("{place}.path"), &source.path);
+                None
+            }
+            SourceConfig::Manifest(source) => self.manifest(place, source, max_length),
+        }
+    }
+
+    /// Questions that can be asked of any text.
+    fn ask(&mut self, place: &str, ask: &[String]) {
+        let model = kind(&self.recipe.model);
+        self.need(
+            ask.is_empty() || model == "connector",
+            place,
+            format_args!("ask is for connectors, a {model} model is asked nothing"),
+        );
+        for name in ask {
+            match name.parse::<Task>() {
+                Err(error) => self.problem(place, error),
+                Ok(task) if !ABOUT_WORDS.contains(&task) => {
+                    let possible = ABOUT_WORDS.map(Task::name).join(", ");
+                    self.problem(
+                        place,
+                        format_args!("ask has {name}, which needs more than the words; it may have {possible}"),
+                    );
+                }
+                Ok(task) => self.trained_on_speech(place, task),
+            }
+        }
+    }
+
+    fn speed(&mut self, place: &str, [slowest, fastest]: [f64; 2]) {
+        self.need(
+            0.5 <= slowest && slowest <= fastest && fastest <= 2.0,
+            place,
+            format_args!(
+                "speed is [{slowest}, {fastest}], expected slowest and fastest within 0.5 and 2"
+            ),
+        );
+        let model = kind(&self.recipe.model);
+        self.need(
+            model != "text" || [slowest, fastest] == AS_SPOKEN,
+            place,
+            "speed is for models that hear",
+        );
+    }
+
+    /// What the evaluation says of a task must stay true.
+    fn trained_on_speech(&mut self, place: &str, task: Task) {
+        if !task.is_speech_trained() {
+            self.warnings.push(format!(
+                "{place}: the tables of the evaluation say that task {task} was never trained on speech; this recipe makes them wrong"
+            ));
+        }
+    }
+
+    /// Some encoders have positions for so many frames only.
+    fn encoder_hears(&mut self, place: &str, what: &str, seconds: f64) {
+        let ModelConfig::Ctc(model) = &self.recipe.model else { return };
+        let Some(most) = model.encoder.max_feature_frames() else { return };
+        let most_s = most as f64 / model.features.rate_hz();
+        self.need(
+            seconds <= most_s,
+            place,
+            format_args!(
+                "{what} lasts {seconds:.1} s or more, the encoder takes at most {most_s:.1} s"
+            ),
+        );
+    }
+
+    fn audio_fits(&mut self, place: &str, n_words: usize, max_length: f64) {
+        let shortest_s = n_words as f64 / FASTEST_WORDS_PER_S;
+        self.encoder_hears(place, "an utterance", shortest_s);
+        self.need(
+            max_length >= shortest_s,
+            place,
+            format_args!(
+                "batch.max_length is {max_length} s, an utterance has {n_words} words and lasts at least {shortest_s:.1} s"
+            ),
+        );
+    }
+
+    /// Reads a manifest; what is wrong with it is a problem of the field that names it.
+    fn import(
+        &mut self,
+        place: &str,
+        field: &str,
+        path: &str,
+        split: Option<&str>,
+    ) -> Option<manifest::Import> {
+        let place = format!("{place}.{field}");
+        let path = self.path(&place, path)?;
+        match manifest::import_split(&path, split) {
+            Ok(import) => Some(import),
+            Err(error) => {
+                self.problem(&place, error);
+                None
+            }
+        }
+    }
+
+    fn manifest(&mut self, place: &str, source: &ManifestSource, max_length: f64) -> Option<usize> {
+        for &speed in &source.speeds {
+            self.need(
+                (0.5..=2.0).contains(&speed),
+                place,
+                format_args!("a speed is {speed}, expected 0.5 to 2"),
+            );
+        }
+        self.at_least_one(place, "repeat", source.repeat);
+        let import = self.import(place, "path", &source.path, source.split.as_deref())?;
+        if let Some(first) = import.rejected.first() {
+            self.warnings.push(format!(
+                "{place}: {} lines of {} are left out, the first: {first}",
+                import.rejected.len(),
+                source.path
+            ));
+        }
+        let n = import.utterances.len();
+        self.need(n > 0, place, format_args!("{} has no usable utterance", source.path));
+        if matches!(self.recipe.model, ModelConfig::Text(_)) {
+            return Some(n * source.repeat);
+        }
+        let longest = import
+            .utterances
+            .iter()
+            .filter_map(|u| Some((u.audio.duration_s?, &u.id)))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        if let Some((longest_s, id)) = longest {
+            let slowest = source.speeds.iter().copied().fold(1.0, f64::min);
+            let longest_s = longest_s / slowest;
+            self.encoder_hears(place, &format!("utterance {id}"), longest_s);
+            self.need(
+                max_length >= longest_s,
+                place,
+                format_args!(
+                    "batch.max_length is {max_length} s, utterance {id} lasts {longest_s:.2} s"
+                ),
+            );
+        }
+        Some(n * (1 + source.speeds.len()))
+    }
+
+    pub(super) fn eval(&mut self, eval: &EvalConfig) {
+        self.counts("eval", "n", eval.n);
+        self.at_least_one("eval", "max_tokens", eval.max_tokens);
+        for task in eval.tasks.iter().filter(|task| !tasks::is_task(task)) {
+            let known: Vec<&str> = tasks::TASKS.iter().map(|(name, _)| *name).collect();
+            self.problem(
+                "eval.tasks",
+                format_args!("no task is called {task:?}; tasks are {}", known.join(", ")),
+            );
+        }
+        for domain in eval.domains.iter().filter(|domain| !tasks::is_domain(domain)) {
+            self.problem(
+                "eval.domains",
+                format_args!(
+                    "no domain is called {domain:?}; domains are {}",
+                    tasks::DOMAINS.join(", ")
+                ),
+            );
+        }
+        if let Some(path) = &eval.manifest {
+            self.import("eval", "manifest", path, eval.manifest_split.as_deref());
+        }
+    }
+}
+
+fn n_words(text: &str) -> usize {
+    text.split_whitespace().count()
+}
