@@ -11,6 +11,7 @@
 //! [`hub`] downloads them by name. Files are mapped, and their tensors converted to f32. Every tensor that is missing, left over or of
 //! another shape is listed, and any of them is fatal, before a model of that size is made.
 
+mod bases;
 mod config;
 mod export;
 pub mod hub;
@@ -26,18 +27,15 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
-use sandhi_data::{
-    features::{FeatureConfig, WhisperConfig},
-    text::Tokenizer,
-};
 use sandhi_nn::{
     init::Init,
-    lora,
     transformer::{CausalLm, TransformerConfig},
-    weights::{self, WeightType},
+    weights,
 };
 
+pub(crate) use self::bases::{is_speech, known_speech};
 pub use self::{
+    bases::{check_speech, check_text, speech_model, text_model},
     config::{Family, LanguageModelConfig},
     export::{export_language_model, export_speech_encoder},
     hub::{Hub, HubError, Located, ModelName, ModelSource, Snapshot, Want},
@@ -46,13 +44,7 @@ pub use self::{
     speech::{PublishedCtcHead, SpeechEncoder, SpeechEncoderConfig},
     verify::{OutputDifference, verify},
 };
-use crate::{
-    chat::Chat,
-    checkpoint::files,
-    model::{Origin, Recognizer, SpeechModel, TextModel, fingerprint, from_host},
-    plan::count,
-    recipe::{PublishedEncoder, PublishedLanguageModel},
-};
+use crate::{checkpoint::files, model::from_host, plan::count};
 
 /// What can go wrong with a published checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -181,127 +173,6 @@ impl LanguageModel {
         let lm = weights::load(lm, tensors).map_err(mismatch)?;
         Ok(Self { config, lm })
     }
-}
-
-/// What the language model of a directory is, with all that is wrong with it and can be known before its weights
-/// are read.
-///
-/// # Errors
-///
-/// See [`Error`].
-pub fn check_text(
-    dir: &Path,
-    config: &PublishedLanguageModel,
-) -> Result<LanguageModelConfig, Error> {
-    let path = dir.join("config.json");
-    let found = LanguageModelConfig::read(&path, &read_json(&path)?)?;
-    Shards::open(dir)?;
-    let tokenizer = Tokenizer::load(&dir.join("tokenizer.json"))?;
-    prompt::layout(dir, &tokenizer, config, &found.end, found.n_tokens)?;
-    Ok(found)
-}
-
-/// What the speech encoder of a directory is and hears, as [`check_text`].
-///
-/// # Errors
-///
-/// See [`Error`].
-pub fn check_speech(
-    dir: &Path,
-    config: &PublishedEncoder,
-) -> Result<(SpeechEncoderConfig, FeatureConfig), Error> {
-    let (found, features) = SpeechEncoderConfig::of_directory(dir, config.layer)?;
-    Shards::open(dir)?;
-    Ok((found, padded(features, config.pad_to_30_s, dir)?))
-}
-
-/// What an encoder is and hears of which nothing but its `config.json` is here; `name` is for messages.
-pub(crate) fn known_speech(
-    name: &str,
-    value: &serde_json::Value,
-    config: &PublishedEncoder,
-) -> Result<(SpeechEncoderConfig, FeatureConfig), Error> {
-    let path = Path::new(name);
-    let (found, features) = SpeechEncoderConfig::known(path, value, config.layer)?;
-    Ok((found, padded(features, config.pad_to_30_s, path)?))
-}
-
-/// Whisper's features over 30 s, as its authors have them, where that is asked for.
-fn padded(features: FeatureConfig, pad: bool, dir: &Path) -> Result<FeatureConfig, Error> {
-    match features {
-        features if !pad => Ok(features),
-        FeatureConfig::Whisper(config) => {
-            Ok(FeatureConfig::Whisper(WhisperConfig { pad_to_30_s: true, ..config }))
-        }
-        _ => Err(Error::Config {
-            path: dir.join("config.json"),
-            message: "pad_to_30_s is for Whisper's features, this encoder hears samples".into(),
-        }),
-    }
-}
-
-/// Whether a directory holds a speech encoder; all others are read as language models.
-pub(crate) fn is_speech(dir: &Path) -> Result<bool, Error> {
-    let config = read_json(&dir.join("config.json"))?;
-    let family = config.get("model_type").and_then(serde_json::Value::as_str);
-    Ok(family.is_some_and(|family| speech::FAMILIES.contains(&family)))
-}
-
-/// A language model with its tokenizer and prompt layout; the branches of a PEFT `adapter` are folded into it.
-///
-/// # Errors
-///
-/// See [`Error`].
-pub fn text_model(
-    at: &Located,
-    config: &PublishedLanguageModel,
-    adapter: Option<&Path>,
-    device: &Device,
-) -> Result<TextModel, Error> {
-    let dir = at.dir.as_path();
-    let LanguageModel { config: found, lm } = LanguageModel::load(dir, device)?;
-    let tokenizer = Tokenizer::load(&dir.join("tokenizer.json"))?;
-    let layout = prompt::layout(dir, &tokenizer, config, &found.end, found.n_tokens)?;
-    let fingerprint = fingerprint(&lm);
-    let mut origin = Some(Origin { path: at.name.clone(), fingerprint });
-    let mut lm = lm;
-    if let Some(adapter) = adapter {
-        load_adapter(&mut lm, adapter)?;
-        lora::merge(&mut lm);
-        // What is trained upon is no longer what was published.
-        origin = None;
-    }
-    Ok(TextModel {
-        config: found.transformer,
-        lm,
-        chat: Chat::new(tokenizer, layout),
-        origin,
-        dtype: WeightType::F32,
-    })
-}
-
-/// A speech encoder with its front end, and its CTC head where there is one.
-///
-/// # Errors
-///
-/// See [`Error`].
-pub fn speech_model(
-    at: &Located,
-    config: &PublishedEncoder,
-    device: &Device,
-) -> Result<SpeechModel, Error> {
-    let dir = at.dir.as_path();
-    let loaded = SpeechEncoder::load_layer(dir, config.layer, device)?;
-    let features = padded(loaded.features, config.pad_to_30_s, dir)?;
-    let recognizer = loaded.ctc.map(|PublishedCtcHead { config, head, symbols, .. }| Recognizer {
-        config,
-        symbols,
-        head,
-    });
-    let mut model = SpeechModel::new(features, loaded.config.encoder, loaded.encoder, recognizer)?;
-    let fingerprint = model.published_fingerprint();
-    model.origin = Some(Origin { path: at.name.clone(), fingerprint });
-    Ok(model)
 }
 
 /// Takes a copy of the embedding table away that a tied model may carry as its output layer; one that is no

@@ -16,6 +16,7 @@ use crate::{
     checkpoint::{Dtype, read_tensors, write_tensors},
     generate::{Decoding, generate},
     model::{pack::Segment, to_host},
+    recipe::{PublishedEncoder, PublishedLanguageModel},
     tensor::HostTensor,
 };
 
