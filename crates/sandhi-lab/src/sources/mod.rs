@@ -6,6 +6,7 @@
 //!                  └─ tokens ─ TextDataset                          (language model)            written
 //! ```
 
+mod said;
 mod spoken;
 mod workshop;
 mod written;
@@ -46,6 +47,16 @@ pub enum Error {
     /// An encoder is asked to write, and has nothing to write with.
     #[error("the encoder has no CTC head, so that it hears and cannot write")]
     NoRecognizer,
+    /// Masses are to follow durations that are not known.
+    #[error("{id:?} has times of {found} words, expected {expected}, to transport by durations")]
+    WordTimes {
+        /// What is said.
+        id: String,
+        /// Words with times.
+        found: usize,
+        /// Words of the transcript.
+        expected: usize,
+    },
     /// Frames cannot be cached.
     #[error(transparent)]
     Cache(#[from] crate::checkpoint::Error),
