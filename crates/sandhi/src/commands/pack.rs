@@ -29,9 +29,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut documents = Vec::new();
     if let ModelSource::Directory(dir) = &args.model {
         for name in ["recipe.json", "plan.json"] {
-            if let Ok(bytes) = std::fs::read(dir.join(name)) {
-                let document = serde_json::from_slice(&bytes).with_context(|| name.to_owned())?;
-                documents.push((name, document));
+            let path = dir.join(name);
+            if path.exists() {
+                let file = || path.display().to_string();
+                let bytes = std::fs::read(&path).with_context(file)?;
+                documents.push((name, serde_json::from_slice(&bytes).with_context(file)?));
             }
         }
     }

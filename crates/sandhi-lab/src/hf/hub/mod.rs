@@ -156,9 +156,8 @@ impl Hub {
             }
             ModelSource::Hub(name) => {
                 let found = self.fetch(name, Want::Model, &mut *(self.progress)())?;
-                let pinned =
-                    name.at(&found.commit).map_or(name.to_string(), |name| name.to_string());
-                Ok(Located { dir: found.dir, name: pinned })
+                let pinned = name.at(&found.commit).expect("a commit is a revision");
+                Ok(Located { dir: found.dir, name: pinned.to_string() })
             }
         }
     }
