@@ -33,6 +33,7 @@ use crate::{
         BaseConfig, ConnectorModelConfig, CtcModelConfig, ModelConfig, Recipe, TextModelConfig,
     },
     sources::{self, Prepared, Workshop},
+    tasks,
     train::{
         self, Monitor, Outcome, Run, RunState,
         dataset::Dataset,
@@ -421,6 +422,10 @@ fn connector(
     monitor: &mut dyn Monitor,
 ) -> Result<Option<AnyModel>, Error> {
     let (mut speech, mut text) = bases(config, workshop, &place.device, &place.hub)?;
+    if let Some(eval) = &recipe.eval {
+        // Better now than after the last step.
+        tasks::check_named(&speech, eval)?;
+    }
     if let Some(lora) = &config.lora {
         lora::attach(&mut speech.encoder, "encoder", lora, recipe.seed);
         lora::attach(&mut text.lm, "language_model", lora, recipe.seed);

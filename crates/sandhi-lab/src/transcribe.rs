@@ -116,7 +116,7 @@ pub fn transcribe(
                 answer_frames(model, &frames, &asked, &Decoding::default())?
             }
             (_, Some((recognizer, log_probs))) => recognizer.greedy(log_probs),
-            (_, None) => return Err(Error::NoRecognizer),
+            (_, None) => return Err(no_recognizer()),
         };
         let mut rows = log_probs.as_ref().map(HostRagged::sequences);
         for (range, text) in some.iter().zip(texts) {
@@ -145,13 +145,18 @@ pub(crate) fn deaf() -> Error {
     }
 }
 
+/// What an encoder without a head answers.
+pub(crate) fn no_recognizer() -> Error {
+    Error::NoRecognizer { asked: "transcription".into() }
+}
+
 /// Greedy CTC transcripts of pieces of 16 kHz sound.
 ///
 /// # Errors
 ///
 /// When a piece has no features, or the model no CTC head.
 pub fn ctc(model: &SpeechModel, pieces: &[&[f32]]) -> Result<Vec<String>, Error> {
-    let recognizer = model.recognizer.as_ref().ok_or(Error::NoRecognizer)?;
+    let recognizer = model.recognizer.as_ref().ok_or_else(no_recognizer)?;
     Ok(recognizer.transcribe(&frames(model, pieces)?))
 }
 

@@ -224,23 +224,8 @@ mod tests {
     };
 
     fn config() -> TransformerConfig {
-        TransformerConfig {
-            d_model: 8,
-            n_layers: 2,
-            n_heads: 2,
-            n_kv_heads: Some(1),
-            d_head: None,
-            d_ff: 12,
-            rope_theta: 1e4,
-            rope_scaling: None,
-            unrotated: Vec::new(),
-            norm_eps: 1e-5,
-            tie_embeddings: false,
-            qk_norm: true,
-            attention_bias: true,
-            output_bias: false,
-            window: None,
-        }
+        let tie_embeddings = false;
+        TransformerConfig { tie_embeddings, attention_bias: true, ..TransformerConfig::tiny() }
     }
 
     fn lora() -> LoraConfig {

@@ -416,24 +416,7 @@ mod tests {
     use crate::{init::Init, transformer::TransformerConfig};
 
     fn model(seed: u64) -> crate::transformer::CausalLm {
-        let config = TransformerConfig {
-            d_model: 8,
-            n_layers: 2,
-            n_heads: 2,
-            n_kv_heads: Some(1),
-            d_head: None,
-            d_ff: 12,
-            rope_theta: 1e4,
-            rope_scaling: None,
-            unrotated: Vec::new(),
-            norm_eps: 1e-5,
-            tie_embeddings: true,
-            qk_norm: true,
-            attention_bias: false,
-            output_bias: false,
-            window: None,
-        };
-        config.init(11, &Init::new(seed, &Device::flex()))
+        TransformerConfig::tiny().init(11, &Init::new(seed, &Device::flex()))
     }
 
     #[test]

@@ -16,12 +16,13 @@ use std::{env, path::PathBuf};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sandhi_lab::hf::{
-    self, Hub, ModelSource, Snapshot, Want,
+    self, Hub, Snapshot, Want,
     hub::{ModelName, Progress},
 };
 
 /// Arguments that say where models named `hf:owner/name@revision` come from.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Models of the Hub")]
 pub struct HubArgs {
     /// The Hub that models named hf:... come from [default: HF_ENDPOINT, or https://huggingface.co].
     #[arg(long, value_name = "URL")]
@@ -99,18 +100,6 @@ impl HubArgs {
     /// See [`hf::HubError`].
     pub fn fetch(&self, model: &ModelName, want: Want) -> anyhow::Result<Snapshot> {
         Ok(self.hub()?.fetch(model, want, &mut Bars::default())?)
-    }
-
-    /// The directory of a model, wherever it is.
-    ///
-    /// # Errors
-    ///
-    /// See [`hf::HubError`].
-    pub fn directory(&self, model: &ModelSource) -> anyhow::Result<PathBuf> {
-        match model {
-            ModelSource::Directory(dir) => Ok(dir.clone()),
-            ModelSource::Hub(name) => Ok(self.fetch(name, Want::Model)?.dir),
-        }
     }
 }
 

@@ -10,6 +10,7 @@ mod console;
 mod device;
 mod foundation;
 mod hub_args;
+mod model_args;
 mod output;
 mod provenance;
 mod recipe_args;
@@ -51,7 +52,7 @@ enum Command {
     Eval(eval::Args),
     /// Write down what sound files say.
     Transcribe(transcribe::Args),
-    /// Write sound files as the discrete units of a published encoder.
+    /// Write sound files as the discrete units of a published encoder: wav2vec 2.0, HuBERT, WavLM or Whisper.
     Units(units::Args),
     /// Ask a model about a sound file.
     Ask(ask::Args),

@@ -296,8 +296,7 @@ impl Linears for EncoderNet {
 
 impl SpeechModel {
     fn spec(&self, whole: bool) -> SpeechSpec {
-        let (ctc, symbols) =
-            self.recognizer.as_ref().map(|r| (r.config.clone(), r.symbols.clone())).unzip();
+        let (ctc, symbols) = self.head();
         SpeechSpec {
             features: self.features.clone(),
             encoder: self.config.clone(),
@@ -310,6 +309,11 @@ impl SpeechModel {
             origin: self.origin.clone().filter(|_| !whole),
             dtype: self.dtype,
         }
+    }
+
+    /// The settings of the head and its symbols, where there is one.
+    fn head(&self) -> (Option<CtcHeadConfig>, Option<Characters>) {
+        self.recognizer.as_ref().map(|r| (r.config.clone(), r.symbols.clone())).unzip()
     }
 
     fn encoder_net(&self) -> EncoderNet {
@@ -353,12 +357,9 @@ impl SpeechModel {
                 .and_then(|at| hf::speech_model(&at, &published, device))
                 .map_err(|source| Error::Base { part, source: Box::new(source) })?;
             check_origin(part, &origin, &model.published_fingerprint())?;
-            let (ctc, symbols) =
-                model.recognizer.as_ref().map(|r| (r.config.clone(), r.symbols.clone())).unzip();
             let as_before = model.features == spec.features
                 && model.config == spec.encoder
-                && ctc == spec.ctc
-                && symbols == spec.symbols;
+                && model.head() == (spec.ctc, spec.symbols);
             if !as_before {
                 return Err(Error::Settings { part, path: origin.path });
             }

@@ -45,8 +45,11 @@ pub enum Error {
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),
     /// An encoder is asked to write, and has nothing to write with.
-    #[error("the encoder has no CTC head, so that it hears and cannot write")]
-    NoRecognizer,
+    #[error("{asked}: the encoder has no CTC head, so that it hears and cannot write")]
+    NoRecognizer {
+        /// What was asked for.
+        asked: String,
+    },
     /// Masses are to follow durations that are not known.
     #[error("{id:?} has times of {found} words, expected {expected}, to transport by durations")]
     WordTimes {

@@ -50,7 +50,8 @@ pub(super) fn said(
         said.push(Said { tokens, masses, pad_share: None });
     }
     if transport.is_some_and(|config| config.pad == PadMass::Blank) {
-        let recognizer = speech.recognizer.as_ref().ok_or(Error::NoRecognizer)?;
+        let none = || Error::NoRecognizer { asked: "transport.pad = \"blank\"".to_owned() };
+        let recognizer = speech.recognizer.as_ref().ok_or_else(none)?;
         let chunks: Vec<(&[Utterance], Recognizer)> =
             utterances.chunks(AT_ONCE).map(|chunk| (chunk, recognizer.clone())).collect();
         let shares: Vec<Vec<f64>> = chunks

@@ -54,6 +54,11 @@ pub fn task_title(name: &str) -> &str {
     TASKS.iter().find(|(task, _)| *task == name).map_or(name, |(_, title)| title)
 }
 
+/// Phrases that stay of a task's long list, where a CTC head says which.
+pub(super) fn shortlist(task: &str) -> Option<usize> {
+    (task == "biasing_1000").then_some(20)
+}
+
 /// How a task is answered and scored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -148,7 +153,7 @@ pub(super) fn cells(world: &Microworld, split: Split, config: &EvalConfig) -> Ve
                     trained,
                     items,
                     max_tokens: config.max_tokens,
-                    shortlist: (*task == "biasing_1000").then_some(20),
+                    shortlist: shortlist(task),
                     right_s: HashMap::new(),
                 });
             }

@@ -21,7 +21,7 @@ use sandhi_data::{language::Language, microworld::biasing, speech::Domain, text:
 
 use self::{
     answer::{AT_ONCE, Reader, Way, answers},
-    cells::{Cell, Kind, cells},
+    cells::{Cell, Kind, cells, shortlist},
 };
 pub use self::{
     cells::{DOMAINS, TASKS, is_domain, is_task, task_title},
@@ -34,6 +34,7 @@ use crate::{
     results::{CASCADE, Prediction, Results, TEXT},
     sources::{Error, Spoken, Workshop},
     train::dataset::Utterance,
+    transcribe,
 };
 
 /// What is found for one item.
@@ -61,11 +62,27 @@ struct Likelihood {
 /// Answers of one way of reading the items of a cell.
 type Outcomes = Vec<Outcome>;
 
-/// Runs every cell and adds its scores to `results`; gives the predictions of every cell.
+/// Refuses a task that is asked for by name and needs a CTC head, of an encoder without one.
 ///
 /// # Errors
 ///
-/// When speech cannot be made or frames cannot be cached.
+/// [`Error::NoRecognizer`].
+pub fn check_named(speech: &SpeechModel, config: &EvalConfig) -> Result<(), Error> {
+    let needy = config.tasks.iter().find(|task| shortlist(task).is_some());
+    match needy {
+        Some(task) if speech.recognizer.is_none() && config.manifest.is_none() => {
+            Err(Error::NoRecognizer { asked: format!("task {task}") })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs every cell and adds its scores to `results`; gives the predictions of every cell. What an encoder without
+/// a CTC head cannot do is left out, unless it is asked for by name.
+///
+/// # Errors
+///
+/// When speech cannot be made or frames cannot be cached; as [`check_named`].
 pub fn evaluate(
     model: &ConnectorModel,
     workshop: &Workshop,
@@ -77,7 +94,13 @@ pub fn evaluate(
     let mut all = cells(workshop.world(), config.half.split(), config);
     all.retain(|cell| !cell.items.is_empty());
     let recognizer = model.speech.recognizer.as_ref();
-    all.retain(|cell| cell.shortlist.is_none() || recognizer.is_some());
+    if recognizer.is_none() {
+        check_named(&model.speech, config)?;
+        for cell in all.extract_if(.., |cell| cell.shortlist.is_some()) {
+            let Cell { task, domain, .. } = cell;
+            tracing::warn!("{task}.{domain} is left out: the encoder has no CTC head");
+        }
+    }
     for cell in &mut all {
         cell.right_s = right_seconds(workshop, cell)?;
     }
@@ -151,7 +174,7 @@ pub fn evaluate_ctc(
     progress: &dyn Fn(&str, usize, usize),
 ) -> Result<Vec<Vec<Prediction>>, Error> {
     if model.recognizer.is_none() {
-        return Err(Error::NoRecognizer);
+        return Err(transcribe::no_recognizer());
     }
     let mut all = cells(workshop.world(), config.half.split(), config);
     all.retain(|cell| ["asr", "asr_de", "asr_es", "biasing_0"].contains(&cell.task.as_str()));

@@ -125,6 +125,28 @@ impl TransformerConfig {
         problems
     }
 
+    /// A model for tests.
+    #[cfg(test)]
+    pub(crate) fn tiny() -> Self {
+        Self {
+            d_model: 8,
+            n_layers: 2,
+            n_heads: 2,
+            n_kv_heads: Some(1),
+            d_head: None,
+            d_ff: 12,
+            rope_theta: default_theta(),
+            rope_scaling: None,
+            unrotated: Vec::new(),
+            norm_eps: default_eps(),
+            tie_embeddings: true,
+            qk_norm: true,
+            attention_bias: false,
+            output_bias: false,
+            window: None,
+        }
+    }
+
     /// Which projections have a bias.
     pub fn bias(&self) -> AttentionBias {
         let qkv = self.attention_bias;

@@ -10,13 +10,13 @@ use sandhi_lab::{
 };
 use sandhi_nn::lora;
 
-use crate::hub_args::HubArgs;
+use crate::model_args::ModelArgs;
 
 /// Arguments of `sandhi export`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory, a directory in Hugging Face's layout, or hf:owner/name@revision.
-    model: ModelSource,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Where the Hugging Face directory goes.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -38,8 +38,6 @@ pub struct Args {
     /// What the adapter says of the model below it: a name or a folder; where the base was published when absent.
     #[arg(long, value_name = "NAME", requires = "lora_only")]
     base: Option<ModelSource>,
-    #[command(flatten)]
-    hub: HubArgs,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -51,15 +49,12 @@ enum Part {
 /// Writes the directory.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let dtype = if args.f16 { Dtype::F16 } else { Dtype::F32 };
-    let mut text =
-        match (AnyModel::open(&args.model, &Device::flex(), &args.hub.hub()?)?, args.part) {
-            (AnyModel::Text(model), _) => *model,
-            (AnyModel::Connector(model), Part::LanguageModel) => model.text,
-            (AnyModel::Connector(model), Part::Encoder) => {
-                return encoder(model.speech, &args, dtype);
-            }
-            (AnyModel::Ctc(model), _) => return encoder(*model, &args, dtype),
-        };
+    let mut text = match (args.model.open(&Device::flex())?, args.part) {
+        (AnyModel::Text(model), _) => *model,
+        (AnyModel::Connector(model), Part::LanguageModel) => model.text,
+        (AnyModel::Connector(model), Part::Encoder) => return encoder(model.speech, &args, dtype),
+        (AnyModel::Ctc(model), _) => return encoder(*model, &args, dtype),
+    };
     if let Some(adapter) = &args.adapter {
         hf::load_adapter(&mut text.lm, adapter)?;
     }

@@ -4,34 +4,34 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use burn::prelude::Device;
-use sandhi_lab::{checkpoint::Dtype, hf::ModelSource, model::AnyModel};
+use sandhi_lab::{checkpoint::Dtype, hf::ModelSource};
 
-use crate::hub_args::HubArgs;
+use crate::model_args::ModelArgs;
 
 /// Arguments of `sandhi pack`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory, a directory in Hugging Face's layout, or hf:owner/name@revision.
-    model: ModelSource,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Where the copy goes.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Keep 32-bit weights instead of 16-bit ones.
     #[arg(long)]
     f32: bool,
-    #[command(flatten)]
-    hub: HubArgs,
 }
 
 /// Writes the copy.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let model = AnyModel::open(&args.model, &Device::flex(), &args.hub.hub()?)?;
+    let model = args.model.open(&Device::flex())?;
     let mut documents = Vec::new();
-    if let ModelSource::Directory(dir) = &args.model {
+    if let ModelSource::Directory(dir) = &args.model.source {
         for name in ["recipe.json", "plan.json"] {
-            if let Ok(bytes) = std::fs::read(dir.join(name)) {
-                let document = serde_json::from_slice(&bytes).with_context(|| name.to_owned())?;
-                documents.push((name, document));
+            let path = dir.join(name);
+            if path.exists() {
+                let file = || path.display().to_string();
+                let bytes = std::fs::read(&path).with_context(file)?;
+                documents.push((name, serde_json::from_slice(&bytes).with_context(file)?));
             }
         }
     }

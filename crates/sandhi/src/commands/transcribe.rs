@@ -4,19 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use sandhi_data::audio::Waveform;
-use sandhi_lab::{
-    hf::ModelSource,
-    model::AnyModel,
-    transcribe::{Chunking, transcribe},
-};
+use sandhi_lab::transcribe::{Chunking, transcribe};
 
-use crate::{device::DeviceArg, hub_args::HubArgs, output};
+use crate::{device::DeviceArg, model_args::ModelArgs, output};
 
 /// Arguments of `sandhi transcribe`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory, a directory in Hugging Face's layout, or hf:owner/name@revision.
-    model: ModelSource,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Sound files: WAV, FLAC, MP3 or OGG.
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -32,8 +28,6 @@ pub struct Args {
     /// cpu, wgpu[:i], vulkan[:i], cuda[:i] or metal[:i].
     #[arg(long, default_value = "cpu")]
     device: DeviceArg,
-    #[command(flatten)]
-    hub: HubArgs,
 }
 
 /// Transcribes every file; a bad one is said and the others go on.
@@ -43,7 +37,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "--max-s is {}, expected at least 1 second",
         args.max_s
     );
-    let model = AnyModel::open(&args.model, &args.device.open()?, &args.hub.hub()?)?;
+    let model = args.model.open(&args.device.open()?)?;
     let chunking = Chunking { max_s: args.max_s, min_s: (0.4 * args.max_s).min(5.0) };
     let mut n_bad = 0;
     for file in &args.files {

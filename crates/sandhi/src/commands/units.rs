@@ -7,25 +7,17 @@ use sandhi_data::{
     audio::Waveform,
     features::{FEATURE_SAMPLE_RATE_HZ, FeatureExtractor},
 };
-use sandhi_lab::{
-    hf::{ModelSource, SpeechEncoder},
-    model::HostRagged,
-    units::Kmeans,
-};
+use sandhi_lab::{hf::SpeechEncoder, model::HostRagged, units::Kmeans};
 use sandhi_nn::transformer::Dropout;
 use serde::Serialize;
 
-use crate::{device::DeviceArg, hub_args::HubArgs, output};
+use crate::{device::DeviceArg, model_args::PublishedArgs, output};
 
 /// Arguments of `sandhi units`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A speech encoder in Hugging Face's layout, a directory or hf:owner/name@revision: wav2vec 2.0, HuBERT, WavLM or
-    /// Whisper.
-    #[arg(long, value_name = "DIR")]
-    model: ModelSource,
     #[command(flatten)]
-    hub: HubArgs,
+    model: PublishedArgs,
     /// Centers of clusters, `[n_clusters, width]`: .npy or .safetensors; tools/kmeans.py takes them out of a
     /// scikit-learn model.
     #[arg(long, value_name = "FILE")]
@@ -56,14 +48,14 @@ struct Line {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let kmeans = Kmeans::read(&args.kmeans)?;
-    let model = SpeechEncoder::load_layer(&args.hub.directory(&args.model)?, args.layer, &device)?;
+    let model = SpeechEncoder::load_layer(&args.model.directory()?, args.layer, &device)?;
     let config = &model.config.encoder;
     anyhow::ensure!(
         kmeans.width() == config.d_encoder(),
         "{}: centers are {} wide, frames of {} are {}",
         args.kmeans.display(),
         kmeans.width(),
-        args.model,
+        args.model.source,
         config.d_encoder()
     );
     let extractor = FeatureExtractor::new(&model.features)?;

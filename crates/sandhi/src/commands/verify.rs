@@ -2,18 +2,15 @@
 
 use std::path::PathBuf;
 
-use sandhi_lab::hf::{self, ModelSource};
+use sandhi_lab::hf;
 
-use crate::{device::DeviceArg, hub_args::HubArgs, output};
+use crate::{device::DeviceArg, model_args::PublishedArgs, output};
 
 /// Arguments of `sandhi verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A directory in Hugging Face's layout, or hf:owner/name@revision.
-    #[arg(long, value_name = "DIR")]
-    model: ModelSource,
     #[command(flatten)]
-    hub: HubArgs,
+    model: PublishedArgs,
     /// Inputs and outputs of the same model elsewhere; tools/reference.py writes them.
     #[arg(long, value_name = "FILE.safetensors")]
     reference: PathBuf,
@@ -36,7 +33,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "--tolerance is {}, expected a positive number",
         args.tolerance
     );
-    let model = args.hub.directory(&args.model)?;
+    let model = args.model.directory()?;
     let found = hf::verify(&model, &args.reference, &args.device.open()?)?;
     if args.json {
         output::print_json(&found)?;
@@ -53,7 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         anyhow::ensure!(
             one.largest.is_finite() && one.largest <= allowed,
             "{}: {} differs by {:.2e}, allowed are {allowed:.2e}",
-            args.model,
+            args.model.source,
             one.output,
             one.largest
         );

@@ -171,7 +171,10 @@ fn a_connector_is_trained_on_a_loaded_pair() {
     let foreign = recipe("hugging_face");
     run(&["plan", &foreign, "--path", &path]).works();
     let args = ["train", &foreign, "--out", "slm", "--quiet", "--path", &path];
-    run(&args).works();
+    let trained = run(&args);
+    // Of all tasks it does those that it can.
+    assert_eq!(trained.err.matches("biasing_1000.base is left out").count(), 1, "{}", trained.err);
+    trained.works();
     assert_eq!(losses(&at("slm")).len(), 6);
     // From our own directories the same things are computed: the same losses, to the last bit.
     fs::create_dir(at("ours")).unwrap();
@@ -193,6 +196,13 @@ fn a_connector_is_trained_on_a_loaded_pair() {
     let results = json("slm/results.json");
     assert!(results["asr"]["base"]["wer"]["value"].is_f64());
     assert!(results["asr"]["base"].get("wer_cascade").is_none());
+    // What needs one is refused where it is named, before anything is trained.
+    let refusal = ["task biasing_1000", "no CTC head"];
+    run(&["eval", "slm/model", "--out", "e", "--tasks", "biasing_1000", "--n", "2", "--quiet"])
+        .fails_with(&refusal);
+    let named = ["train", &foreign, "--out", "n", "--quiet", "--path", &path, "--set"];
+    run(&[&named[..], &["eval.tasks=['asr', 'biasing_1000']"]].concat()).fails_with(&refusal);
+    assert!(losses(&at("n")).is_empty());
 
     // In use; and whole, when what was published is gone.
     super::sine(&at("a.wav"), 2.0);

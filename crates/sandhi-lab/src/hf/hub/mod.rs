@@ -43,7 +43,7 @@ pub const ENDPOINT: &str = "https://huggingface.co";
 const CONFIG: &str = "config.json";
 /// What belongs to a model beside its configuration and its weights, where there is such a file. Whatever a loader
 /// reads from a directory is here: by name and by directory, a model is the same.
-const EXTRAS: [&str; 9] = [
+pub const EXTRAS: [&str; 9] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -156,9 +156,8 @@ impl Hub {
             }
             ModelSource::Hub(name) => {
                 let found = self.fetch(name, Want::Model, &mut *(self.progress)())?;
-                let pinned =
-                    name.at(&found.commit).map_or(name.to_string(), |name| name.to_string());
-                Ok(Located { dir: found.dir, name: pinned })
+                let pinned = name.at(&found.commit).expect("a commit is a revision");
+                Ok(Located { dir: found.dir, name: pinned.to_string() })
             }
         }
     }
