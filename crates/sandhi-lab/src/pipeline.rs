@@ -669,6 +669,38 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_that_recipes_share_is_trained_once() {
+        let second = |steps: &str| {
+            let text = RECIPE.split("[[stage]]").nth(1).unwrap();
+            let text = text.replacen("name = \"", "name = \"second_", 1);
+            let text = format!("{RECIPE}\n[[stage]]\n{text}");
+            let set = vec![("stage.1.steps".to_owned(), steps.to_owned())];
+            read_str(&text, Path::new("smoke.toml"), &Overrides { set, paths: vec![] }).unwrap()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let run_in = |name: &str, recipe: &Recipe, shared: Option<&str>| {
+            let mut monitor = Silent::new(u64::MAX);
+            let shared = shared.map(|name| dir.path().join(name));
+            let at = dir.path().join(name);
+            let place = Place { shared, ..place(&at, false) };
+            let End::Done(model) = run(recipe, &place, &mut monitor).unwrap() else {
+                panic!("nothing stops it");
+            };
+            (monitor.steps.into_inner(), losses(&at), hash(&model))
+        };
+        let (long, short) = (second("4"), second("2"));
+        let n_first = long.stages[0].steps;
+        let alone = run_in("alone", &short, None);
+        assert_eq!(run_in("long", &long, Some("stages")).0, n_first + 4);
+        let taken = run_in("short", &short, Some("stages"));
+        assert_eq!((alone.0, taken.0), (n_first + 2, 2));
+        assert_eq!((alone.1, alone.2), (taken.1, taken.2));
+        // Another seed is another stage.
+        let other = Recipe { seed: short.seed + 1, ..short };
+        assert_eq!(run_in("other", &other, Some("stages")).0, n_first + 2);
+    }
+
+    #[test]
     fn replicas_do_not_change_the_loss() {
         let (one_dir, _) = in_pieces(&recipe(&[("stage.0.batch.replicas", "1")]), u64::MAX);
         let (two_dir, _) = in_pieces(&recipe(&[("stage.0.batch.replicas", "2")]), u64::MAX);

@@ -117,3 +117,53 @@ fn durations(
     });
     Ok(of_words.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use sandhi_data::{
+        alignment::{Alignment, Source},
+        language::Language,
+        speech::Domain,
+        text::Tokenizer,
+    };
+
+    use super::*;
+    use crate::chat::MARKERS;
+
+    fn word(label: &str, start_s: f64, end_s: f64) -> Alignment {
+        let source = Source::Exact;
+        Alignment { label: label.into(), start_s, end_s, confidence: None, source }
+    }
+
+    #[test]
+    fn words_share_their_time_among_their_tokens() {
+        let texts = ["she left early", "she left", "early"];
+        let chat = Chat::with_markers(Tokenizer::train_bpe(texts, 262, &MARKERS).unwrap()).unwrap();
+        let text = "she left early";
+        let spoken = Spoken::made(text.into(), Language::English, Domain::Base);
+        let words = vec![word("she", 0.0, 0.3), word("left", 0.4, 0.8), word("early", 0.9, 1.4)];
+        let utterance = Utterance { rows: [0.0].into(), duration_s: 1.5, words };
+        let tokens = chat.transcript(text).unwrap();
+        assert!(tokens.len() > 3);
+        let found = durations(&chat, &tokens, &spoken, &utterance).unwrap();
+        assert_eq!(found.len(), tokens.len());
+        assert!((found.iter().sum::<f64>() - 1.2).abs() < 1e-9);
+        // Every letter of a word has as much of it.
+        let of_she: f64 = tokens
+            .iter()
+            .zip(&found)
+            .scan(0.0, |letters, (&token, seconds)| {
+                *letters += n_characters(&chat, token);
+                (*letters <= 3.0).then_some(*seconds)
+            })
+            .sum();
+        assert!((of_she - 0.3).abs() < 1e-9, "{of_she}");
+
+        let untimed = Utterance { words: Vec::new(), ..utterance };
+        let error = durations(&chat, &tokens, &spoken, &untimed).unwrap_err().to_string();
+        assert!(
+            error.contains("she left early") && error.contains("0 words, expected 3"),
+            "{error}"
+        );
+    }
+}

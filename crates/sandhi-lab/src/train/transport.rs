@@ -294,3 +294,181 @@ impl Written {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sandhi_nn::{
+        connector::{ConnectorConfig, Widths},
+        encoder::EncoderConfig,
+        init::Init,
+        transformer::TransformerConfig,
+    };
+
+    use super::*;
+    use crate::recipe::SolverConfig;
+
+    const PAD: u32 = 7;
+
+    fn net(device: &Device) -> ConnectorNet {
+        let encoder: EncoderConfig = serde_json::from_str(
+            r#"{"kind": "conformer", "d_model": 8, "n_layers": 1, "n_heads": 2, "d_ff": 8, "kernel": 3}"#,
+        )
+        .unwrap();
+        let connector: ConnectorConfig = serde_json::from_str(
+            r#"{"kind": "slm", "reduction": 2, "reduce": "stack", "d_hidden": 8, "n_layers": 1, "n_heads": 2, "d_ff": 8}"#,
+        )
+        .unwrap();
+        let lm: TransformerConfig =
+            serde_json::from_str(r#"{"d_model": 16, "n_layers": 3, "n_heads": 2, "d_ff": 32}"#)
+                .unwrap();
+        let init = Init::new(5, device);
+        ConnectorNet {
+            encoder: encoder.init(4, &init.child("encoder")),
+            connector: connector
+                .init(Widths { d_encoder: 8, d_model: 16 }, &init.child("connector")),
+            language_model: lm.init(40, &init.child("lm")),
+            ctc_head: None,
+            pad: Some(PAD),
+            compression: None,
+        }
+    }
+
+    fn item(before: &[u32], tokens: &[u32]) -> SpokenItem {
+        SpokenItem {
+            before: before.to_vec(),
+            after: vec![1],
+            answer: vec![2, 3],
+            said: Said { tokens: tokens.to_vec(), ..Said::default() },
+        }
+    }
+
+    /// The terms for speech that is these tokens' own embeddings.
+    fn heard_as(
+        net: &ConnectorNet,
+        items: &[SpokenItem],
+        speech: &[Vec<u32>],
+        config: &TransportConfig,
+    ) -> Vec<(&'static str, f32)> {
+        let lm = &net.language_model;
+        let lengths: Vec<usize> = speech.iter().map(Vec::len).collect();
+        let values = lm.embed(&speech.concat());
+        let heard = Ragged { values, offsets: Offsets::from_lengths(&lengths) };
+        let sequences: Vec<Vec<Segment>> = items
+            .iter()
+            .enumerate()
+            .map(|(i, item)| {
+                let [before, after] =
+                    [&item.before, &item.after].map(|t| Segment::Tokens(t.clone()));
+                vec![before, Segment::Speech(i), after]
+            })
+            .collect();
+        let input = pack(lm, &sequences, Some(&heard));
+        let depths: Vec<usize> = config.inner_depths().collect();
+        let hidden = lm.forward_tails_at(&input, &vec![1; items.len()], &depths, Dropout::OFF);
+        let read = Read { input: &input.offsets, given: &heard.offsets, hidden: hidden.depths };
+        let terms = terms(net, items, &heard, read, config);
+        terms.into_iter().map(|term| (term.name, host(term.sum)[0])).collect()
+    }
+
+    #[test]
+    fn speech_that_is_text_costs_nothing_at_any_depth() {
+        let net = net(&Device::flex());
+        let items = [item(&[4, 5], &[10, 11, 12, 10]), item(&[9], &[20, 21])];
+        let with_pad = [vec![10, 11, 12, 10, PAD], vec![20, 21, PAD]];
+        let without: Vec<Vec<u32>> = items.iter().map(|item| item.said.tokens.clone()).collect();
+        for depths in [vec![0], vec![2, 0, 1]] {
+            for (pad, speech) in [(PadMass::Target, &with_pad[..]), (PadMass::None, &without[..])] {
+                for solver in [SolverConfig::Monotone {}, SolverConfig::Exact {}] {
+                    let depths = depths.clone();
+                    let config = TransportConfig { solver, pad, depths, ..Default::default() };
+                    let found = heard_as(&net, &items, speech, &config);
+                    assert_eq!(found.iter().map(|(name, _)| *name).collect::<Vec<_>>(), TERMS);
+                    // Float rounding in a cosine.
+                    assert!(found.iter().all(|(_, value)| value.abs() < 1e-5), "{found:?}");
+                }
+            }
+        }
+        // Said in another order it costs something in order, and nothing to whoever does not look.
+        let swapped = [vec![11, 10, 12, 10, PAD], vec![20, 21, PAD]];
+        let cost = |solver| {
+            let config = TransportConfig { solver, ..Default::default() };
+            heard_as(&net, &items, &swapped, &config)[1].1
+        };
+        assert!(cost(SolverConfig::Monotone {}) > 0.1 && cost(SolverConfig::Exact {}).abs() < 1e-5);
+    }
+
+    #[test]
+    fn what_has_no_speech_or_no_text_is_left_out() {
+        let net = net(&Device::flex());
+        let items = [item(&[4], &[10, 11]), item(&[4], &[]), item(&[4], &[10, 12, 13])];
+        let speech = [vec![], vec![9, 9], vec![10, 12]];
+        let cost = |solver| {
+            let config = TransportConfig {
+                solver,
+                pad: PadMass::None,
+                depths: vec![0, 1],
+                ..Default::default()
+            };
+            heard_as(&net, &items, &speech, &config)[0].1
+        };
+        // Two vectors cannot say three tokens in order.
+        assert_eq!(cost(SolverConfig::Monotone {}), 0.0);
+        assert!(cost(SolverConfig::default()) > 0.1);
+    }
+
+    #[test]
+    fn equal_tokens_are_one_target_and_masses_add_up() {
+        let said = Said {
+            tokens: vec![3, 4, 3, 5],
+            masses: vec![1.0, 2.0, 3.0, 2.0],
+            pad_share: Some(0.5),
+        };
+        // Tokens 4 and 5 point nearly the same way.
+        let rows = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.1, 1.0];
+        let of = |merge| Targets::of(&said, &rows, 2, merge);
+        assert_eq!(of(None).places, [0, 1, 2, 3]);
+        assert_eq!(
+            (of(Some(1.0)).places, of(Some(1.0)).masses),
+            (vec![0, 1, 3], vec![4.0, 2.0, 2.0])
+        );
+        assert_eq!((of(Some(0.9)).places, of(Some(0.9)).masses), (vec![0, 1], vec![4.0, 4.0]));
+
+        let problems = |masses, pad| {
+            let config = TransportConfig { masses, pad, ..Default::default() };
+            let vectors = Offsets::from_lengths(&[6]);
+            let problems = Problems::new(&config, &[&said], &[of(Some(1.0))], &vectors);
+            (problems.batch.shape(0), problems.masses, problems.pad_shares)
+        };
+        let (shape, masses, shares) = problems(TargetMass::Durations, PadMass::Target);
+        // Three targets of 1/2, 1/4 and 1/4, and a pad of their mean: all together 1.
+        assert_eq!((shape, shares), ([6, 4], vec![]));
+        let expected = [0.375, 0.1875, 0.1875, 0.25];
+        assert!(masses.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{masses:?}");
+        let (_, masses, _) = problems(TargetMass::Uniform, PadMass::None);
+        assert_eq!(masses, [1.0 / 3.0; 3]);
+        assert_eq!(problems(TargetMass::Counts, PadMass::Blank).2, [0.5]);
+        assert_eq!(problems(TargetMass::Counts, PadMass::Share(0.2)).2, [0.2]);
+    }
+
+    #[test]
+    fn text_gets_no_gradient_from_within() {
+        let device = Device::flex().autodiff();
+        let net = net(&device);
+        let items = [item(&[4, 5], &[10, 11, 12])];
+        let lm = &net.language_model;
+        let speech = lm.embed(&[20, 21, 22, 23]).detach().require_grad();
+        let heard = Ragged { values: speech.clone(), offsets: Offsets::from_lengths(&[4]) };
+        let segments = vec![vec![Segment::Tokens(items[0].before.clone()), Segment::Speech(0)]];
+        let input = pack(lm, &segments, Some(&heard));
+        let config = TransportConfig { depths: vec![1], ..Default::default() };
+        let hidden = lm.forward_tails_at(&input, &[1], &[1], Dropout::OFF).depths;
+        let read = Read { input: &input.offsets, given: &heard.offsets, hidden };
+        let mut terms = terms(&net, &items, &heard, read, &config);
+        let grads = terms.remove(0).sum.backward();
+        let gradient = host(speech.grad(&grads).unwrap());
+        assert!(gradient.iter().any(|g| g.abs() > 1e-4));
+        // Tokens of the transcript are embedded for this loss alone, and are text.
+        let table = lm.embedding_table().grad(&grads).map(host).unwrap_or_default();
+        assert!(table.chunks(16).skip(10).take(3).flatten().all(|&g| g == 0.0));
+    }
+}
