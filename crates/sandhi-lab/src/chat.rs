@@ -205,6 +205,11 @@ impl Chat {
         Ok(ids)
     }
 
+    /// The one token that is written so: a special token, or a piece in the vocabulary's own spelling.
+    pub fn token(&self, piece: &str) -> Option<u32> {
+        self.tokenizer.id(piece)
+    }
+
     /// The text of generated tokens: markers are left out, spaces at the ends trimmed.
     pub fn decode(&self, ids: &[u32]) -> String {
         self.tokenizer.decode(ids).map(|text| text.trim().to_owned()).unwrap_or_default()

@@ -15,6 +15,7 @@ use burn::prelude::*;
 use sandhi_data::{features::FeatureExtractor, text::Tokenizer};
 use sandhi_nn::{
     init::Init,
+    layers::Linear,
     lora,
     ops::recomputes,
     weights::{self, WeightType},
@@ -25,7 +26,9 @@ use crate::{
     checkpoint::{self, Checkpoint, write_atomically},
     frames::FrameCache,
     hf::{self, Hub, Located, ModelSource},
-    model::{self, AnyModel, ConnectorModel, CtcNet, Recognizer, SpeechModel, TextModel},
+    model::{
+        self, AnyModel, Compression, ConnectorModel, CtcNet, Recognizer, SpeechModel, TextModel,
+    },
     recipe::{
         BaseConfig, ConnectorModelConfig, CtcModelConfig, ModelConfig, Recipe, TextModelConfig,
     },
@@ -35,6 +38,7 @@ use crate::{
         self, Monitor, Outcome, Run, RunState,
         dataset::Dataset,
         learner::{ConnectorNet, Learner},
+        shared::Shared,
         trains_encoder,
     },
 };
@@ -101,6 +105,22 @@ pub enum Error {
         /// Top-level fields that differ.
         fields: String,
     },
+    /// The log of a stage cannot be read again.
+    #[error("{path}: {source}")]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The token for no content is none, or its embedding is not one that speech can be drawn to.
+    #[error("model.pad_token {token:?}: {problem}")]
+    Pad {
+        /// The token.
+        token: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A base has no weights.
     #[error("{which} is only declared ({name}); such a recipe can be planned, not trained")]
     Declared {
@@ -126,6 +146,8 @@ pub struct Place {
     pub device: Device,
     /// Where published models come from.
     pub hub: Hub,
+    /// Where stages are kept that other recipes begin with, too; every run trains its own where absent.
+    pub shared: Option<PathBuf>,
 }
 
 /// How a run ended.
@@ -226,6 +248,8 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
     let mut run = Run { dir: &place.dir, seed: recipe.seed, monitor, kept };
     let mut state = RunState::default();
     let mut checkpoint: Option<Checkpoint> = None;
+    let shared = place.shared.clone().map(|dir| Shared::new(recipe, dir, &net));
+    let metrics = place.dir.join("metrics.jsonl");
     if place.resume
         && let Some((found, from)) = train::latest(&place.dir)?
     {
@@ -233,6 +257,15 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
         run.monitor.note(&format!("resuming after step {}", found.global_step));
         state = found;
         checkpoint = (state.step > 0).then_some(from);
+    } else if let Some(shared) = &shared {
+        let (with, taken) = shared.take(net)?;
+        net = with;
+        if let Some(taken) = taken {
+            let names = taken.names.join(", ");
+            run.monitor.note(&format!("stages {names} are those of {}", taken.dir.display()));
+            write_atomically(&metrics, &taken.metrics)?;
+            state = taken.state;
+        }
     }
     for (i, stage) in recipe.stages.iter().enumerate().skip(state.stage) {
         let (sources, dev) = data(i, run.monitor)?;
@@ -247,6 +280,11 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
             nonfinite: state.nonfinite,
             ..RunState::default()
         };
+        if let Some(shared) = &shared {
+            let log = std::fs::read(&metrics)
+                .map_err(|source| Error::Metrics { path: metrics.clone(), source })?;
+            shared.keep(i + 1, &net, &state, &log)?;
+        }
     }
     Ok(Some(net))
 }
@@ -404,12 +442,23 @@ fn connector(
         config: config.connector.clone(),
         speech,
         text,
+        compression: None,
     };
+    let pad = pad(config, &model.text, monitor)?;
+    let with_head = recipe.stages.iter().any(|stage| stage.loss.token_ctc > 0.0);
+    let ctc_head = with_head.then(|| {
+        let init = Init::new(recipe.seed, &place.device).child("ctc_head");
+        // The language model's tokens, and the blank.
+        Linear::new(&init, model.text.config.d_model, model.text.lm.n_tokens() + 1, true)
+    });
     // What is trained is in one place, but for the encoder, whose frames may be cached.
     let net = ConnectorNet {
         encoder: model.speech.encoder.clone(),
         connector: model.connector,
         language_model: model.text.lm,
+        ctc_head,
+        pad,
+        compression: None,
     };
     // The encoder is heard once and cached as long as no stage trains it.
     let names: Vec<String> = weights::parameters(&net).into_iter().map(|info| info.name).collect();
@@ -444,7 +493,36 @@ fn connector(
     model.speech.encoder = net.encoder;
     model.connector = net.connector;
     model.text.lm = net.language_model;
+    let last = recipe.stages.last().and_then(|stage| stage.compression);
+    model.compression = last.map(|thresholds| Compression { thresholds, pad });
     Ok(Some(AnyModel::Connector(Box::new(model))))
+}
+
+/// The token for no content, if the recipe names one: with a row that has a direction, which is noted beside the
+/// others.
+fn pad(
+    config: &ConnectorModelConfig,
+    text: &TextModel,
+    monitor: &mut dyn Monitor,
+) -> Result<Option<u32>, Error> {
+    let Some(token) = &config.pad_token else { return Ok(None) };
+    let wrong = |problem: &str| Error::Pad { token: token.clone(), problem: problem.to_owned() };
+    let id = text.chat.token(token).ok_or_else(|| wrong("the vocabulary has no such token"))?;
+    let table = weights::host(text.lm.embedding_table());
+    let norm = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let mut norms: Vec<f64> = table.chunks_exact(text.config.d_model).map(norm).collect();
+    let own = norms.get(id as usize).copied().unwrap_or(0.0);
+    if own == 0.0 {
+        return Err(wrong(
+            "its embedding is zero, as untrained ones often are; name a trained one",
+        ));
+    }
+    norms.sort_by(f64::total_cmp);
+    let median = norms[norms.len() / 2];
+    monitor.note(&format!(
+        "the pad {token:?} has an embedding of norm {own:.3}, the median is {median:.3}"
+    ));
+    Ok(Some(id))
 }
 
 #[cfg(test)]
@@ -511,6 +589,7 @@ mod tests {
             cache: dir.join("cache"),
             device: Device::flex(),
             hub: Hub::offline(dir.join("hub")),
+            shared: None,
         }
     }
 

@@ -23,7 +23,8 @@ use sandhi_lab::{
     train::{
         is_trained,
         learner::{
-            ConnectorNet, CtcBatch, Heard, Learner, SpeechBatch, SpokenItem, TextBatch, TextItem,
+            ConnectorNet, CtcBatch, Heard, Learner, Said, SpeechBatch, SpokenItem, TextBatch,
+            TextItem,
         },
         optimizer::{Optimizer, gradient_norm},
         step::gradients,
@@ -33,6 +34,7 @@ use sandhi_lab::{
 use sandhi_nn::{
     connector::Widths,
     init::Init,
+    layers::Linear,
     lora::{self, Linears, LoraConfig},
     transformer::Dropout,
     weights,
@@ -89,7 +91,7 @@ fn measured<L: Learner>(
     let before = LIVE.load(Relaxed);
     let model = weights::to_autodiff(make());
     let mut model = weights::set_trained(model, |name| is_trained(&stage.trainable, name));
-    model.recompute(stage.gradient_checkpointing);
+    model.begin(stage);
     PEAK.store(LIVE.load(Relaxed), Relaxed);
     let mut optimizer = Optimizer::default();
     for step in 0..2 {
@@ -188,10 +190,12 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
                 before: ids(17, i, 1000),
                 after: ids(16, i + 5, 1000),
                 answer: ids(16, i + 9, 1000),
+                said: Said { tokens: ids(16, i + 3, 1000), ..Said::default() },
             };
             let batches = [SpeechBatch { heard, items: (0..n).map(item).collect(), audio_s }];
             drop(branched);
             let widths = Widths { d_encoder: speech.d_encoder(), d_model: text.config.d_model };
+            let with_head = stage.loss.token_ctc > 0.0;
             // Models that were loaded are copied, so that their weights are counted.
             let copy = init.child("copy");
             measured(stage, &batches, || {
@@ -203,6 +207,12 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
                     encoder: adapted(encoder, "encoder", lora),
                     connector: config.connector.init(widths, &init.child("connector")),
                     language_model: adapted(lm, "language_model", lora),
+                    ctc_head: with_head.then(|| {
+                        let n_outputs = text.lm.n_tokens() + 1;
+                        Linear::new(&init.child("ctc_head"), text.config.d_model, n_outputs, true)
+                    }),
+                    pad: Some(0),
+                    compression: None,
                 }
             })
         }
@@ -357,6 +367,20 @@ fn plans_name_the_memory_that_training_takes() {
             "connector, bf16, LoRA",
             branches(half(connector(slm, heard)), "\"connector\", \"*lora_*\""),
         ),
+        ("connector, transport", {
+            let loss = "loss = { transport = { merge_targets = 0.9, sparsity_weight = 0.1 } }\n        data";
+            only(connector(slm, heard), "\"connector\"")
+                .replace("kind = \"connector\"", "kind = \"connector\"\n        pad_token = \"-\"")
+                .replace("data", loss)
+        }),
+        ("connector, transport within", {
+            let loss = "loss = { transport = { pad = \"none\", depths = [0, 3] } }\n        data";
+            connector(slm, heard).replace("data", loss)
+        }),
+        ("connector, token CTC", {
+            let loss = "loss = { token_ctc = 0.3 }\n        data";
+            only(connector(slm, heard), "\"connector\", \"ctc_head\"").replace("data", loss)
+        }),
         (
             "connector, bf16, LoRA, again",
             again(branches(half(connector(slm, heard)), "\"connector\", \"*lora_*\"")),

@@ -21,9 +21,11 @@ use sandhi_data::{
     text::Characters,
 };
 use sandhi_nn::{
+    compression::CompressionConfig,
     connector::{Connector, ConnectorConfig, ConnectorInput, Widths},
     encoder::{CtcHead, CtcHeadConfig, Encoder, EncoderConfig},
     init::Init,
+    length::Length,
     lora::{self, Linears, NamedLinears},
     ragged::{Offsets, Ragged},
     transformer::{CausalLm, Dropout, TransformerConfig},
@@ -341,6 +343,47 @@ impl TextModel {
     }
 }
 
+/// What of a connector's vectors the language model is given.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compression {
+    /// The thresholds.
+    pub thresholds: CompressionConfig,
+    /// The token that stands for no content, where vectors near it go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad: Option<u32>,
+}
+
+impl Compression {
+    /// Refuses thresholds that are none, and a pad that is missing or not among `n_tokens` tokens.
+    fn check(&self, n_tokens: usize) -> Result<(), String> {
+        let mut problems = self.thresholds.problems();
+        match self.pad {
+            None if self.thresholds.drop.is_some() => problems.push("drop needs a pad".into()),
+            Some(pad) if pad as usize >= n_tokens => {
+                problems.push(format!("pad is token {pad}, the model has {n_tokens}"));
+            }
+            _ => {}
+        }
+        let named = problems.into_iter().next().map(|problem| format!("compression: {problem}"));
+        named.map_or(Ok(()), Err)
+    }
+
+    /// What is left of the vectors.
+    ///
+    /// # Panics
+    ///
+    /// When vectors near the pad are to go and there is none.
+    pub fn forward(&self, vectors: &Ragged, lm: &CausalLm) -> Ragged {
+        let pad = match (self.thresholds.drop, self.pad) {
+            (Some(_), pad) => lm.embed(&[pad.expect("what drops has a pad")]),
+            // Merging looks at no pad.
+            (None, _) => Tensor::zeros([1, lm.d_model()], &vectors.values.device()),
+        };
+        self.thresholds.forward(vectors, pad)
+    }
+}
+
 /// A connector between two foundation models.
 #[derive(Debug, Clone)]
 pub struct ConnectorModel {
@@ -352,13 +395,34 @@ pub struct ConnectorModel {
     pub config: ConnectorConfig,
     /// The weights between them.
     pub connector: Connector,
+    /// What of its vectors the language model is given; all where absent.
+    pub compression: Option<Compression>,
 }
 
 impl ConnectorModel {
-    /// Vectors of the language model's embedding space, for encoder frames.
+    /// What the language model is given for encoder frames: vectors of its embedding space, compressed where the model
+    /// does so.
     pub fn vectors(&self, frames: &HostRagged) -> Ragged {
+        let vectors = self.uncompressed(frames);
+        match &self.compression {
+            Some(compression) => compression.forward(&vectors, &self.text.lm),
+            None => vectors,
+        }
+    }
+
+    /// The connector's vectors for encoder frames.
+    pub fn uncompressed(&self, frames: &HostRagged) -> Ragged {
         let frames = frames.to_device(&self.text.lm.device());
         self.connector.forward(&ConnectorInput { frames }, Dropout::OFF).vectors
+    }
+
+    /// Vectors that the language model is given of `n_frames` encoder frames.
+    pub fn length(&self, n_frames: usize) -> Length {
+        let compressed = |n| match &self.compression {
+            Some(compression) => compression.thresholds.length(n),
+            None => Length::Exact(n),
+        };
+        self.config.length(n_frames).then(compressed)
     }
 
     /// Widths that the connector joins.

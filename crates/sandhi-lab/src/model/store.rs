@@ -33,7 +33,7 @@ use sandhi_nn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectorModel, CtcNet, Origin, Recognizer, SpeechModel, TextModel};
+use super::{Compression, ConnectorModel, CtcNet, Origin, Recognizer, SpeechModel, TextModel};
 use crate::{
     chat::{Chat, PromptLayout},
     checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
@@ -119,9 +119,19 @@ pub enum Error {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[allow(clippy::large_enum_variant)] // there is one of them
 enum Spec {
-    Ctc { speech: SpeechSpec },
-    Text { text: TextSpec },
-    Connector { speech: SpeechSpec, text: TextSpec, connector: ConnectorConfig },
+    Ctc {
+        speech: SpeechSpec,
+    },
+    Text {
+        text: TextSpec,
+    },
+    Connector {
+        speech: SpeechSpec,
+        text: TextSpec,
+        connector: ConnectorConfig,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compression: Option<Compression>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -574,6 +584,7 @@ impl AnyModel {
                     speech: model.speech.spec(whole),
                     text: model.text.spec(whole)?,
                     connector: model.config.clone(),
+                    compression: model.compression,
                 };
                 writer.json(SPEC, &spec)?;
                 model.speech.write(&mut writer, dtype, whole)?;
@@ -631,7 +642,7 @@ impl AnyModel {
             Spec::Text { text } => {
                 Self::Text(Box::new(TextModel::read(&checkpoint, text, device, hub)?))
             }
-            Spec::Connector { speech, text, connector } => {
+            Spec::Connector { speech, text, connector, compression } => {
                 let speech = SpeechModel::read(&checkpoint, speech, device, hub)?;
                 let text = TextModel::read(&checkpoint, text, device, hub)?;
                 let widths = sandhi_nn::connector::Widths {
@@ -640,11 +651,17 @@ impl AnyModel {
                 };
                 let module = connector.init(widths, &Init::blank(device));
                 let module = get(&checkpoint, CONNECTOR, module)?;
+                if let Some(compression) = &compression {
+                    compression
+                        .check(text.lm.n_tokens())
+                        .map_err(|problem| beyond(&checkpoint, problem))?;
+                }
                 Self::Connector(Box::new(ConnectorModel {
                     speech,
                     text,
                     config: connector,
                     connector: module,
+                    compression,
                 }))
             }
         })

@@ -12,6 +12,7 @@ use super::{
     F32, Work,
     check::{Base, Frames, SpeechBase, TextBase},
     cost::{self, Batch, PartLayers},
+    count,
     parts::{Counted, LORA, Size, learns},
     total,
 };
@@ -104,7 +105,14 @@ impl Model<'_> {
                     }
                 };
                 let width = self.encoder?.width();
-                vec![heard, cost::connector(&config.connector, width, lm.width(), &vectors), read]
+                let connected = cost::connector(&config.connector, width, lm.width(), &vectors);
+                let mut layers = vec![heard, connected, read];
+                if let (true, Base::Known(text)) = (self.has_token_ctc(), lm) {
+                    let on = stage.loss.token_ctc > 0.0;
+                    let rows = if on { n * vectors.rows } else { 0.0 };
+                    layers.push(cost::token_ctc(lm.width(), text.n_tokens + 1, rows));
+                }
+                layers
             }
         };
         let text = matches!(self.recipe.model, ModelConfig::Text(_));
@@ -116,7 +124,11 @@ impl Model<'_> {
         // Branches have no layers of their own: they are counted where they are.
         let layers = layers.into_iter().chain(branches.map(|_| Vec::new()));
         let parts = layers.zip(self.parts).map(|(layers, part)| PartLayers {
-            prefix: if text { String::new() } else { format!("{}.", part.name) },
+            prefix: match part.name {
+                _ if text => String::new(),
+                count::TOKEN_CTC => String::new(),
+                name => format!("{name}."),
+            },
             layers,
             list: match &part.size {
                 Size::Listed(list) => Some(list),
@@ -126,6 +138,26 @@ impl Model<'_> {
             trained: part.n_trained(&stage.trainable) > 0,
         });
         Some(parts.collect())
+    }
+
+    fn has_token_ctc(&self) -> bool {
+        self.parts.iter().any(|part| part.name == count::TOKEN_CTC)
+    }
+
+    /// Operations of reading what is said in writing, where transport compares speech to it within the language
+    /// model: forward alone, as no gradient goes there.
+    fn read_in_writing(&self, stage: &StageConfig) -> f64 {
+        let mut depths = stage.loss.transport.iter().flat_map(|config| config.inner_depths());
+        let (Some(_), Some(Base::Known(text))) = (depths.next(), self.language_model) else {
+            return 0.0;
+        };
+        let n = stage.batch.max_items as f64;
+        // Instruction and transcript, which is about as long as an answer.
+        let rows = TEXT_TOKENS_AN_ITEM;
+        let batch = Batch { tails: 1.0, ..Batch::new(n, rows) };
+        let layers = cost::language_model(&text.transformer, text.n_tokens, &batch);
+        let blocks = layers.iter().filter(|layer| layer.name.contains("layers."));
+        blocks.map(|layer| layer.with_weights + layer.between).sum()
     }
 
     /// One batch of a stage.
@@ -148,7 +180,10 @@ impl Model<'_> {
         let parts = self.parts.iter().zip(step.parts.iter().zip(&all.parts));
         let work = parts.map(|(part, (step, all))| Work {
             part: part.name.to_owned(),
-            forward: n * step.forward,
+            forward: n * match part.name {
+                "language_model" => step.forward + self.read_in_writing(stage),
+                _ => step.forward,
+            },
             backward: n * step.backward,
             once: (all.forward - step.forward) * heard / passes,
         });

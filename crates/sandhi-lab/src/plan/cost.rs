@@ -24,7 +24,7 @@ use sandhi_nn::{
     transformer::TransformerConfig,
 };
 
-use super::count::Inventory;
+use super::count::{Inventory, TOKEN_CTC};
 
 /// A piece of a model whose backward pass is one piece of work.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -301,6 +301,12 @@ pub(super) fn ctc_head(d_encoder: usize, n_outputs: f64, alignment: bool, n: f64
     let d = d_encoder as f64;
     let copies = if alignment { 2.0 } else { 1.0 };
     vec![Layer { passing: n * d, ..linear("proj", n, d, n_outputs, n * (d + copies * n_outputs)) }]
+}
+
+/// A CTC head over `n` vectors of a connector.
+pub(super) fn token_ctc(d_model: usize, n_outputs: usize, n: f64) -> Vec<Layer> {
+    let (d, n_outputs) = (d_model as f64, n_outputs as f64);
+    vec![Layer { passing: n * d, ..linear(TOKEN_CTC, n, d, n_outputs, n * n_outputs) }]
 }
 
 /// A connector; `batch` counts its output vectors.

@@ -21,6 +21,9 @@ use sandhi_nn::{
     transformer::{AttentionBias, MlpKind, TransformerConfig},
 };
 
+/// Name of the CTC head that only training has.
+pub(super) const TOKEN_CTC: &str = "ctc_head";
+
 /// One tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -319,6 +322,14 @@ pub(super) fn ctc_head(config: &CtcHeadConfig, d_encoder: usize, n_symbols: usiz
     list
 }
 
+/// The tensors of a CTC head over a connector's vectors, under their full names: scores of the language model's tokens,
+/// and of the blank.
+pub(super) fn token_ctc_head(d_model: usize, n_tokens: usize) -> Inventory {
+    let mut list = Inventory::default();
+    list.linear(TOKEN_CTC, d_model, n_tokens + 1, true);
+    list
+}
+
 /// The tensors of a connector.
 pub(super) fn connector(config: &ConnectorConfig, widths: Widths) -> Inventory {
     match config {
@@ -349,6 +360,7 @@ mod tests {
     use burn::{module::Param, tensor::DType};
     use sandhi_nn::{
         init::Init,
+        layers::Linear,
         lora::Linears,
         weights::{self, ParameterMap, WeightType},
     };
@@ -537,10 +549,14 @@ mod tests {
                 encoder: SPEECH.init(16, &init()),
                 connector: config.init(widths, &init()),
                 language_model: TEXT.init(31, &init()),
+                ctc_head: Some(Linear::new(&init(), 12, 32, true)),
+                pad: None,
+                compression: None,
             };
             let mut list = encoder(&SPEECH, 16).below("encoder");
             list.0.extend(connector(&config, widths).below("connector").0);
             list.0.extend(language_model(&TEXT, 31).below("language_model").0);
+            list.0.extend(token_ctc_head(12, 31).0);
             check(list, &net);
         }
     }

@@ -201,7 +201,20 @@ pub(super) fn counted(
             let connector = count::connector(&config.connector, widths);
             let (speech, text) =
                 (speech.held(config.encoder.dtype()), text.held(config.language_model.dtype()));
-            Some(vec![speech, Counted::known("connector", connector), text])
+            let mut parts = vec![speech, Counted::known("connector", connector), text];
+            if recipe.stages.iter().any(|stage| stage.loss.token_ctc > 0.0) {
+                let n_tokens = match lm {
+                    Base::Known(text) => text.n_tokens,
+                    Base::Declared { .. } => {
+                        problems.push("token_ctc: a declared language model has no tokens".into());
+                        return None;
+                    }
+                };
+                let list = count::token_ctc_head(lm.width(), n_tokens);
+                let (name, size) = (count::TOKEN_CTC, Size::Listed(list));
+                parts.push(Counted { name, size, dtype: WeightType::F32 });
+            }
+            Some(parts)
         }
     }
 }
@@ -225,7 +238,8 @@ pub(super) fn branches(
     problems: &mut Vec<String>,
 ) -> Option<Counted> {
     let mut all = Inventory::default();
-    for part in parts.iter().filter(|part| part.name != "connector") {
+    let bases = parts.iter().filter(|part| ["encoder", "language_model"].contains(&part.name));
+    for part in bases {
         match &part.size {
             Size::Listed(list) => all.0.extend(list.0.iter().cloned()),
             Size::Declared { .. } => {

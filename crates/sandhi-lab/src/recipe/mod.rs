@@ -8,6 +8,7 @@
 //! unknown key, wrong type and missing field is reported, all at once.
 
 mod read;
+mod transport;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use sandhi_data::{
     speech::Domain,
 };
 use sandhi_nn::{
+    compression::CompressionConfig,
     connector::ConnectorConfig,
     encoder::{CtcHeadConfig, EncoderConfig},
     lora::LoraConfig,
@@ -28,7 +30,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::hf::ModelName;
 
-pub use self::read::{Error, Overrides, Problems, read, read_str};
+pub use self::{
+    read::{Error, Overrides, Problems, read, read_str},
+    transport::{GradientKind, PadMass, SolverConfig, SparsityKind, TargetMass, TransportConfig},
+};
 
 /// An experiment as written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,6 +133,10 @@ pub struct ConnectorModelConfig {
     pub language_model: BaseConfig<PublishedLanguageModel>,
     /// What joins them.
     pub connector: ConnectorConfig,
+    /// The token of the language model that stands for no content, e.g. `<|pad|>`: what pauses are drawn to and known
+    /// by. Stages with a transport loss or a compression that have a use for one need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_token: Option<String>,
     /// Low-rank branches beside linear layers of `encoder.…` and `language_model.…`, for stages that train
     /// `["connector", "*lora_*"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -276,6 +285,10 @@ pub struct StageConfig {
     /// Weights of the losses.
     #[serde(default)]
     pub loss: LossConfig,
+    /// Connector models only: what of the connector's vectors the language model is given, in this stage and, if it is
+    /// the last one, in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CompressionConfig>,
     /// Masks over features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec_augment: Option<sandhi_data::augment::SpecAugmentConfig>,
@@ -315,11 +328,24 @@ pub struct LossConfig {
     /// are known; CTC models only. It takes the network off the plateau on which it says nothing but
     /// blanks.
     pub alignment: f64,
+    /// CTC of the transcript's tokens over the connector's vectors, by a linear head of its own, `ctc_head`, that is
+    /// not part of the model that is saved; connector models only.
+    pub token_ctc: f64,
+    /// Optimal transport between the connector's vectors and the transcript's embeddings; connector models only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<TransportConfig>,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { cross_entropy: 1.0, prompt: 0.0, ctc: 1.0, alignment: 0.0 }
+        Self {
+            cross_entropy: 1.0,
+            prompt: 0.0,
+            ctc: 1.0,
+            alignment: 0.0,
+            token_ctc: 0.0,
+            transport: None,
+        }
     }
 }
 

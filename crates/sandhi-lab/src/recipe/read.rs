@@ -81,7 +81,11 @@ pub fn read(path: &Path, overrides: &Overrides) -> Result<Recipe, Error> {
         if merged.contains_key("extends") {
             return Err(Error::Nested { path: base_path });
         }
+        let of_stages = table.remove("stage");
         merge(&mut merged, table);
+        if let Some(of_stages) = of_stages {
+            merge_stages(&mut merged, of_stages).map_err(|problem| invalid(path, vec![problem]))?;
+        }
         table = merged;
     }
     from_table(table, overrides).map_err(|problems| Error::Invalid { path: path.into(), problems })
@@ -135,6 +139,31 @@ fn merge(base: &mut Table, over: Table) {
             }
         }
     }
+}
+
+/// `[[stage]]` tables replace those of the base; `[stage.NAME]` changes the one of that name.
+fn merge_stages(base: &mut Table, over: Value) -> Result<(), String> {
+    let Value::Table(over) = over else {
+        base.insert("stage".into(), over);
+        return Ok(());
+    };
+    let mut stages = match base.get_mut("stage") {
+        Some(Value::Array(stages)) => stages.iter_mut().filter_map(Value::as_table_mut).collect(),
+        _ => Vec::new(),
+    };
+    let name = |stage: &Table| stage.get("name").and_then(Value::as_str).map(str::to_owned);
+    for (key, value) in over {
+        let names: Vec<String> = stages.iter().filter_map(|stage| name(stage)).collect();
+        let of_key = stages.iter_mut().find(|stage| name(stage).as_ref() == Some(&key));
+        let (Some(stage), Value::Table(value)) = (of_key, value) else {
+            return Err(format!(
+                "stage.{key}: expected [stage.NAME] with a stage of the base: {}",
+                names.join(", ")
+            ));
+        };
+        merge(stage, value);
+    }
+    Ok(())
 }
 
 fn from_table(mut table: Table, overrides: &Overrides) -> Result<Recipe, Problems> {
@@ -418,6 +447,18 @@ mod tests {
         let recipe = read(&top, &Overrides::default()).unwrap();
         assert_eq!(recipe.name, "top");
         assert_eq!(recipe.stages.len(), 1);
+        let stage = dir.path().join("stage.toml");
+        let of = |name: &str| format!("extends = \"base.toml\"\n[stage.{name}]\nsteps = 9");
+        std::fs::write(&stage, of("pretrain")).unwrap();
+        let changed = read(&stage, &Overrides::default()).unwrap();
+        let expected = StageConfig { steps: 9, ..recipe.stages[0].clone() };
+        assert_eq!(changed.stages, [expected]);
+        std::fs::write(&stage, of("pretrian")).unwrap();
+        let error = read(&stage, &Overrides::default()).unwrap_err().to_string();
+        assert!(
+            error.contains("stage.pretrian: expected") && error.contains(": pretrain"),
+            "{error}"
+        );
         let deep = dir.path().join("deep.toml");
         std::fs::write(&deep, "extends = \"top.toml\"").unwrap();
         assert!(matches!(read(&deep, &Overrides::default()), Err(Error::Nested { .. })));

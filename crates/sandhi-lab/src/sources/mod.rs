@@ -6,6 +6,7 @@
 //!                  └─ tokens ─ TextDataset                          (language model)            written
 //! ```
 
+mod said;
 mod spoken;
 mod workshop;
 mod written;
@@ -48,6 +49,16 @@ pub enum Error {
     NoRecognizer {
         /// What was asked for.
         asked: String,
+    },
+    /// Masses are to follow durations that are not known.
+    #[error("{id:?} has times of {found} words, expected {expected}, to transport by durations")]
+    WordTimes {
+        /// What is said.
+        id: String,
+        /// Words with times.
+        found: usize,
+        /// Words of the transcript.
+        expected: usize,
     },
     /// Frames cannot be cached.
     #[error(transparent)]

@@ -12,7 +12,7 @@ use sandhi_data::{
     text::{Characters, Unknown},
 };
 
-use super::{Error, Prepared, Spoken, Workshop, unfit};
+use super::{Error, Prepared, Spoken, Workshop, said::said, unfit};
 use crate::{
     chat::Chat,
     frames::FrameCache,
@@ -23,7 +23,7 @@ use crate::{
     },
     train::{
         dataset::{CtcDataset, SpeechDataset},
-        learner::SpokenItem,
+        learner::{Said, SpokenItem},
     },
 };
 
@@ -293,6 +293,7 @@ impl Workshop {
                         before: frame.before,
                         after: frame.after,
                         answer: chat.answer(&lesson.answer)?,
+                        said: Said::default(),
                     },
                 ));
             }
@@ -304,6 +305,10 @@ impl Workshop {
                     (features, extractor.n_mels())
                 }
             };
+            let said = said(&stage.loss, chat, speech, &spoken, &utterances)?;
+            for (utterance, item) in &mut items {
+                item.said.clone_from(&said[*utterance]);
+            }
             Ok(SpeechDataset {
                 utterances,
                 width,

@@ -276,8 +276,8 @@ impl Workshop {
         speech: &SpeechModel,
         cache: &FrameCache,
     ) -> Result<Vec<Utterance>, Error> {
-        let waves: Vec<Waveform> =
-            self.sounds(spoken)?.into_iter().map(|sound| sound.wave).collect();
+        let (waves, words): (Vec<Waveform>, Vec<Vec<Alignment>>) =
+            self.sounds(spoken)?.into_iter().map(|sound| (sound.wave, sound.words)).unzip();
         let keys: Vec<String> = waves.iter().map(|wave| cache.key(&wave.samples, "none")).collect();
         let mut frames: Vec<Option<Vec<f32>>> = keys.iter().map(|key| cache.get(key)).collect();
         let missing: Vec<usize> = (0..frames.len()).filter(|&i| frames[i].is_none()).collect();
@@ -297,10 +297,11 @@ impl Workshop {
                 frames[i] = Some(rows.to_vec());
             }
         }
-        let utterances = frames.into_iter().zip(&waves).map(|(rows, wave)| Utterance {
+        let heard = frames.into_iter().zip(&waves).zip(words);
+        let utterances = heard.map(|((rows, wave), words)| Utterance {
             rows: rows.expect("found or encoded").into(),
             duration_s: wave.duration_s(),
-            words: Vec::new(),
+            words,
         });
         Ok(utterances.collect())
     }

@@ -8,16 +8,19 @@ use burn::prelude::*;
 use sandhi_nn::{
     connector::{Connector, ConnectorInput},
     encoder::Encoder,
+    layers::Linear,
     ops,
+    ragged::Ragged,
     transformer::{CausalLm, Dropout},
 };
 
+use super::transport;
 use crate::{
     model::{
-        CtcNet, HostRagged,
+        Compression, CtcNet, HostRagged,
         pack::{Segment, pack},
     },
-    recipe::LossConfig,
+    recipe::{LossConfig, StageConfig},
 };
 
 /// One loss of a batch.
@@ -49,8 +52,9 @@ pub trait Learner: Module + Send + Sync + 'static {
     /// What one forward pass takes.
     type Batch: Measured + Send + Sync + 'static;
 
-    /// Whether layers run again in the backward pass instead of keeping what they computed.
-    fn recompute(&mut self, on: bool);
+    /// Takes from a stage what is no parameter: whether layers run again in the backward pass instead of keeping what
+    /// they computed, what is compressed.
+    fn begin(&mut self, stage: &StageConfig);
 
     /// The losses of a batch.
     fn terms(&self, batch: &Self::Batch, loss: &LossConfig, dropout: Dropout) -> Vec<Term>;
@@ -107,8 +111,8 @@ impl Measured for CtcBatch {
 impl Learner for CtcNet {
     type Batch = CtcBatch;
 
-    fn recompute(&mut self, on: bool) {
-        self.encoder.recompute(on);
+    fn begin(&mut self, stage: &StageConfig) {
+        self.encoder.recompute(stage.gradient_checkpointing);
     }
 
     fn terms(&self, batch: &CtcBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
@@ -171,8 +175,8 @@ impl Measured for TextBatch {
 impl Learner for CausalLm {
     type Batch = TextBatch;
 
-    fn recompute(&mut self, on: bool) {
-        Self::recompute(self, on);
+    fn begin(&mut self, stage: &StageConfig) {
+        self.recompute(stage.gradient_checkpointing);
     }
 
     fn terms(&self, batch: &TextBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
@@ -212,6 +216,13 @@ pub struct ConnectorNet {
     pub connector: Connector,
     /// The language model.
     pub language_model: CausalLm,
+    /// Scores of the language model's tokens, then of the blank, at every vector; for `token_ctc` alone.
+    pub ctc_head: Option<Linear>,
+    /// The token that stands for no content, where a stage has a use for one.
+    pub pad: Option<u32>,
+    /// What of the vectors the language model is given.
+    #[module(skip)]
+    pub compression: Option<Compression>,
 }
 
 /// What is heard, before or after the encoder.
@@ -235,7 +246,7 @@ pub struct SpeechBatch {
 }
 
 /// A spoken prompt and its answer, as tokens around the speech.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SpokenItem {
     /// Tokens before the speech.
     pub before: Vec<u32>,
@@ -243,10 +254,23 @@ pub struct SpokenItem {
     pub after: Vec<u32>,
     /// The answer with its end marker.
     pub answer: Vec<u32>,
+    /// What is said, for losses that want to know.
+    pub said: Said,
+}
+
+/// What is said in an utterance.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Said {
+    /// The transcript's tokens; none where no loss asks for them.
+    pub tokens: Vec<u32>,
+    /// How much of the speech each token should have, in any unit; empty where tokens should have alike.
+    pub masses: Vec<f64>,
+    /// The share of the speech that no token should have, where it is known.
+    pub pad_share: Option<f64>,
 }
 
 impl Measured for SpeechBatch {
-    fn size(&self, _: &LossConfig) -> Size {
+    fn size(&self, loss: &LossConfig) -> Size {
         let count: usize = self.items.iter().map(|item| item.answer.len()).sum();
         let text: usize = self
             .items
@@ -256,22 +280,28 @@ impl Measured for SpeechBatch {
         let heard = match &self.heard {
             Heard::Frames(rows) | Heard::Features(rows) => rows.lengths.iter().sum::<usize>(),
         };
-        Size {
-            counts: vec![("ce", count as f64)],
-            n_items: self.items.len(),
-            n_tokens: text + heard,
-            audio_s: self.audio_s,
+        let mut counts = vec![("ce", count as f64)];
+        if loss.transport.is_some() {
+            counts.extend(transport::TERMS.map(|name| (name, self.items.len() as f64)));
         }
+        if loss.token_ctc > 0.0 {
+            let said = self.items.iter().map(|item| item.said.tokens.len()).sum::<usize>();
+            counts.push(("token_ctc", said as f64));
+        }
+        Size { counts, n_items: self.items.len(), n_tokens: text + heard, audio_s: self.audio_s }
     }
 }
 
 impl Learner for ConnectorNet {
     type Batch = SpeechBatch;
 
-    fn recompute(&mut self, on: bool) {
-        self.encoder.recompute(on);
-        self.connector.recompute(on);
-        self.language_model.recompute(on);
+    fn begin(&mut self, stage: &StageConfig) {
+        let again = stage.gradient_checkpointing;
+        self.encoder.recompute(again);
+        self.connector.recompute(again);
+        self.language_model.recompute(again);
+        let with_pad = |thresholds| Compression { thresholds, pad: self.pad };
+        self.compression = stage.compression.map(with_pad);
     }
 
     fn terms(&self, batch: &SpeechBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
@@ -282,8 +312,12 @@ impl Learner for ConnectorNet {
                 self.encoder.forward(&features.to_device(&device), dropout)
             }
         };
-        let output =
-            self.connector.forward(&ConnectorInput { frames }, dropout.branch("connector"));
+        let heard =
+            self.connector.forward(&ConnectorInput { frames }, dropout.branch("connector")).vectors;
+        let given = match &self.compression {
+            Some(compression) => compression.forward(&heard, &self.language_model),
+            None => heard.clone(),
+        };
         let sequences: Vec<Vec<Segment>> = batch
             .items
             .iter()
@@ -303,13 +337,42 @@ impl Learner for ConnectorNet {
                 ]
             })
             .collect();
-        let input = pack(&self.language_model, &sequences, Some(&output.vectors));
+        let input = pack(&self.language_model, &sequences, Some(&given));
         let tails: Vec<usize> = batch.items.iter().map(|item| item.answer.len()).collect();
         let targets: Vec<u32> =
             batch.items.iter().flat_map(|item| item.answer.iter().copied()).collect();
-        let hidden = self.language_model.forward_tails(&input, &tails, Dropout::OFF);
-        let logits = self.language_model.logits(hidden);
+        let depths: Vec<usize> = loss.transport.iter().flat_map(|t| t.inner_depths()).collect();
+        let hidden = self.language_model.forward_tails_at(&input, &tails, &depths, Dropout::OFF);
+        let logits = self.language_model.logits(hidden.last);
         let sum = ops::cross_entropy(logits, &targets, &vec![1.0; targets.len()]);
-        vec![Term { name: "ce", weight: loss.cross_entropy, sum }]
+        let mut terms = vec![Term { name: "ce", weight: loss.cross_entropy, sum }];
+        if let Some(config) = &loss.transport {
+            let read = transport::Read {
+                input: &input.offsets,
+                given: &given.offsets,
+                hidden: hidden.depths,
+            };
+            terms.extend(transport::terms(self, &batch.items, &heard, read, config));
+        }
+        if loss.token_ctc > 0.0 {
+            terms.push(self.token_ctc(&batch.items, &heard, loss.token_ctc));
+        }
+        terms
+    }
+}
+
+impl ConnectorNet {
+    /// CTC of the tokens that are said; utterances with too few vectors for theirs have no loss.
+    fn token_ctc(&self, items: &[SpokenItem], heard: &Ragged, weight: f64) -> Term {
+        let head = self.ctc_head.as_ref().expect("a stage with token_ctc has a head");
+        let targets: Vec<Vec<u32>> = items.iter().map(|item| item.said.tokens.clone()).collect();
+        let feasible = heard.offsets.iter().zip(&targets);
+        let weights: Vec<f32> = feasible
+            .map(|(span, target)| f32::from(u8::from(ops::ctc_feasible(span.len(), target))))
+            .collect();
+        let logits = head.forward(heard.values.clone());
+        let blank = self.language_model.n_tokens() as u32;
+        let sum = ops::ctc_loss(logits, &heard.offsets, &targets, blank, &weights);
+        Term { name: "token_ctc", weight, sum }
     }
 }

@@ -15,7 +15,9 @@
 pub mod dataset;
 pub mod learner;
 pub mod optimizer;
+pub(crate) mod shared;
 pub mod step;
+mod transport;
 
 use std::{
     path::{Path, PathBuf},
@@ -341,7 +343,7 @@ impl Run<'_> {
         D: Dataset<Batch = L::Batch>,
     {
         let mut model = self.freeze(model, stage)?;
-        model.recompute(stage.gradient_checkpointing);
+        model.begin(stage);
         let device = model.devices().into_iter().next().expect("a model has parameters").inner();
         let mark = self.fingerprint(&model);
         let mut optimizer = match resume {

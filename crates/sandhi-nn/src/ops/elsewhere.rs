@@ -61,6 +61,21 @@ fn examples() -> Vec<Example> {
             depthwise_conv(t[0].clone(), t[1].clone(), &of_conv)
         }),
         example("unfold", &[[12, 10]], move |t| unfold(t[0].clone(), &of_unfold, 3, 2, 1).0),
+        example("transport", &[[7, 6], [5, 6]], |t| {
+            use sandhi_align::transport::{Batch, Loss, Masses, Newton, Solver, Sparsity, Through};
+            let batch = Batch::new(&[0, 4, 7], &[0, 3, 5]).unwrap();
+            let problems = TransportProblems {
+                batch: &batch,
+                rows: Masses::UNIFORM,
+                columns: Masses::UNIFORM,
+                solver: Solver::Newton(Newton { epsilon: 0.2, ..Newton::default() }),
+                loss: Loss { sparsity: Sparsity::Peak, weight: 0.1, through: Through::Implicit },
+                order_weight: 0.0,
+                pad: false,
+            };
+            let costs = cosine_costs(t[0].clone(), t[1].clone(), &batch);
+            transport_loss(costs, &problems).sum.reshape([1, 1])
+        }),
         example("ctc_loss", &[[12, 5]], move |t| {
             let targets = [vec![1, 1, 3], vec![], vec![2, 2], vec![4]];
             ctc_loss(t[0].clone(), &of_ctc, &targets, 0, &[1.0, 1.0, 1.0, 0.5]).reshape([1, 1])

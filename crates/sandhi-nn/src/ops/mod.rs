@@ -38,6 +38,7 @@ mod rows;
 mod simd;
 #[cfg(test)]
 pub(crate) mod testing;
+mod transport;
 
 pub use activation::{gelu, gelu_tanh, glu, silu, swiglu};
 pub use attention::{AttentionLayout, Mask, ragged_attention};
@@ -51,6 +52,7 @@ pub use optimizer::{AdamStep, adamw, sum_squares};
 pub use recompute::{recompute, recomputes};
 pub use rotary::{Llama3Scaling, Rope, RopeScaling, rotary};
 pub use rows::{embedding, write_rows};
+pub use transport::{TransportLoss, TransportProblems, cosine_costs, transport_loss};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

@@ -123,8 +123,25 @@ impl CausalLm {
     /// - `input.values`: `[n_rows, d_model]`
     /// - output: `[sum of tails, d_model]`
     pub fn forward_tails(&self, input: &Ragged, tails: &[usize], dropout: Dropout) -> Tensor<2> {
+        self.forward_tails_at(input, tails, &[], dropout).last
+    }
+
+    /// As [`CausalLm::forward_tails`], with the hidden states of all rows at `depths` besides.
+    ///
+    /// # Panics
+    ///
+    /// When a depth is that of the last block or beyond, which does not work on all rows.
+    pub fn forward_tails_at(
+        &self,
+        input: &Ragged,
+        tails: &[usize],
+        depths: &[usize],
+        dropout: Dropout,
+    ) -> Hidden {
+        let n_layers = self.model.layers.len();
+        assert!(depths.iter().all(|&depth| depth < n_layers), "depths {depths:?} of {n_layers}");
         let placement = Placement::packed(&input.offsets, self.mask());
-        self.run(input.values.clone(), &placement, Some(tails), None, &[], dropout).last
+        self.run(input.values.clone(), &placement, Some(tails), None, depths, dropout)
     }
 
     fn run(

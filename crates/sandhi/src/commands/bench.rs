@@ -259,6 +259,7 @@ fn train(
         cache,
         device: device.open()?,
         hub: HubArgs::default().hub()?,
+        shared: None,
     };
     let mut timer = Timer { console: Console::new(true)?, steps: Vec::new(), n_steps: steps };
     pipeline::run(&recipe, &place, &mut timer)?;

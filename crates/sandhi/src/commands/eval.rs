@@ -85,6 +85,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         cache: args.run.cache,
         device,
         hub,
+        shared: None,
     };
     let mut console = Console::new(args.run.quiet)?;
     let results =

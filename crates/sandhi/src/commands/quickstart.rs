@@ -64,6 +64,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             cache: args.run.cache.clone(),
             device: device.clone(),
             hub: hub.clone(),
+            shared: None,
         }
     };
     let models = args.out.join("foundation");

@@ -66,6 +66,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             cache: args.run.cache.clone(),
             device: device.clone(),
             hub: hub.clone(),
+            shared: Some(args.out.join(".stages")),
         };
         if experiment::run(&recipe, &place, &provenance(), &mut console)?.is_none() {
             eprintln!("saved; the same command continues");

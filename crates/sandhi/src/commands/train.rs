@@ -40,6 +40,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         cache: args.run.cache.clone(),
         device: args.run.device.open()?,
         hub,
+        shared: None,
     };
     let mut console = Console::new(args.run.quiet)?;
     match experiment::run(&recipe, &place, &provenance(), &mut console)? {

@@ -30,6 +30,8 @@ pub(crate) struct SpeechBase {
 pub(crate) struct TextBase {
     pub(crate) transformer: TransformerConfig,
     pub(crate) n_tokens: usize,
+    /// Its tokenizer, where it is here.
+    pub(crate) tokenizer: Option<PathBuf>,
 }
 
 impl Base<SpeechBase> {

@@ -82,6 +82,7 @@ pub(super) fn check(recipe: &Recipe, base: &Path, hub: &Hub) -> Checked {
         checker.eval(eval);
     }
     checker.masks(encoder.as_ref());
+    checker.depths(language_model.as_ref());
     let Checker { mut problems, warnings, mut missing, .. } = checker;
     let is_connector = matches!(recipe.model, ModelConfig::Connector(_));
     if is_connector && (encoder.is_none() || language_model.is_none()) {

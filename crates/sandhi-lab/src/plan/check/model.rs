@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sandhi_data::{
     features::{FeatureConfig, FeatureExtractor},
-    text,
+    text::{self, Tokenizer},
 };
 use sandhi_nn::{encoder::EncoderConfig, lora::LoraConfig, transformer::TransformerConfig};
 
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     chat::MARKERS,
     hf::{self, LanguageModelConfig},
-    recipe::{ConnectorModelConfig, ModelConfig},
+    recipe::{ConnectorModelConfig, ModelConfig, TransportConfig},
 };
 
 impl Checker<'_> {
@@ -118,6 +118,23 @@ impl Checker<'_> {
         }
     }
 
+    /// Transport looks at depths that the language model has. The last block does not work on speech.
+    pub(super) fn depths(&mut self, base: Option<&Base<TextBase>>) {
+        let Some(Base::Known(text)) = base else { return };
+        let n_layers = text.transformer.n_layers;
+        for (i, stage) in self.recipe.stages.iter().enumerate() {
+            let depths = stage.loss.transport.iter().flat_map(|config| &config.depths);
+            for depth in depths.filter(|&&depth| depth >= n_layers) {
+                self.problem(
+                    &format!("stage[{i}].loss.transport.depths"),
+                    format_args!(
+                        "{depth} is not below the {n_layers} blocks of the language model"
+                    ),
+                );
+            }
+        }
+    }
+
     fn features(&mut self, place: &str, config: &FeatureConfig) -> Option<usize> {
         match FeatureExtractor::new(config) {
             Ok(extractor) => Some(extractor.n_mels()),
@@ -171,22 +188,57 @@ impl Checker<'_> {
             |checker, path| {
                 let TextSpec { transformer, n_tokens } =
                     checker.directory(place, path, "text")?.text?;
-                Some(TextBase { transformer, n_tokens })
+                let dir = checker.path(&format!("{place}.path"), path)?;
+                let tokenizer = Some(dir.join("tokenizer.json"));
+                Some(TextBase { transformer, n_tokens, tokenizer })
             },
             |checker, published| {
-                let found = match checker.published(place, &published.path)? {
-                    Published::Here(dir) => hf::check_text(&dir, published),
+                let (found, tokenizer) = match checker.published(place, &published.path)? {
+                    Published::Here(dir) => {
+                        (hf::check_text(&dir, published), Some(dir.join("tokenizer.json")))
+                    }
                     Published::Known(name, value) => {
-                        LanguageModelConfig::read(Path::new(&name), &value)
+                        (LanguageModelConfig::read(Path::new(&name), &value), None)
                     }
                 };
                 let found = checker.right(place, found)?;
                 if let Some(adapter) = &published.adapter {
                     checker.path(&format!("{place}.adapter"), adapter);
                 }
-                Some(TextBase { transformer: found.transformer, n_tokens: found.n_tokens })
+                let (transformer, n_tokens) = (found.transformer, found.n_tokens);
+                Some(TextBase { transformer, n_tokens, tokenizer })
             },
         );
+        self.pad(config, text.as_ref());
         (encoder, text)
+    }
+
+    /// The token for no content: there where a stage needs it, and one of the vocabulary.
+    fn pad(&mut self, config: &ConnectorModelConfig, text: Option<&Base<TextBase>>) {
+        let needs = self.recipe.stages.iter().position(|stage| {
+            let drops = stage.compression.is_some_and(|compression| compression.drop.is_some());
+            drops || stage.loss.transport.as_ref().is_some_and(TransportConfig::has_pad)
+        });
+        let Some(token) = &config.pad_token else {
+            if let Some(i) = needs {
+                self.problem(
+                    "model.pad_token",
+                    format_args!(
+                        "is missing, and stage[{i}] draws speech to it or knows pauses by it; expected a token of the \
+                         language model, e.g. \"<|endoftext|>\""
+                    ),
+                );
+            }
+            return;
+        };
+        let Some(Base::Known(TextBase { tokenizer: Some(path), .. })) = text else { return };
+        let Some(tokenizer) = self.right("model.language_model", Tokenizer::load(path)) else {
+            return;
+        };
+        self.need(
+            tokenizer.id(token).is_some(),
+            "model.pad_token",
+            format_args!("{token:?} is not a token of {}", path.display()),
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! A stage of a recipe: steps, loss, batch and optimizer.
 
 use super::Checker;
-use crate::recipe::{ModelConfig, OptimizerConfig, Schedule, StageConfig};
+use crate::{
+    recipe::{ModelConfig, OptimizerConfig, Schedule, StageConfig},
+    train::is_trained,
+};
 
 impl Checker<'_> {
     /// Checks a stage and counts its items.
@@ -23,6 +26,7 @@ impl Checker<'_> {
             ("prompt", loss.prompt),
             ("ctc", loss.ctc),
             ("alignment", loss.alignment),
+            ("token_ctc", loss.token_ctc),
         ];
         for (name, weight) in weights {
             self.need(
@@ -33,13 +37,19 @@ impl Checker<'_> {
         }
         let (names, learned) = match &self.recipe.model {
             ModelConfig::Ctc(_) => ("ctc and alignment are", loss.ctc + loss.alignment),
-            _ => ("cross_entropy is", loss.cross_entropy),
+            ModelConfig::Text(_) => ("cross_entropy is", loss.cross_entropy),
+            ModelConfig::Connector(_) => {
+                let transport = loss.transport.as_ref().map_or(0.0, |config| config.weight);
+                let sum = loss.cross_entropy + loss.token_ctc + transport;
+                ("cross_entropy, token_ctc and transport.weight are", sum)
+            }
         };
         self.need(
             learned != 0.0,
             &format!("{place}.loss"),
             format_args!("{names} 0, so nothing would be learned"),
         );
+        self.speech_losses(place, stage);
         self.batch(place, stage);
         self.optimizer(place, &stage.optimizer, stage.steps);
         self.need(!stage.sources.is_empty(), place, "data is empty, expected at least one source");
@@ -49,6 +59,34 @@ impl Checker<'_> {
             n_items = n_items.zip(n).map(|(sum, n): (usize, usize)| sum.saturating_add(n));
         }
         n_items
+    }
+
+    /// What only connectors have: transport, CTC over their vectors, compression.
+    fn speech_losses(&mut self, place: &str, stage: &StageConfig) {
+        let loss = &stage.loss;
+        let is_connector = matches!(self.recipe.model, ModelConfig::Connector(_));
+        let given = [
+            ("loss.transport", loss.transport.is_some()),
+            ("loss.token_ctc", loss.token_ctc > 0.0),
+            ("compression", stage.compression.is_some()),
+        ];
+        for (field, _) in given.into_iter().filter(|(_, is_given)| *is_given && !is_connector) {
+            let what = "is for connector models, which have vectors of speech";
+            self.problem(&format!("{place}.{field}"), what);
+        }
+        for problem in stage.compression.iter().flat_map(|compression| compression.problems()) {
+            self.problem(&format!("{place}.compression"), problem);
+        }
+        for problem in loss.transport.iter().flat_map(|config| config.problems()) {
+            self.problem(&format!("{place}.loss.transport"), problem);
+        }
+        self.need(
+            loss.token_ctc == 0.0
+                || !is_connector
+                || is_trained(&stage.trainable, "ctc_head.weight"),
+            &format!("{place}.trainable"),
+            "has no \"ctc_head\", which token_ctc needs: it would score with random weights",
+        );
     }
 
     fn batch(&mut self, place: &str, stage: &StageConfig) {

@@ -1,0 +1,119 @@
+//! What is said in the utterances of a connector's stage, for the losses that compare speech to text.
+//!
+//! ```text
+//! text        she  left early          tokens     sh e ␣left ␣ear ly
+//! word times  |--| |---| |-----|       durations  of the words, split among their tokens by letters
+//! blanks      share of an utterance that the encoder's CTC head takes for no character
+//! ```
+
+use rayon::prelude::*;
+use sandhi_data::text::Characters;
+
+use super::{Error, Spoken};
+use crate::{
+    chat::Chat,
+    model::{HostRagged, Recognizer, SpeechModel},
+    recipe::{LossConfig, PadMass, TargetMass},
+    train::{dataset::Utterance, learner::Said},
+};
+
+/// Utterances whose posteriors are computed at once.
+const AT_ONCE: usize = 16;
+
+/// What is said in every utterance, as far as the losses of a stage ask for it.
+///
+/// # Errors
+///
+/// When masses are to follow durations and an utterance has no times for its words, or blanks are asked of an encoder
+/// that has no CTC head.
+pub(super) fn said(
+    loss: &LossConfig,
+    chat: &Chat,
+    speech: &SpeechModel,
+    spoken: &[Spoken],
+    utterances: &[Utterance],
+) -> Result<Vec<Said>, Error> {
+    let transport = loss.transport.as_ref();
+    if transport.is_none() && loss.token_ctc == 0.0 {
+        return Ok(vec![Said::default(); spoken.len()]);
+    }
+    let mut said = Vec::with_capacity(spoken.len());
+    for (spoken, utterance) in spoken.iter().zip(utterances) {
+        let tokens = chat.transcript(spoken.text())?;
+        let masses = match transport.map_or(TargetMass::Uniform, |config| config.masses) {
+            TargetMass::Uniform | TargetMass::Counts => Vec::new(),
+            TargetMass::Characters => {
+                tokens.iter().map(|&token| n_characters(chat, token)).collect()
+            }
+            TargetMass::Durations => durations(chat, &tokens, spoken, utterance)?,
+        };
+        said.push(Said { tokens, masses, pad_share: None });
+    }
+    if transport.is_some_and(|config| config.pad == PadMass::Blank) {
+        let none = || Error::NoRecognizer { asked: "transport.pad = \"blank\"".to_owned() };
+        let recognizer = speech.recognizer.as_ref().ok_or_else(none)?;
+        let chunks: Vec<(&[Utterance], Recognizer)> =
+            utterances.chunks(AT_ONCE).map(|chunk| (chunk, recognizer.clone())).collect();
+        let shares: Vec<Vec<f64>> = chunks
+            .into_par_iter()
+            .map(|(chunk, recognizer)| blank_shares(&recognizer, speech.d_encoder(), chunk))
+            .collect();
+        for (said, share) in said.iter_mut().zip(shares.into_iter().flatten()) {
+            said.pad_share = Some(share);
+        }
+    }
+    Ok(said)
+}
+
+/// Mean posterior of the blank over the steps of every utterance; its rows are encoder frames.
+fn blank_shares(recognizer: &Recognizer, width: usize, utterances: &[Utterance]) -> Vec<f64> {
+    let frames = HostRagged::gather(width, utterances.iter().map(|u| u.rows.as_ref()));
+    let log_probs = recognizer.log_probs(&frames);
+    let blank = Characters::BLANK as usize;
+    let shares = log_probs.sequences().map(|rows| {
+        let steps = rows.chunks_exact(log_probs.width);
+        let n_steps = steps.len().max(1) as f64;
+        steps.map(|row| f64::from(row[blank]).exp()).sum::<f64>().min(n_steps) / n_steps
+    });
+    shares.collect()
+}
+
+/// Characters of a token, spaces left out.
+fn n_characters(chat: &Chat, token: u32) -> f64 {
+    chat.decode(&[token]).chars().count() as f64
+}
+
+/// Whether a token begins a word, by the marks that vocabularies have for a space.
+fn begins_word(chat: &Chat, token: u32) -> bool {
+    let piece = chat.tokenizer().piece(token).unwrap_or_default();
+    piece.starts_with(['Ġ', '▁', ' '])
+}
+
+/// Seconds of every token: those of its word, by its share of the word's characters.
+fn durations(
+    chat: &Chat,
+    tokens: &[u32],
+    spoken: &Spoken,
+    utterance: &Utterance,
+) -> Result<Vec<f64>, Error> {
+    let mut words: Vec<Vec<f64>> = Vec::new();
+    for &token in tokens {
+        if words.is_empty() || begins_word(chat, token) {
+            words.push(Vec::new());
+        }
+        words.last_mut().expect("pushed above").push(n_characters(chat, token));
+    }
+    if words.len() != utterance.words.len() {
+        return Err(Error::WordTimes {
+            id: spoken.text().to_owned(),
+            found: utterance.words.len(),
+            expected: words.len(),
+        });
+    }
+    let of_words = words.iter().zip(&utterance.words).flat_map(|(characters, word)| {
+        let seconds = (word.end_s - word.start_s).max(0.0);
+        let total = characters.iter().sum::<f64>().max(1.0);
+        characters.iter().map(move |n| n * seconds / total)
+    });
+    Ok(of_words.collect())
+}
