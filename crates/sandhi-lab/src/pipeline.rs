@@ -12,7 +12,7 @@
 use std::path::PathBuf;
 
 use burn::prelude::*;
-use sandhi_data::text::Tokenizer;
+use sandhi_data::{features::FeatureExtractor, text::Tokenizer};
 use sandhi_nn::{
     init::Init,
     layers::Linear,
@@ -347,18 +347,19 @@ fn ctc(
         symbols,
         &Init::new(recipe.seed, &device),
     )?;
-    let recognizer = model.recognizer.clone().expect("made with a head the lines before");
-    let net = CtcNet { encoder: model.encoder.clone(), head: recognizer.head.clone() };
+    let recognizer = model.recognizer.take().expect("made with a head the lines before");
+    let extractor = FeatureExtractor::new(&config.features)?;
+    // What is trained is in one place.
+    let net = CtcNet { encoder: model.encoder, head: recognizer.head };
     let net = stages(recipe, place, monitor, net, |i, monitor| {
         let progress = |done, total| monitor.preparing("speaking and analyzing", done, total);
-        Ok(workshop.ctc(&recipe.stages[i], &model, &recognizer, &progress)?)
+        let symbols = &recognizer.symbols;
+        Ok(workshop.ctc(&recipe.stages[i], config, &extractor, symbols, &progress)?)
     })?;
-    Ok(net.map(|net| {
-        let net = net.valid();
-        model.encoder = net.encoder;
-        model.recognizer = Some(Recognizer { head: net.head, ..recognizer.clone() });
-        AnyModel::Ctc(Box::new(model))
-    }))
+    let Some(net) = net.map(|net| net.valid()) else { return Ok(None) };
+    model.encoder = net.encoder;
+    model.recognizer = Some(Recognizer { head: net.head, ..recognizer });
+    Ok(Some(AnyModel::Ctc(Box::new(model))))
 }
 
 /// A base, from a model directory or a published checkpoint.
@@ -445,15 +446,17 @@ fn connector(
     };
     let pad = pad(config, &model.text, monitor)?;
     let with_head = recipe.stages.iter().any(|stage| stage.loss.token_ctc > 0.0);
+    let ctc_head = with_head.then(|| {
+        let init = Init::new(recipe.seed, &place.device).child("ctc_head");
+        // The language model's tokens, and the blank.
+        Linear::new(&init, model.text.config.d_model, model.text.lm.n_tokens() + 1, true)
+    });
+    // What is trained is in one place, but for the encoder, whose frames may be cached.
     let net = ConnectorNet {
         encoder: model.speech.encoder.clone(),
-        connector: model.connector.clone(),
-        language_model: model.text.lm.clone(),
-        ctc_head: with_head.then(|| {
-            let init = Init::new(recipe.seed, &place.device).child("ctc_head");
-            // The language model's tokens, and the blank.
-            Linear::new(&init, model.text.config.d_model, model.text.lm.n_tokens() + 1, true)
-        }),
+        connector: model.connector,
+        language_model: model.text.lm,
+        ctc_head,
         pad,
         compression: None,
     };

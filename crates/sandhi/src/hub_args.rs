@@ -20,19 +20,21 @@ use sandhi_lab::hf::{
     hub::{ModelName, Progress},
 };
 
+/// What stands above the arguments in help.
+const HEADING: &str = "Models of the Hub";
+
 /// Arguments that say where models named `hf:owner/name@revision` come from.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Models of the Hub")]
 pub struct HubArgs {
     /// The Hub that models named hf:... come from [default: HF_ENDPOINT, or https://huggingface.co].
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help_heading = HEADING)]
     pub hub_endpoint: Option<String>,
     /// Where they are kept, shared with Python's huggingface_hub [default: HF_HUB_CACHE, or the folder hub in
     /// HF_HOME, or ~/.cache/huggingface/hub].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = HEADING)]
     pub hub_cache: Option<PathBuf>,
     /// Use what is in that cache and nothing else; HF_HUB_OFFLINE=1 does the same.
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub offline: bool,
 }
 

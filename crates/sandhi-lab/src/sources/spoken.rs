@@ -16,8 +16,11 @@ use super::{Error, Prepared, Spoken, Workshop, said::said, unfit};
 use crate::{
     chat::Chat,
     frames::FrameCache,
-    model::{Recognizer, SpeechModel},
-    recipe::{AS_SPOKEN, ManifestSource, MicroworldSource, SourceConfig, StageConfig, WildSource},
+    model::SpeechModel,
+    recipe::{
+        AS_SPOKEN, CtcModelConfig, ManifestSource, MicroworldSource, SourceConfig, StageConfig,
+        WildSource,
+    },
     train::{
         dataset::{CtcDataset, SpeechDataset},
         learner::{Said, SpokenItem},
@@ -173,24 +176,24 @@ impl Workshop {
     pub fn ctc(
         &self,
         stage: &StageConfig,
-        speech: &SpeechModel,
-        recognizer: &Recognizer,
+        config: &CtcModelConfig,
+        extractor: &FeatureExtractor,
+        symbols: &Characters,
         progress: &dyn Fn(usize, usize),
     ) -> Result<Prepared<CtcDataset>, Error> {
-        let extractor = speech.extractor();
         let (lists, dev) = self.transcribed(stage)?;
         let dataset = |spoken: Vec<Spoken>, augment: bool| -> Result<CtcDataset, Error> {
-            let max_frames = speech.config.max_feature_frames();
+            let max_frames = config.encoder.max_feature_frames();
             let utterances = self.features(&spoken, extractor, max_frames, progress)?;
             let targets: Result<Vec<Vec<u32>>, _> =
-                spoken.iter().map(|s| recognizer.symbols.encode(s.text(), Unknown::Skip)).collect();
+                spoken.iter().map(|s| symbols.encode(s.text(), Unknown::Skip)).collect();
             Ok(CtcDataset {
                 items: utterances.into_iter().zip(targets?).collect(),
                 n_mels: extractor.n_mels(),
                 rate_hz: extractor.rate_hz(),
-                encoder: speech.config.clone(),
-                steps_per_frame: recognizer.config.steps_per_frame,
-                symbols: recognizer.symbols.clone(),
+                encoder: config.encoder.clone(),
+                steps_per_frame: config.ctc.steps_per_frame,
+                symbols: symbols.clone(),
                 spec_augment: stage.spec_augment.clone().filter(|_| augment),
             })
         };
