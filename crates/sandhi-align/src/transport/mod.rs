@@ -123,7 +123,7 @@ pub struct Transport {
     /// How far the plan's sums are from the masses they should have: absolute differences, summed over rows and
     /// columns, as a share of the total mass.
     pub marginal_error: f64,
-    /// Steps that the solver took: augmentations, sweeps or Newton steps.
+    /// Steps that the solver took: augmentations, sweeps or Newton steps, without the sweeps that go before those.
     pub iterations: usize,
     /// Whether it is what was asked for.
     pub status: Status,

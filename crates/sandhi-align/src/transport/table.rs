@@ -48,28 +48,28 @@ pub(super) fn check_costs<T: Copy + Into<f64>>(
     problem: usize,
 ) -> Result<[f64; 2], Error> {
     const WIDTH: usize = 8;
-    let beyond = |cost: f64| cost.is_nan() | (cost.abs() > MAX_COST);
     let (mut low, mut high) = ([f64::INFINITY; WIDTH], [f64::NEG_INFINITY; WIDTH]);
-    // Without a branch in the loop, as nearly every matrix passes.
-    let mut is_beyond = [false; WIDTH];
-    let mut look = |block: &[T]| {
-        for (l, &cost) in block.iter().enumerate() {
-            let cost = cost.into();
-            low[l] = if cost < low[l] { cost } else { low[l] };
-            high[l] = if cost > high[l] { cost } else { high[l] };
-            is_beyond[l] |= beyond(cost);
-        }
-    };
+    // Without a branch in the loop, as nearly every matrix passes. A product with 0 is NaN where a cost is not finite.
+    let mut poison = [0.0; WIDTH];
     let blocks = costs.chunks_exact(WIDTH);
     let rest = blocks.remainder();
-    blocks.for_each(|block| look(&block[..WIDTH]));
-    look(rest);
-    if is_beyond == [false; WIDTH] {
-        return Ok([
-            low.into_iter().fold(low[0], f64::min),
-            high.into_iter().fold(high[0], f64::max),
-        ]);
+    let mut look = |l: usize, cost: f64| {
+        low[l] = if cost < low[l] { cost } else { low[l] };
+        high[l] = if cost > high[l] { cost } else { high[l] };
+        poison[l] += cost * 0.0;
+    };
+    for block in blocks {
+        for l in 0..WIDTH {
+            look(l, block[l].into());
+        }
     }
+    rest.iter().enumerate().for_each(|(l, &cost)| look(l, cost.into()));
+    let lowest = low.into_iter().fold(low[0], f64::min);
+    let highest = high.into_iter().fold(high[0], f64::max);
+    if poison == [0.0; WIDTH] && lowest >= -MAX_COST && highest <= MAX_COST {
+        return Ok([lowest, highest]);
+    }
+    let beyond = |cost: f64| cost.is_nan() | (cost.abs() > MAX_COST);
     let at = costs.iter().position(|&cost| beyond(cost.into())).expect("the loop found one");
     let (row, column) = (at / n_columns, at % n_columns);
     Err(Error::Cost { problem, row, column, found: costs[at].into() })

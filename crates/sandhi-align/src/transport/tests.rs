@@ -66,7 +66,7 @@ fn transport(costs: &[f64], shape: [usize; 2], solver: &Solver) -> Transport {
     found
 }
 
-fn assert_close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
+pub(super) fn assert_close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let size = expected.iter().fold(1e-300_f64, |size, x| size.max(x.abs()));
     for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
