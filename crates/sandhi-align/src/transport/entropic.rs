@@ -16,9 +16,8 @@
 
 use super::{
     Columns, Duals, Entries, Plan, Smoothing, Status, Transport,
-    masses::Line,
     simd::{LANES, exp, lanes, lanes_mut, ln, mul_add, total, vectorized},
-    table::Table,
+    table::{Problem, Table},
 };
 
 /// What a thread keeps for the next problem.
@@ -207,19 +206,17 @@ impl Space {
     }
 
     /// The plan `a u Q v` and its potentials, in the caller's order.
-    pub(super) fn finish(
+    pub(super) fn finish<T: Copy + Into<f64>>(
         &mut self,
         table: &Table,
-        rows: &Line,
-        columns: &Line,
+        problem: &Problem<'_, T>,
         smoothing: Smoothing,
-        lookup: impl Fn(usize, usize) -> f64,
         iterations: usize,
         status: Status,
     ) -> Transport {
-        let [n_rows, n_columns] = [rows.shares.len(), columns.shares.len()];
+        let [n_rows, n_columns] = problem.shape();
         let epsilon = smoothing.epsilon;
-        let mass = rows.total;
+        let mass = problem.rows.total;
         for ((u, log_u), a) in self.u.iter_mut().zip(&mut self.log_u).zip(&table.a) {
             *log_u = epsilon * u.ln();
             *u *= a * mass;
@@ -283,7 +280,7 @@ impl Space {
             }
             status => status,
         };
-        let duals = self.duals(table, rows, columns, epsilon, smoothing.columns, lookup);
+        let duals = self.duals(table, problem, smoothing);
         Transport {
             value,
             cost,
@@ -297,16 +294,15 @@ impl Space {
     }
 
     /// Potentials of all lines; those without mass get what they would have with a little.
-    fn duals(
+    fn duals<T: Copy + Into<f64>>(
         &self,
         table: &Table,
-        rows: &Line,
-        columns: &Line,
-        epsilon: f64,
-        held: Columns,
-        lookup: impl Fn(usize, usize) -> f64,
+        problem: &Problem<'_, T>,
+        smoothing: Smoothing,
     ) -> Duals {
-        let [n_rows, n_columns] = [rows.shares.len(), columns.shares.len()];
+        let Problem { rows, columns, .. } = problem;
+        let [n_rows, n_columns] = problem.shape();
+        let epsilon = smoothing.epsilon;
         let (mut f, mut g) = (vec![f64::NAN; n_rows], vec![f64::NAN; n_columns]);
         let (long, short) = if table.swapped { (&mut g, &mut f) } else { (&mut f, &mut g) };
         for (&line, &value) in table.long.iter().zip(&self.f) {
@@ -320,11 +316,11 @@ impl Space {
             for row in (0..n_rows).filter(|&row| rows.shares[row] == 0.0) {
                 let carried = (0..n_columns).filter(|&j| columns.shares[j] > 0.0);
                 f[row] = soft_minimum(
-                    carried.map(|j| (columns.shares[j], lookup(row, j) - g[j])),
+                    carried.map(|j| (columns.shares[j], problem.cost(row, j) - g[j])),
                     epsilon,
                 );
             }
-            let power = match held {
+            let power = match smoothing.columns {
                 Columns::Fixed => 1.0,
                 Columns::Penalized(tau) => tau / (tau + epsilon),
                 Columns::Free => 0.0,
@@ -333,7 +329,7 @@ impl Space {
                 let carried = (0..n_rows).filter(|&i| rows.shares[i] > 0.0);
                 g[column] = power
                     * soft_minimum(
-                        carried.map(|i| (rows.shares[i], lookup(i, column) - f[i])),
+                        carried.map(|i| (rows.shares[i], problem.cost(i, column) - f[i])),
                         epsilon,
                     );
             }
@@ -600,6 +596,7 @@ mod tests {
     use super::*;
     use crate::transport::{
         Batch, Masses, Side,
+        masses::Line,
         simd::at_every_width,
         table::Layout,
         tests::{assert_close, numbers},
@@ -613,7 +610,7 @@ mod tests {
         rows.fill(&Masses::UNIFORM, &batch, 0, Side::Rows).unwrap();
         columns.fill(&Masses::counts(&[3, 1, 1, 2, 4]), &batch, 0, Side::Columns).unwrap();
         let (mut table, mut space) = (Table::default(), Space::default());
-        table.fill(&costs, &rows, &columns, [0.0, 1.0], Layout::ByShort);
+        table.fill(&Problem::new(&costs, &rows, &columns, 0).unwrap(), Layout::ByShort);
         space.begin(&table);
         space.g = numbers(5, 22).iter().map(|x| 0.2 * x).collect();
         space.softmax(&table, epsilon);

@@ -15,10 +15,9 @@
 
 use super::{
     Columns, Error, Smoothing, Status, Transport, check_epsilon, check_limits, entropic,
-    masses::Line,
     simd::{mul_add, total, vectorized},
     sinkhorn::{FIRST_EPSILON, Sinkhorn},
-    table::{Layout, Table},
+    table::{Layout, Problem, Table},
 };
 
 /// Settings of Newton's method.
@@ -68,14 +67,11 @@ impl Newton {
 
     pub(super) fn solve<T: Copy + Into<f64>>(
         &self,
-        costs: &[T],
-        rows: &Line,
-        columns: &Line,
-        range: [f64; 2],
+        problem: &Problem<'_, T>,
         table: &mut Table,
         space: &mut entropic::Space,
     ) -> Transport {
-        table.fill(costs, rows, columns, range, Layout::ByShort);
+        table.fill(problem, Layout::ByShort);
         space.begin(table);
         let mut epsilon = self.epsilon;
         let mut n_levels = 0;
@@ -112,9 +108,7 @@ impl Newton {
             epsilon /= 2.0;
         }
         let smoothing = Smoothing { epsilon: self.epsilon, columns: Columns::Fixed };
-        let n_columns = columns.shares.len();
-        let lookup = |i: usize, j: usize| costs[i * n_columns + j].into();
-        space.finish(table, rows, columns, smoothing, lookup, iterations, status)
+        space.finish(table, problem, smoothing, iterations, status)
     }
 }
 

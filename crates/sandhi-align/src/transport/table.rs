@@ -18,6 +18,38 @@ pub(super) enum Layout {
     ByLong,
 }
 
+/// A problem as the caller has it, checked.
+pub(super) struct Problem<'a, T> {
+    /// Row-major `[n_rows, n_columns]`.
+    pub costs: &'a [T],
+    pub rows: &'a Line,
+    pub columns: &'a Line,
+    /// The lowest and the highest cost.
+    range: [f64; 2],
+}
+
+impl<'a, T: Copy + Into<f64>> Problem<'a, T> {
+    /// Refuses costs that are not finite; `index` is the problem's number in its batch.
+    pub(super) fn new(
+        costs: &'a [T],
+        rows: &'a Line,
+        columns: &'a Line,
+        index: usize,
+    ) -> Result<Self, Error> {
+        let range = check_costs(costs, columns.shares.len(), index)?;
+        Ok(Self { costs, rows, columns, range })
+    }
+
+    /// `[n_rows, n_columns]`.
+    pub(super) fn shape(&self) -> [usize; 2] {
+        [self.rows.shares.len(), self.columns.shares.len()]
+    }
+
+    pub(super) fn cost(&self, row: usize, column: usize) -> f64 {
+        self.costs[row * self.columns.shares.len() + column].into()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// Lines of the longer side.
@@ -42,9 +74,9 @@ pub(super) struct Table {
 }
 
 /// The lowest and the highest cost; refuses those that are not finite.
-pub(super) fn check_costs<T: Copy + Into<f64>>(
+fn check_costs<T: Copy + Into<f64>>(
     costs: &[T],
-    [_, n_columns]: [usize; 2],
+    n_columns: usize,
     problem: usize,
 ) -> Result<[f64; 2], Error> {
     const WIDTH: usize = 8;
@@ -77,14 +109,8 @@ pub(super) fn check_costs<T: Copy + Into<f64>>(
 
 impl Table {
     /// Takes over a problem.
-    pub(super) fn fill<T: Copy + Into<f64>>(
-        &mut self,
-        costs: &[T],
-        rows: &Line,
-        columns: &Line,
-        [lowest, highest]: [f64; 2],
-        layout: Layout,
-    ) {
+    pub(super) fn fill<T: Copy + Into<f64>>(&mut self, problem: &Problem<'_, T>, layout: Layout) {
+        let &Problem { costs, rows, columns, range: [lowest, highest] } = problem;
         let n_columns = columns.shares.len();
         let carries = |line: &Line, lines: &mut Vec<u32>| {
             lines.clear();
