@@ -1,295 +1,291 @@
-"""Optimal transport: POT and unrolled PyTorch against `sandhi_align::transport`, on the same problems.
+"""The other side of `sandhi bench ot`: POT, geomloss and unrolled PyTorch, asked over standard input.
 
-    python3 -m venv venv && venv/bin/pip install numpy pot==0.9.7.post1 torch==2.11.0
-    cargo build --release -p sandhi-align --example transport
-    venv/bin/python bench/peers/ot.py [--rounds 9] [--threads 1] [--json FILE]
+    python3 -m venv venv && venv/bin/pip install numpy pot==0.9.7.post1 torch==2.11.0 geomloss==0.3.1
+    sandhi bench ot --python venv/bin/python
 
-Problems: cosine costs of 50 x 8, 150 x 25 and 400 x 60, and a ragged batch of 32 drawn from 40-400 x 5-60; uniform
-masses. In `random` ones rows and columns know nothing of each other; in `speech` ones rows are noisy columns in
-order, as trained speech vectors are, which makes entropic problems hard. Compared are
-  exact      `ot.emd` with our exact solver; values must agree to 1e-9
-  entropic   the fastest of POT's Sinkhorns that reaches a marginal error of 1e-6 (absolute, summed over rows and
-             columns) with the fastest of ours under the same tolerance, at epsilon 0.05 and 0.01
-  batch      `ot.batch` on the ragged batch, padded with masses of 1e-13 as it takes no zeros, with ours, epsilon 0.05
-  gradient   the cost's gradient through the plan: PyTorch's autograd through as many log-domain sweeps as that error
-             takes, in f64, with the fastest of ours and its implicit gradient
-Every round times both once, one after the other; reported are medians, and the median of the rounds' ratios. In the
-clock: from costs in memory (f32 on our side, f64 on theirs) to plans in memory. Not in the clock: imports, conversions,
-one call to warm up. POT's solvers are tried with several thresholds and get the fastest that suffices.
+One JSON object a line in, one out:
+
+    {"do": "versions"}                            what is installed
+    {"do": "load", "path": …}                     problems: u32 count, u32 shapes, f32 costs; masses are uniform
+    {"do": "prepare", "what": …, "epsilon": …}    finds the fastest way to the tolerance; keeps it
+        exact     `ot.emd`, one problem after the other, or in threads
+        entropic  POT's Sinkhorns, one problem after the other, or in threads
+        batch     `ot.batch`, problems padded with masses of 1e-13, as it takes no zeros; NumPy or PyTorch
+        geomloss  `geomloss.ot.solve_batch`, padded in the same way
+        gradient  of <P, C>: autograd through as many sweeps in the log domain as the tolerance takes, one after the
+                  other or padded
+        kernel-gradient   the same through sweeps of the kernel exp(-C / epsilon), which vanishes for small epsilon
+    {"do": "run", "repeats": n}                   mean seconds of n times what was prepared
+
+The tolerance is on the marginal error: absolute, summed over rows and columns, the worst problem's. Every library may
+run in f32 and in f64, whichever is faster. In the clock: from costs in memory to plans in memory; conversion,
+padding and imports are not.
 """
 
-import argparse
 import json
 import os
-import statistics
-import struct
-import subprocess
 import sys
-import tempfile
 import time
 import warnings
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-parser.add_argument("--rounds", type=int, default=9)
-parser.add_argument("--threads", type=int, default=1)
-parser.add_argument("--binary", default="target/release/examples/transport")
-parser.add_argument("--no-gradient", action="store_true")
-parser.add_argument("--json", type=Path)
-arguments = parser.parse_args()
-for name in ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"]:
-    os.environ[name] = str(arguments.threads)
-
-# This file has the name of POT's module, and its folder comes first where modules are looked for.
+# This file may have the name of POT's module, and its folder comes first where modules are looked for.
 sys.path.pop(0)
+warnings.simplefilter("ignore")
+answers = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)
 
 import numpy as np  # noqa: E402
 import ot  # noqa: E402
+import ot.batch  # noqa: E402
+import torch  # noqa: E402
+
+try:
+    import geomloss
+    import geomloss.ot
+except ImportError:
+    geomloss = None
 
 TOLERANCE = 1e-6
-WIDTH = 64
-# A loop that takes longer than this in all rounds is timed in fewer.
-SLOW_S = 10.0
-rng = np.random.default_rng(7)
+# A way that takes longer than this is not tried with tighter thresholds, and one this much slower than the best is given up.
+PATIENCE_S, GIVE_UP = 60.0, 2.0
+n_threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+torch.set_num_threads(n_threads)
 
 
-def costs(n, m, kind):
-    x, y = rng.normal(size=(n, WIDTH)), rng.normal(size=(m, WIDTH))
-    if kind == "speech":
-        x += y[np.sort(rng.integers(0, m, n))]
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    y /= np.linalg.norm(y, axis=1, keepdims=True)
-    return (1 - x @ y.T).astype(np.float32)
-
-
-def ragged(kind):
-    shapes = zip(rng.integers(40, 401, 32), rng.integers(5, 61, 32))
-    return [costs(n, m, kind) for n, m in shapes]
-
-
-class Ours:
-    def __init__(self):
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen([arguments.binary], stdin=pipe, stdout=pipe, text=True)
-
-    def __call__(self, path, solver, epsilon):
-        self.process.stdin.write(f"{path} {solver} {epsilon} 1\n")
-        self.process.stdin.flush()
-        found = json.loads(self.process.stdout.readline())
-        assert found["is_solved"], (path, solver, epsilon, found)
-        return found["seconds"][0], found
+def load(path):
+    words = np.fromfile(path, "<u4")
+    n = int(words[0])
+    shapes = words[1 : 1 + 2 * n].reshape(n, 2).astype(int)
+    values, at, problems = words[1 + 2 * n :].view("<f4"), 0, []
+    for rows, columns in shapes:
+        cost = values[at : at + rows * columns].reshape(rows, columns)
+        problems.append((np.full(rows, 1 / rows), np.full(columns, 1 / columns), cost.astype(np.float64)))
+        at += rows * columns
+    return problems
 
 
 def error(plan):
+    plan = np.asarray(plan, dtype=np.float64)
     n, m = plan.shape
     return abs(plan.sum(0) - 1 / m).sum() + abs(plan.sum(1) - 1 / n).sum()
 
 
-def timed(run, problems):
-    start = time.perf_counter()
-    plans = [run(a, b, cost) for a, b, cost in problems]
-    return time.perf_counter() - start, plans
+def worst(problems, plans):
+    """The marginal error of the worst problem; plans may be padded."""
+    return max(error(plan[: cost.shape[0], : cost.shape[1]]) for (_, _, cost), plan in zip(problems, plans))
 
 
-def pot_sinkhorn(method, epsilon, threshold):
-    def run(a, b, cost):
-        return ot.sinkhorn(a, b, cost, epsilon, method=method, stopThr=threshold, numItermax=50_000, warn=False)
-
-    return run
+def one_by_one(solve, problems):
+    return lambda: [solve(*problem) for problem in problems]
 
 
-def fastest_pot(problems, epsilon):
-    best = None
-    for method in ["sinkhorn", "sinkhorn_stabilized", "sinkhorn_log"]:
-        # POT measures the error of one side by its Euclidean norm.
-        for threshold in [1e-6, 2e-7, 5e-8]:
-            run = pot_sinkhorn(method, epsilon, threshold)
-            seconds = 0.0
-            for problem in problems:
-                more, [plan] = timed(run, [problem])
-                seconds += more
-                # Neither one that does not get there nor one that is slower is worth going on with.
-                if not error(plan) <= TOLERANCE or (best is not None and seconds > 2 * best[0]):
-                    break
-            else:
-                seconds = min(seconds, timed(run, problems)[0])
-                if best is None or seconds < best[0]:
-                    best = (seconds, method, threshold)
-                break
-    return best
+def in_threads(solve, problems):
+    pool = ThreadPoolExecutor(n_threads)
+    return lambda: list(pool.map(lambda problem: solve(*problem), problems))
 
 
-def padded(problems):
-    """One tensor of costs and two of masses; what is padding holds next to nothing."""
+def loops(solve, problems):
+    """The ways to solve problems one at a time."""
+    yield "", one_by_one(solve, problems)
+    if n_threads > 1 and len(problems) > 1:
+        yield " in threads", in_threads(solve, problems)
+
+
+def cast(problems, dtype):
+    return [tuple(x.astype(dtype) for x in problem) for problem in problems]
+
+
+def padded(problems, dtype, library):
     n_most, m_most = (max(cost.shape[axis] for _, _, cost in problems) for axis in (0, 1))
     cost = np.ones((len(problems), n_most, m_most))
     a, b = np.full((len(problems), n_most), 1e-13), np.full((len(problems), m_most), 1e-13)
     for i, (of_rows, of_columns, matrix) in enumerate(problems):
         n, m = matrix.shape
         cost[i, :n, :m], a[i, :n], b[i, :m] = matrix, of_rows, of_columns
-    return cost, a / a.sum(1, keepdims=True), b / b.sum(1, keepdims=True)
+    arrays = [x.astype(dtype) for x in (cost, a / a.sum(1, keepdims=True), b / b.sum(1, keepdims=True))]
+    return [torch.from_numpy(x) for x in arrays] if library == "torch" else arrays
 
 
-def fastest_batch(problems, epsilon):
-    from ot.batch import solve_batch
+def timed(run):
+    start = time.perf_counter()
+    found = run()
+    return time.perf_counter() - start, found
 
-    cost, a, b = padded(problems)
-    best = None
-    for method in ["log_sinkhorn", "sinkhorn"]:
-        for tolerance in [1e-6, 1e-7, 1e-8, 1e-9]:
 
-            def run(method=method, tolerance=tolerance):
-                start = time.perf_counter()
-                found = solve_batch(cost, epsilon, a, b, max_iter=2_000, tol=tolerance, method=method, grad="detach")
-                return time.perf_counter() - start, found.plan
+class Best:
+    """The fastest way that reaches the tolerance; of those that do not, the nearest."""
 
-            seconds, plans = run()
-            worst = max(error(plan[: x.shape[0], : x.shape[1]]) for plan, (_, _, x) in zip(plans, problems))
-            if worst <= TOLERANCE:
-                if best is None or seconds < best[0]:
-                    best = (seconds, method, run)
+    def __init__(self, problems):
+        self.problems, self.seconds, self.name, self.run, self.error = problems, np.inf, None, None, np.inf
+
+    def offer(self, name, run):
+        """Whether this way reaches the tolerance; and whether it is too slow to go on with."""
+        try:
+            seconds, plans = timed(run)
+            found = worst(self.problems, plans)
+        except (ArithmeticError, RuntimeError, ValueError) as problem:
+            print(f"{name}: {problem}", file=sys.stderr)
+            return False, True
+        if np.isnan(found):
+            return False, True
+        reaches, was_reached = found <= TOLERANCE, self.error <= TOLERANCE
+        if reaches and seconds < GIVE_UP * self.seconds:
+            seconds = min([seconds] + [timed(run)[0] for _ in range(2 if seconds < 1 else 0)])
+        if (reaches and (not was_reached or seconds < self.seconds)) or (not was_reached and found < self.error):
+            self.seconds, self.name, self.run, self.error = seconds, name, run, found
+        return reaches, seconds > PATIENCE_S or (was_reached and seconds > GIVE_UP * self.seconds)
+
+    def first_of(self, ways):
+        """Offers ways, ever tighter ones, until one reaches the tolerance or takes too long."""
+        for name, run in ways:
+            reaches, is_slow = self.offer(name, run)
+            if reaches or is_slow:
                 break
-    return best
 
 
-def unrolled(epsilon, n_sweeps):
-    import torch
+def exact(best, problems, epsilon):
+    for suffix, run in loops(ot.emd, problems):
+        best.offer("ot.emd" + suffix, run)
 
-    def run(a, b, cost):
-        cost = torch.tensor(cost, requires_grad=True)
-        log_a, log_b = torch.tensor(a).log(), torch.tensor(b).log()
-        g = torch.zeros(len(b), dtype=torch.float64)
+
+def entropic(best, problems, epsilon):
+    def solver(method, threshold):
+        return lambda a, b, cost: ot.sinkhorn(
+            a, b, cost, epsilon, method=method, stopThr=threshold, numItermax=50_000, warn=False
+        )
+
+    for dtype in [np.float64, np.float32]:
+        given = cast(problems, dtype)
+        for method in ["sinkhorn", "sinkhorn_stabilized", "sinkhorn_log"]:
+            # POT measures the error of one side by its Euclidean norm.
+            thresholds = [1e-6, 2e-7, 5e-8]
+            for way in range(2 if n_threads > 1 and len(problems) > 1 else 1):
+                ways = []
+                for threshold in thresholds:
+                    suffix, run = list(loops(solver(method, threshold), given))[way]
+                    ways.append((f"{method} {dtype.__name__}{suffix}", run))
+                best.first_of(ways)
+
+
+def batch(best, problems, epsilon):
+    for library in ["torch", "numpy"]:
+        for dtype in [np.float64, np.float32]:
+            cost, a, b = padded(problems, dtype, library)
+            for method in ["sinkhorn", "log_sinkhorn"]:
+
+                def way(tolerance, cost=cost, a=a, b=b, method=method):
+                    def run():
+                        found = ot.batch.solve_batch(
+                            cost, epsilon, a, b, max_iter=5_000, tol=tolerance, method=method, grad="detach"
+                        )
+                        return found.plan
+
+                    return f"{method} {library} {dtype.__name__}", run
+
+                best.first_of(way(tolerance) for tolerance in [1e-6, 1e-7, 1e-8, 1e-9])
+
+
+def by_geomloss(best, problems, epsilon):
+    for dtype in [np.float32, np.float64]:
+        cost, a, b = padded(problems, dtype, "torch")
+
+        def way(n, cost=cost, a=a, b=b, dtype=dtype):
+            return (
+                f"solve_batch {dtype.__name__}, {n} iterations",
+                lambda: geomloss.ot.solve_batch(cost, a=a, b=b, reg=epsilon, max_iter=n).plan,
+            )
+
+        best.first_of(way(n) for n in [10, 30, 100, 300, 1_000])
+
+
+def unrolled(cost, a, b, epsilon, n_sweeps, in_logs):
+    """The plans after so many sweeps; costs may have an axis of problems before theirs."""
+    if in_logs:
+        log_a, log_b, g = a.log(), b.log(), torch.zeros_like(b)
         for _ in range(n_sweeps):
-            f = epsilon * (log_a - torch.logsumexp((g[None] - cost) / epsilon, 1))
-            g = epsilon * (log_b - torch.logsumexp((f[:, None] - cost) / epsilon, 0))
-        plan = ((f[:, None] + g[None] - cost) / epsilon).exp()
-        (plan * cost).sum().backward()
-        return plan.detach().numpy()
-
-    return run
-
-
-def n_sweeps(problems, epsilon):
-    """Sweeps after which the worst problem has reached the tolerance, of plain log-domain Sinkhorn."""
-    import torch
-
-    most = 0
-    for a, b, cost in problems:
-        cost, log_a, log_b = torch.tensor(cost), torch.tensor(a).log(), torch.tensor(b).log()
-        g = torch.zeros(len(b), dtype=torch.float64)
-        for sweep in range(1, 2_001):
-            f = epsilon * (log_a - torch.logsumexp((g[None] - cost) / epsilon, 1))
-            g = epsilon * (log_b - torch.logsumexp((f[:, None] - cost) / epsilon, 0))
-            if sweep % 5 == 0 and error(((f[:, None] + g[None] - cost) / epsilon).exp().numpy()) <= TOLERANCE:
-                break
-        most = max(most, sweep)
-    return most
+            f = epsilon * (log_a - torch.logsumexp((g[..., None, :] - cost) / epsilon, -1))
+            g = epsilon * (log_b - torch.logsumexp((f[..., :, None] - cost) / epsilon, -2))
+        return ((f[..., :, None] + g[..., None, :] - cost) / epsilon).exp()
+    kernel, v = (-cost / epsilon).exp(), torch.ones_like(b)
+    turned = kernel.mT
+    for _ in range(n_sweeps):
+        u = a / (kernel @ v[..., None])[..., 0]
+        v = b / (turned @ u[..., None])[..., 0]
+    return u[..., :, None] * kernel * v[..., None, :]
 
 
-def compare(name, theirs, ours, n_rounds, results, **extra):
-    theirs(), ours()
-    pairs = [(theirs(), ours()) for _ in range(n_rounds)]
-    ratio = statistics.median(theirs / ours for theirs, ours in pairs)
-    theirs, ours = (statistics.median(side) * 1e3 for side in zip(*pairs))
-    results.append({"cell": name, "theirs_ms": theirs, "ours_ms": ours, "ratio": ratio, **extra})
-    print(f"{name:38} theirs {theirs:10.3f} ms   ours {ours:8.4f} ms   ratio {ratio:8.1f}   {extra or ''}", flush=True)
+def gradient(best, problems, epsilon, in_logs=True):
+    def backward(given, n_sweeps, in_logs):
+        plans = []
+        for cost, a, b in given:
+            cost = cost.clone().requires_grad_()
+            plan = unrolled(cost, a, b, epsilon, n_sweeps, in_logs)
+            (plan * cost).sum().backward()
+            plans.append(plan.detach())
+        return plans
+
+    def n_sweeps(given, in_logs):
+        """Sweeps after which the worst problem has reached the tolerance."""
+        with torch.no_grad():
+            for n in (5 * 1.25**i for i in range(30)):
+                plans = [plan for one in given for plan in many(unrolled(*one, epsilon, int(n), in_logs))]
+                if worst(problems, plans) <= TOLERANCE:
+                    return int(n)
+        return None
+
+    def many(plans):
+        return plans if plans.ndim == 3 else [plans]
+
+    for dtype in [torch.float64, torch.float32]:
+        single = [tuple(torch.tensor(x, dtype=dtype) for x in (cost, a, b)) for a, b, cost in problems]
+        whole = [tuple(x.to(dtype) for x in padded(problems, np.float64, "torch"))]
+        n = n_sweeps(single, in_logs)
+        if n is None:
+            continue
+        for name, given in [("", single), (" padded", whole)][: 2 if len(problems) > 1 else 1]:
+
+            def run(given=given, n=n):
+                return [plan for plans in backward(given, n, in_logs) for plan in many(plans)]
+
+            best.offer(f"autograd, {n} sweeps, {str(dtype)[6:]}{name}", run)
 
 
-def main():
-    warnings.simplefilter("ignore")
-    ours, results = Ours(), []
-    print(f"pot {ot.__version__}, numpy {np.__version__}, {arguments.threads} thread(s), load {os.getloadavg()}")
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in ["random", "speech"]:
-            cells = {f"{n}x{m}": [costs(n, m, kind)] for n, m in [(50, 8), (150, 25), (400, 60)]}
-            cells["ragged"] = ragged(kind)
-            for name, matrices in cells.items():
-                name = f"{kind} {name}"
-                path = Path(folder) / name.replace(" ", "_")
-                shapes = b"".join(struct.pack("<II", *matrix.shape) for matrix in matrices)
-                path.write_bytes(struct.pack("<I", len(matrices)) + shapes + b"".join(x.tobytes() for x in matrices))
-                problems = []
-                for matrix in matrices:
-                    n, m = matrix.shape
-                    problems.append((np.full(n, 1 / n), np.full(m, 1 / m), matrix.astype(np.float64)))
-                _, plans = timed(ot.emd, problems)
-                values = ours(path, "exact", 0)[1]["values"]
-                for (_, _, cost), plan, value in zip(problems, plans, values):
-                    assert abs((plan * cost).sum() - value) < 1e-9, (name, value)
-                compare(
-                    f"{name} exact",
-                    lambda: timed(ot.emd, problems)[0],
-                    lambda: ours(path, "exact", 0)[0],
-                    arguments.rounds,
-                    results,
-                )
-
-                def fastest_ours(epsilon, suffix=""):
-                    solvers = [solver + suffix for solver in ["newton", "sinkhorn"]]
-                    speeds = {solver: min(ours(path, solver, epsilon)[0] for _ in range(9)) for solver in solvers}
-                    return min(speeds, key=speeds.get), speeds
-
-                for epsilon in [0.05, 0.01]:
-                    best = fastest_pot(problems, epsilon)
-                    solver, speeds = fastest_ours(epsilon)
-                    cell = f"{name} epsilon {epsilon}"
-                    if best is None:
-                        print(f"{cell:38} none of POT's gets there   ours {speeds[solver] * 1e3:8.4f} ms", flush=True)
-                        results.append({"cell": cell, "theirs_ms": None, "ours_ms": speeds[solver] * 1e3})
-                        continue
-                    seconds, method, threshold = best
-                    run = pot_sinkhorn(method, epsilon, threshold)
-                    compare(
-                        cell,
-                        lambda: timed(run, problems)[0],
-                        lambda: ours(path, solver, epsilon)[0],
-                        arguments.rounds if seconds * arguments.rounds < SLOW_S else 3,
-                        results,
-                        their_solver=method,
-                        our_solver=solver,
-                    )
-                if kind == "speech":
-                    continue
-                epsilon = 0.05
-                if "ragged" in name:
-                    best = fastest_batch(problems, epsilon)
-                    assert best is not None, "ot.batch does not get there"
-                    solver, _ = fastest_ours(epsilon)
-                    compare(
-                        f"{name} batch, {epsilon}",
-                        lambda: best[2]()[0],
-                        lambda: ours(path, solver, epsilon)[0],
-                        arguments.rounds,
-                        results,
-                        their_solver=best[1],
-                        our_solver=solver,
-                    )
-                if arguments.no_gradient:
-                    continue
-                sweeps = n_sweeps(problems, epsilon)
-                run = unrolled(epsilon, sweeps)
-                solver, _ = fastest_ours(epsilon, "+implicit")
-                compare(
-                    f"{name} gradient, epsilon {epsilon}",
-                    lambda: timed(run, problems)[0],
-                    lambda: ours(path, solver, epsilon)[0],
-                    min(arguments.rounds, 5),
-                    results,
-                    their_sweeps=sweeps,
-                    our_solver=solver,
-                )
-    for what in ["exact", "epsilon", "batch", "gradient"]:
-        ratios = [
-            x["ratio"]
-            for x in results
-            if what in x["cell"] and x.get("ratio") and ("gradient" in x["cell"]) == (what == "gradient")
-        ]
-        if ratios:
-            mean = statistics.geometric_mean(ratios)
-            print(f"{what:10} geometric mean {mean:.1f}, least {min(ratios):.1f}, {len(ratios)} cells")
-    print(f"load {os.getloadavg()}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+def kernel_gradient(best, problems, epsilon):
+    gradient(best, problems, epsilon, in_logs=False)
 
 
-main()
+WAYS = {
+    "exact": exact,
+    "entropic": entropic,
+    "batch": batch,
+    "geomloss": by_geomloss,
+    "gradient": gradient,
+    "kernel-gradient": kernel_gradient,
+}
+problems, best = [], None
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked["do"] == "versions":
+        modules = {"numpy": np, "pot": ot, "torch": torch, "geomloss": geomloss}
+        answer = {name: getattr(module, "__version__", None) for name, module in modules.items()}
+        if geomloss is not None and answer["geomloss"] is None:
+            answer["geomloss"] = "installed"
+    elif asked["do"] == "load":
+        problems = load(asked["path"])
+        answer = {"problems": len(problems)}
+    elif asked["do"] == "prepare":
+        best = Best(problems)
+        WAYS[asked["what"]](best, problems, asked["epsilon"])
+        answer = {"name": best.name}
+        if best.run is not None:
+            plans = best.run()
+            values = [
+                float((np.asarray(plan, dtype=np.float64)[: cost.shape[0], : cost.shape[1]] * cost).sum())
+                for plan, (_, _, cost) in zip(plans, problems)
+            ]
+            answer |= {"seconds": best.seconds, "marginal_error": best.error, "values": values}
+    else:
+        seconds, _ = timed(lambda: [best.run() for _ in range(asked["repeats"])])
+        answer = {"seconds": seconds / asked["repeats"]}
+    answers.write(json.dumps(answer) + "\n")

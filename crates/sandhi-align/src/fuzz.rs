@@ -1,7 +1,7 @@
 //! Bodies of the fuzz targets in `fuzz/`: plain functions over bytes that must neither panic nor hang.
 
 use crate::transport::{
-    self, Batch, Exact, Gradient, Masses, Monotone, Newton, SemiRelaxed, Sinkhorn, Solver,
+    self, Batch, Exact, Gradient, Masses, Metric, Monotone, Newton, SemiRelaxed, Sinkhorn, Solver,
     Unbalanced,
 };
 
@@ -11,7 +11,8 @@ use crate::transport::{
 /// # Panics
 ///
 /// When a solver breaks a promise: a solved problem whose plan is negative or not finite, whose sums are not the
-/// masses, or whose gradient has another shape. That is what a fuzzer looks for.
+/// masses, whose gradient has another shape, or that is another one in double precision. That is what a fuzzer looks
+/// for.
 pub fn transport(data: &[u8]) {
     outcome(data);
 }
@@ -52,15 +53,26 @@ fn outcome(data: &[u8]) -> Outcome {
         4 => Solver::Unbalanced(Unbalanced { epsilon, tau, tolerance, max_iterations }),
         _ => Solver::Monotone(Monotone { pad: tau > 0.0 }),
     };
+    let wide: Vec<f64> = costs.iter().map(|&cost| f64::from(cost)).collect();
+    let again = transport::solve(&wide, [n, m], rows, columns, &solver);
     let found = match transport::solve_batch(&costs, &batch, rows, columns, &solver) {
         Ok(mut found) => found.pop().expect("the batch has one problem"),
         Err(error) => {
+            assert!(again.is_err(), "{error}");
             assert!(error.to_string().len() < 300, "{error}");
             return Outcome::Refused;
         }
     };
-    let gradient = transport::cost_gradient(&found, &costs, Gradient::Implicit);
-    assert!(gradient.is_err() || gradient.is_ok_and(|gradient| gradient.len() == costs.len()));
+    for mode in [Gradient::Envelope, Gradient::Implicit, Gradient::Exact] {
+        let gradient = transport::cost_gradient(&found, &costs, mode);
+        assert!(gradient.is_err() || gradient.is_ok_and(|gradient| gradient.len() == costs.len()));
+    }
+    let again = again.expect("the same numbers were solved in single precision");
+    // By bits, as an unsolved problem may hold NaN.
+    let bits = |found: &transport::Transport| {
+        [found.value, found.cost, found.marginal_error].map(f64::to_bits)
+    };
+    assert_eq!((bits(&found), found.status), (bits(&again), again.status));
     if !found.status.is_solved() {
         return Outcome::Unsolved;
     }
@@ -79,6 +91,52 @@ fn outcome(data: &[u8]) -> Outcome {
     }
     assert!(found.plan.iter().all(|(_, _, mass)| mass >= 0.0 && mass.is_finite()), "{found:?}");
     Outcome::Solved
+}
+
+/// Makes costs of what bytes describe, and takes a gradient back: a byte each for metric, width, problems, and pad,
+/// then two bytes a problem for its rows and columns, then the order's weight and the embeddings as `f32`; what is
+/// missing is zero.
+///
+/// # Panics
+///
+/// When costs are made that are not finite, or a gradient that has another shape. That is what a fuzzer looks for.
+pub fn embeddings(data: &[u8]) {
+    is_accepted(data);
+}
+
+/// Whether costs were made.
+fn is_accepted(data: &[u8]) -> bool {
+    let byte = |at: usize| data.get(at).copied().unwrap_or(0) as usize;
+    let metric = [Metric::Cosine, Metric::SquaredEuclidean][byte(0) % 2];
+    let (width, n_problems) = (byte(1) % 12, byte(2) % 5);
+    let (mut rows, mut columns) = (vec![0], vec![0]);
+    for problem in 0..n_problems {
+        rows.push(rows[problem] + byte(4 + 2 * problem) % 12);
+        columns.push(columns[problem] + byte(5 + 2 * problem) % 12);
+    }
+    let mut words = data.get(4 + 2 * n_problems..).unwrap_or_default().chunks_exact(4);
+    let mut number = || {
+        words.next().map_or(0.0, |word| f32::from_le_bytes(word.try_into().expect("four bytes")))
+    };
+    let weight = f64::from(number());
+    let x: Vec<f32> = (0..rows[n_problems] * width).map(|_| number()).collect();
+    let y: Vec<f32> = (0..columns[n_problems] * width).map(|_| number()).collect();
+    let Ok(batch) = Batch::new(&rows, &columns) else { return false };
+    let Ok(mut costs) = transport::embedding_costs(metric, &x, &y, width, &batch) else {
+        return false;
+    };
+    assert_eq!(costs.len(), batch.totals()[2]);
+    // Squares of numbers that single precision still holds may be beyond it: the solvers refuse those.
+    let is_small = |x: &&f32| x.abs() < 1e15;
+    if metric == Metric::Cosine || x.iter().chain(&y).filter(is_small).count() == x.len() + y.len()
+    {
+        assert!(costs.iter().all(|cost| cost.is_finite()), "{costs:?}");
+    }
+    let gradient: Vec<f64> = (0..costs.len()).map(|at| at as f64).collect();
+    let [of_x, of_y] = transport::pull_back(metric, &x, &y, width, &batch, &gradient)
+        .expect("costs were made of the same embeddings");
+    assert_eq!((of_x.len(), of_y.len()), (x.len(), y.len()));
+    transport::add_order_prior(&mut costs, &batch, weight, byte(3) % 2 == 1).is_ok()
 }
 
 #[cfg(test)]
@@ -144,5 +202,32 @@ mod tests {
             let n = outcomes.iter().filter(|&&outcome| outcome == kind).count();
             assert!(n > least, "{n} {kind:?}");
         }
+    }
+
+    #[test]
+    fn mutated_embeddings_do_not_panic() {
+        let mut stream = Stream(0x5851_f42d_4c95_7f2d);
+        let mut n_accepted = 0;
+        for round in 0..4_000 {
+            let n_problems = 1 + stream.below(4);
+            let mut bytes = vec![round as u8, 1 + stream.below(11) as u8, n_problems as u8, 0];
+            bytes.extend((0..2 * n_problems).map(|_| 1 + stream.below(11) as u8));
+            let at = bytes.len();
+            for _ in 0..1 + 11 * 44 * 2 {
+                bytes.extend((stream.below(1 << 20) as f32 / (1 << 19) as f32).to_le_bytes());
+            }
+            for _ in 0..stream.below(3) {
+                let word = at + 4 * stream.below((bytes.len() - at) / 4);
+                let value = EXTREMES[stream.below(EXTREMES.len())];
+                bytes[word..word + 4].copy_from_slice(&value.to_le_bytes());
+            }
+            if stream.below(10) == 0 {
+                let (at, bit) = (stream.below(bytes.len()), stream.below(8));
+                bytes[at] ^= 1 << bit;
+                bytes.truncate(stream.below(bytes.len()));
+            }
+            n_accepted += usize::from(is_accepted(&bytes));
+        }
+        assert!((2_000..3_900).contains(&n_accepted), "{n_accepted}");
     }
 }

@@ -10,6 +10,7 @@ pub mod generate;
 pub mod hf;
 pub mod log;
 pub mod model;
+pub mod npy;
 pub mod pipeline;
 pub mod plan;
 pub mod quickstart;

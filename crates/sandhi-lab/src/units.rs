@@ -10,11 +10,11 @@
 
 use std::path::{Path, PathBuf};
 
-use npyz::{DType, NpyFile, Order, TypeChar};
 use rayon::prelude::*;
 
 use crate::{
     checkpoint::{self, files},
+    npy,
     tensor::HostTensor,
 };
 
@@ -42,9 +42,6 @@ pub struct Kmeans {
     width: usize,
 }
 
-/// Digits of a header whose numbers, multiplied, stay within 64 bits.
-const MOST_DIGITS: usize = 19;
-const NPY: &[u8] = b"\x93NUMPY";
 /// How pickles begin, alone or compressed by joblib: protocol 2 and later, zlib, gzip, xz, lz4, zip (PyTorch).
 const PICKLES: [&[u8]; 6] =
     [b"\x80", b"\x78", b"\x1f\x8b", b"\xfd7zXZ", b"\x04\x22\x4d\x18", b"PK\x03\x04"];
@@ -60,8 +57,9 @@ impl Kmeans {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |message: String| Error::Centers { path: path.to_owned(), message };
         let bytes = files::read(path)?;
-        let found = if bytes.starts_with(NPY) {
-            npy(&bytes).map_err(&wrong)?
+        let found = if bytes.starts_with(npy::MAGIC) {
+            let array = npy::parse(&bytes).map_err(&wrong)?;
+            HostTensor { shape: array.shape, values: array.values.into_f32() }
         } else if PICKLES.iter().any(|start| bytes.starts_with(start)) && !is_safetensors(&bytes) {
             return Err(wrong(
                 "this is a pickle, which could run code and is not opened; take the centers out of it with \
@@ -146,52 +144,10 @@ fn is_safetensors(bytes: &[u8]) -> bool {
     u64::from_le_bytes(*length) <= rest.len() as u64 && rest.first() == Some(&b'{')
 }
 
-fn npy(bytes: &[u8]) -> Result<HostTensor, String> {
-    let damaged = |error: std::io::Error| format!("not a .npy file: {error}");
-    // The header is a line; its sizes are multiplied before anybody can look at them.
-    let header = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let n_digits = header.iter().filter(|byte| byte.is_ascii_digit()).count();
-    if n_digits > MOST_DIGITS {
-        return Err("not a .npy file of centers: its header has sizes that no file could".into());
-    }
-    let file = NpyFile::new(bytes).map_err(damaged)?;
-    let shape: Vec<usize> =
-        file.shape().iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
-    let n = shape.iter().try_fold(1_usize, |n, &size| n.checked_mul(size));
-    let kind = match file.dtype() {
-        DType::Plain(kind) => kind,
-        other => return Err(format!("values are {}, expected f32 or f64", other.descr())),
-    };
-    let size = usize::try_from(kind.size_field()).unwrap_or(usize::MAX);
-    let n_bytes = n.and_then(|n| n.checked_mul(size));
-    if n_bytes.is_none_or(|n_bytes| n_bytes > bytes.len()) {
-        return Err(format!(
-            "shape {shape:?} needs more than the {} bytes of the file",
-            bytes.len()
-        ));
-    }
-    let order = file.order();
-    let mut values: Vec<f32> = match (kind.type_char(), size) {
-        (TypeChar::Float, 4) => file.into_vec::<f32>().map_err(damaged)?,
-        (TypeChar::Float, 8) => {
-            let values = file.into_vec::<f64>().map_err(damaged)?;
-            values.into_iter().map(|x| x as f32).collect()
-        }
-        _ => return Err(format!("values are {kind}, expected f32 or f64")),
-    };
-    if let (Order::Fortran, [n_rows, n_columns]) = (order, &shape[..]) {
-        values = (0..*n_rows)
-            .flat_map(|row| (0..*n_columns).map(move |column| row + column * n_rows))
-            .map(|at| values[at])
-            .collect();
-    }
-    Ok(HostTensor { shape, values })
-}
-
 #[cfg(test)]
 mod tests {
     use indexmap::IndexMap;
-    use npyz::WriterBuilder;
+    use npyz::{Order, WriterBuilder};
 
     use super::*;
     use crate::checkpoint::{Dtype, write_tensors};

@@ -5,15 +5,19 @@
 //!
 //! softmax:  g ──> f_i = -ε ln sum_j b_j exp((g_j - C_ij) / ε),  Q_ij = P_ij / a_i      rows of Q sum to 1
 //! sweeps:   P_ij = a_i u_i Q_ij v_j, where f and g move by ε ln u and ε ln v            no exponentials
+//! renewal:  Q_ij v_j, rows brought to 1 again: the softmax of g + ε ln v                no exponentials
+//! halving:  Q_ij² / b_j, rows brought to 1 again: the softmax at half the ε             no exponentials
 //! ```
+//!
+//! Exponentials cost ten times what a sweep does, so they are taken once and then again only where `Q` could have lost
+//! digits that matter.
 //!
 //! The table has one row a short line, so that all inner loops run along the many lines of the long side.
 
 use super::{
     Columns, Duals, Entries, Plan, Smoothing, Status, Transport,
-    masses::Line,
     simd::{LANES, exp, lanes, lanes_mut, ln, mul_add, total, vectorized},
-    table::Table,
+    table::{Problem, Table},
 };
 
 /// What a thread keeps for the next problem.
@@ -34,14 +38,29 @@ pub(super) struct Space {
     pub height: Vec<f64>,
     /// Running sums in lanes.
     pub partial: Vec<f64>,
+    /// By what `g / ε` is to move, one a short line.
+    pub log_v: Vec<f64>,
+    factors: Vec<f64>,
+    /// How far `g / ε` has moved since the exponentials, and how often `ε` was halved since.
+    drift: f64,
+    n_halvings: usize,
     pub newton: super::newton::Space,
 }
+
+/// A share of `Q` that is lost is below `e^-700`, or below `e^-370` before a halving; moving by this much it stays
+/// nothing.
+const MOST_DRIFT: f64 = 100.0;
+
+/// Halvings double the relative error of `Q`.
+const MOST_HALVINGS: usize = 3;
+
+/// A short line with less than this of the mass could vanish from `Q`.
+const LEAST_SUM: f64 = 1e-60;
 
 impl Space {
     pub(super) fn begin(&mut self, table: &Table) {
         let [m, stride] = [table.m, table.stride];
         for (list, n, value) in [
-            (&mut self.q, m * stride, 0.0),
             (&mut self.f, stride, 0.0),
             (&mut self.g, m, 0.0),
             (&mut self.u, stride, 1.0),
@@ -50,10 +69,14 @@ impl Space {
             (&mut self.sums, m, 0.0),
             (&mut self.height, m, 0.0),
             (&mut self.partial, m * LANES, 0.0),
+            (&mut self.log_v, m, 0.0),
+            (&mut self.factors, m, 1.0),
         ] {
             list.clear();
             list.resize(n, value);
         }
+        // Written by every softmax before it is read.
+        self.q.resize(m * stride, 0.0);
     }
 
     /// The best `f` for `g`, the shares `Q` and their sums; scalings begin again at 1. Returns `sum_i a_i f_i`.
@@ -72,6 +95,58 @@ impl Space {
             &self.height,
             epsilon,
             &mut self.q,
+            &mut self.f,
+            &mut self.partial,
+        );
+        self.add_up();
+        (self.drift, self.n_halvings) = (0.0, 0);
+        value
+    }
+
+    /// Moves `g` by `ε log_v`; `Q`, `f`, sums and what is returned become those of [`Space::softmax`] there. Scalings
+    /// that were found by sweeps belong into `log_v` or are dropped. `Q` must be a softmax at `epsilon`.
+    pub(super) fn renew(&mut self, table: &Table, epsilon: f64) -> f64 {
+        self.renew_at(table, epsilon, false)
+    }
+
+    /// As [`Space::renew`], and from `epsilon` to half of it.
+    pub(super) fn halve(&mut self, table: &Table, epsilon: f64) -> f64 {
+        self.renew_at(table, epsilon, true)
+    }
+
+    fn renew_at(&mut self, table: &Table, epsilon: f64, is_halved: bool) -> f64 {
+        let mut most = 0.0;
+        for (g, &log_v) in self.g.iter_mut().zip(&self.log_v) {
+            *g += epsilon * log_v;
+            // Not `max`, which would lose NaN.
+            most = if log_v.abs() <= most { most } else { log_v.abs() };
+        }
+        self.drift += most;
+        let next = if is_halved { epsilon / 2.0 } else { epsilon };
+        if is_halved {
+            self.drift *= 2.0;
+            self.n_halvings += 1;
+        }
+        let is_safe = self.drift <= MOST_DRIFT
+            && self.n_halvings <= MOST_HALVINGS
+            && self.sums.iter().all(|&sum| sum >= LEAST_SUM);
+        if !is_safe {
+            return self.softmax(table, next);
+        }
+        for ((factor, &log_v), &b) in self.factors.iter_mut().zip(&self.log_v).zip(&table.b) {
+            *factor = if is_halved { (2.0 * log_v).exp() / b } else { log_v.exp() };
+        }
+        self.u.fill(1.0);
+        self.log_u.fill(0.0);
+        self.v.fill(1.0);
+        self.partial.fill(0.0);
+        let value = renew(
+            &mut self.q,
+            table.stride,
+            &table.a,
+            &self.factors,
+            is_halved,
+            next,
             &mut self.f,
             &mut self.partial,
         );
@@ -131,19 +206,17 @@ impl Space {
     }
 
     /// The plan `a u Q v` and its potentials, in the caller's order.
-    pub(super) fn finish(
+    pub(super) fn finish<T: Copy + Into<f64>>(
         &mut self,
         table: &Table,
-        rows: &Line,
-        columns: &Line,
+        problem: &Problem<'_, T>,
         smoothing: Smoothing,
-        lookup: impl Fn(usize, usize) -> f64,
         iterations: usize,
         status: Status,
     ) -> Transport {
-        let [n_rows, n_columns] = [rows.shares.len(), columns.shares.len()];
+        let [n_rows, n_columns] = problem.shape();
         let epsilon = smoothing.epsilon;
-        let mass = rows.total;
+        let mass = problem.rows.total;
         for ((u, log_u), a) in self.u.iter_mut().zip(&mut self.log_u).zip(&table.a) {
             *log_u = epsilon * u.ln();
             *u *= a * mass;
@@ -207,7 +280,7 @@ impl Space {
             }
             status => status,
         };
-        let duals = self.duals(table, rows, columns, epsilon, smoothing.columns, lookup);
+        let duals = self.duals(table, problem, smoothing);
         Transport {
             value,
             cost,
@@ -221,16 +294,15 @@ impl Space {
     }
 
     /// Potentials of all lines; those without mass get what they would have with a little.
-    fn duals(
+    fn duals<T: Copy + Into<f64>>(
         &self,
         table: &Table,
-        rows: &Line,
-        columns: &Line,
-        epsilon: f64,
-        held: Columns,
-        lookup: impl Fn(usize, usize) -> f64,
+        problem: &Problem<'_, T>,
+        smoothing: Smoothing,
     ) -> Duals {
-        let [n_rows, n_columns] = [rows.shares.len(), columns.shares.len()];
+        let Problem { rows, columns, .. } = problem;
+        let [n_rows, n_columns] = problem.shape();
+        let epsilon = smoothing.epsilon;
         let (mut f, mut g) = (vec![f64::NAN; n_rows], vec![f64::NAN; n_columns]);
         let (long, short) = if table.swapped { (&mut g, &mut f) } else { (&mut f, &mut g) };
         for (&line, &value) in table.long.iter().zip(&self.f) {
@@ -244,11 +316,11 @@ impl Space {
             for row in (0..n_rows).filter(|&row| rows.shares[row] == 0.0) {
                 let carried = (0..n_columns).filter(|&j| columns.shares[j] > 0.0);
                 f[row] = soft_minimum(
-                    carried.map(|j| (columns.shares[j], lookup(row, j) - g[j])),
+                    carried.map(|j| (columns.shares[j], problem.cost(row, j) - g[j])),
                     epsilon,
                 );
             }
-            let power = match held {
+            let power = match smoothing.columns {
                 Columns::Fixed => 1.0,
                 Columns::Penalized(tau) => tau / (tau + epsilon),
                 Columns::Free => 0.0,
@@ -257,7 +329,7 @@ impl Space {
                 let carried = (0..n_rows).filter(|&i| rows.shares[i] > 0.0);
                 g[column] = power
                     * soft_minimum(
-                        carried.map(|i| (rows.shares[i], lookup(i, column) - f[i])),
+                        carried.map(|i| (rows.shares[i], problem.cost(i, column) - f[i])),
                         epsilon,
                     );
             }
@@ -324,6 +396,59 @@ vectorized! {
                 let partial = lanes_mut::<LANES>(partial);
                 for l in 0..LANES {
                     q[l] *= inverse[l];
+                    partial[l] = mul_add::<FMA>(q[l], weight[l], partial[l]);
+                }
+            }
+        }
+        total(value)
+    }
+}
+
+vectorized! {
+    /// See [`Space::renew`] and [`Space::halve`].
+    fn renew(
+        q: &mut [f64],
+        stride: usize,
+        a: &[f64],
+        factors: &[f64],
+        is_halved: bool,
+        epsilon: f64,
+        f: &mut [f64],
+        partial: &mut [f64],
+    ) -> f64 {
+        let _ = WIDTH;
+        let mut value = [0.0; LANES];
+        for at in (0..stride).step_by(LANES) {
+            let y = if is_halved {
+                let mut y = [0.0; LANES];
+                for (q, &factor) in q.chunks_exact_mut(stride).zip(factors) {
+                    let q = lanes_mut::<LANES>(&mut q[at..]);
+                    for l in 0..LANES {
+                        q[l] *= q[l];
+                        y[l] = mul_add::<FMA>(q[l], factor, y[l]);
+                    }
+                }
+                y
+            } else {
+                scaled_rows::<FMA>(q, stride, at, factors)
+            };
+            let a = lanes::<LANES>(&a[at..]);
+            let f = lanes_mut::<LANES>(&mut f[at..]);
+            let mut inverse = [0.0; LANES];
+            let mut weight = [0.0; LANES];
+            for l in 0..LANES {
+                inverse[l] = 1.0 / y[l];
+                weight[l] = a[l];
+                f[l] -= epsilon * ln::<FMA>(y[l]);
+                value[l] = mul_add::<FMA>(a[l], f[l], value[l]);
+            }
+            for ((q, &factor), partial) in
+                q.chunks_exact_mut(stride).zip(factors).zip(partial.chunks_exact_mut(LANES))
+            {
+                let q = lanes_mut::<LANES>(&mut q[at..]);
+                let partial = lanes_mut::<LANES>(partial);
+                for l in 0..LANES {
+                    q[l] *= inverse[l] * factor;
                     partial[l] = mul_add::<FMA>(q[l], weight[l], partial[l]);
                 }
             }
@@ -462,6 +587,69 @@ fn add_rows<const FMA: bool>(
         let partial = lanes_mut::<LANES>(partial);
         for l in 0..LANES {
             partial[l] = mul_add::<FMA>(q[l], weight[l], partial[l]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{
+        Batch, Masses, Side,
+        masses::Line,
+        simd::at_every_width,
+        table::Layout,
+        tests::{assert_close, numbers},
+    };
+
+    /// A problem of 37 by 5 with potentials that are not its own, as a softmax at `epsilon`.
+    fn begin(epsilon: f64) -> (Table, Space) {
+        let costs = numbers(37 * 5, 21);
+        let batch = Batch::one([37, 5]).unwrap();
+        let [mut rows, mut columns] = [Line::default(), Line::default()];
+        rows.fill(&Masses::UNIFORM, &batch, 0, Side::Rows).unwrap();
+        columns.fill(&Masses::counts(&[3, 1, 1, 2, 4]), &batch, 0, Side::Columns).unwrap();
+        let (mut table, mut space) = (Table::default(), Space::default());
+        table.fill(&Problem::new(&costs, &rows, &columns, 0).unwrap(), Layout::ByShort);
+        space.begin(&table);
+        space.g = numbers(5, 22).iter().map(|x| 0.2 * x).collect();
+        space.softmax(&table, epsilon);
+        (table, space)
+    }
+
+    #[test]
+    fn renewals_are_softmaxes() {
+        at_every_width(check_renewals);
+    }
+
+    fn check_renewals() {
+        let epsilon = 0.05;
+        // The last but one moves too far without exponentials, and the last makes a column vanish.
+        for (size, lift) in [(0.0, 0.0), (3.0, 0.0), (40.0, 0.0), (300.0, 0.0), (1.0, -400.0)] {
+            for is_halved in [false, true] {
+                let (table, mut space) = begin(epsilon);
+                for round in 0..3 {
+                    space.log_v = numbers(5, 23 + round).iter().map(|x| size * (x - 0.5)).collect();
+                    space.log_v[2] += lift;
+                    let value = if is_halved && round == 1 {
+                        space.halve(&table, epsilon)
+                    } else if is_halved && round == 2 {
+                        space.renew(&table, epsilon / 2.0)
+                    } else {
+                        space.renew(&table, epsilon)
+                    };
+                    let now = if is_halved && round > 0 { epsilon / 2.0 } else { epsilon };
+                    let what = format!("{size} {lift} {is_halved} {round}");
+                    let (_, mut fresh) = begin(epsilon);
+                    fresh.g.clone_from(&space.g);
+                    let expected = fresh.softmax(&table, now);
+                    assert_close(&[value], &[expected], 1e-12, &what);
+                    assert_close(&space.q, &fresh.q, 1e-12, &what);
+                    assert_close(&space.f[..table.n], &fresh.f[..table.n], 1e-12, &what);
+                    assert_close(&space.sums, &fresh.sums, 1e-12, &what);
+                    assert!(space.u.iter().chain(&space.v).all(|&scaling| scaling == 1.0));
+                }
+            }
         }
     }
 }

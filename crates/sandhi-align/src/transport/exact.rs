@@ -15,10 +15,9 @@
 //! A plan has `n + m - 1` entries at most, unless equal costs tie; the duals certify it.
 
 use super::{
-    Duals, Plan, Status, Transport,
-    masses::{self, Line},
+    Duals, Plan, Status, Transport, masses,
     simd::{LANES, lanes, lanes_mut, vectorized},
-    table::{Layout, Table},
+    table::{Layout, Problem, Table},
 };
 
 /// Settings of the exact solver.
@@ -68,14 +67,12 @@ pub(super) struct Space {
 impl Exact {
     pub(super) fn solve<T: Copy + Into<f64>>(
         &self,
-        costs: &[T],
-        rows: &Line,
-        columns: &Line,
-        range: [f64; 2],
+        problem: &Problem<'_, T>,
         table: &mut Table,
         space: &mut Space,
     ) -> Transport {
-        table.fill(costs, rows, columns, range, Layout::ByLong);
+        table.fill(problem, Layout::ByLong);
+        let Problem { rows, columns, .. } = problem;
         let sum = masses::units(rows, columns, &mut space.of_rows, &mut space.of_columns);
         space.begin(table);
         let mut iterations = 0;
@@ -95,7 +92,7 @@ impl Exact {
             }
         }
         let balanced = space.excess.iter().all(|&excess| excess == 0);
-        space.finish(table, costs, rows, columns, sum, iterations, balanced)
+        space.finish(table, problem, sum, iterations, balanced)
     }
 }
 
@@ -228,15 +225,13 @@ impl Space {
     fn finish<T: Copy + Into<f64>>(
         &self,
         table: &Table,
-        costs: &[T],
-        rows: &Line,
-        columns: &Line,
+        problem: &Problem<'_, T>,
         sum: i64,
         iterations: usize,
         balanced: bool,
     ) -> Transport {
-        let [n_rows, n_columns] = [rows.shares.len(), columns.shares.len()];
-        let unit = rows.total / sum as f64;
+        let [n_rows, n_columns] = problem.shape();
+        let unit = problem.rows.total / sum as f64;
         let mut entries = Vec::with_capacity(table.n + table.m);
         for (j, shares) in self.at[..table.m].iter().enumerate() {
             for share in shares {
@@ -245,7 +240,7 @@ impl Space {
             }
         }
         let plan = Plan::sparse(n_rows, n_columns, entries);
-        let at = |row: usize, column: usize| -> f64 { costs[row * n_columns + column].into() };
+        let at = |row: usize, column: usize| problem.cost(row, column);
         let cost = plan.iter().map(|(row, column, mass)| mass * at(row, column)).sum();
         let left: i64 = self.excess.iter().map(|excess| excess.abs()).sum();
         Transport {

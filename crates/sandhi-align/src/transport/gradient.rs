@@ -110,29 +110,16 @@ pub fn plan_gradient(found: &Transport, upstream: &[f64]) -> Result<Vec<f64>, Er
         return Err(Error::GradientMode { name: "implicit", found: "a plan without", expected });
     };
     // A constant changes nothing, and without it fewer digits cancel.
-    let total: f64 = plan.iter().sum();
-    let mean = plan.iter().zip(upstream).map(|(p, g)| p * g).sum::<f64>() / total;
+    let [total, weighted] = totals(plan, upstream);
+    let mean = weighted / total;
     let stiff = match smoothing.columns {
         Columns::Penalized(tau) => 1.0 + smoothing.epsilon / tau,
         _ => 1.0,
     };
     let (mut row_sums, mut column_sums) = (vec![0.0; n_rows], vec![0.0; n_columns]);
     let (mut of_rows, mut of_columns) = (vec![0.0; n_rows], vec![0.0; n_columns]);
-    for row in 0..n_rows {
-        let cells = row * n_columns..(row + 1) * n_columns;
-        let lines = column_sums.iter_mut().zip(&mut of_columns);
-        let [mut sum, mut of_row] = [0.0; 2];
-        for ((&mass, &g), (column_sum, of_column)) in
-            plan[cells.clone()].iter().zip(&upstream[cells]).zip(lines)
-        {
-            let value = mass * (g - mean);
-            sum += mass;
-            of_row += value;
-            *column_sum += mass * stiff;
-            *of_column += value;
-        }
-        [row_sums[row], of_rows[row]] = [sum, of_row];
-    }
+    add_up(plan, upstream, mean, &mut row_sums, &mut column_sums, &mut of_rows, &mut of_columns);
+    column_sums.iter_mut().for_each(|sum| *sum *= stiff);
     let quotient = |x: f64, y: f64| if y > 0.0 { x / y } else { 0.0 };
     let (u, v) = if smoothing.columns == Columns::Free {
         let u = of_rows.iter().zip(&row_sums).map(|(&r, &sum)| quotient(r, sum)).collect();
@@ -156,13 +143,7 @@ pub fn plan_gradient(found: &Transport, upstream: &[f64]) -> Result<Vec<f64>, Er
         if swapped { (short, long) } else { (long, short) }
     };
     let mut gradient = vec![0.0; plan.len()];
-    for (row, u) in u.iter().enumerate() {
-        let cells = row * n_columns..(row + 1) * n_columns;
-        let given = plan[cells.clone()].iter().zip(&upstream[cells.clone()]).zip(&v);
-        for (value, ((mass, g), v)) in gradient[cells].iter_mut().zip(given) {
-            *value = -mass * (g - mean - u - v) / smoothing.epsilon;
-        }
-    }
+    spread(plan, upstream, mean, &u, &v, -1.0 / smoothing.epsilon, &mut gradient);
     Ok(gradient)
 }
 
@@ -197,7 +178,7 @@ impl System<'_> {
             }
         }
         let mut products = vec![0.0; m * width];
-        newton::products(&q, stride, &weights, m, width, &mut products);
+        newton::products(&q, stride, &weights, m, width, &mut vec![], &mut products);
         let mut padded = right_a.to_vec();
         padded.resize(stride, 0.0);
         let mut right: Vec<f64> = (0..m)
@@ -228,6 +209,85 @@ impl System<'_> {
             }
         }
         None
+    }
+}
+
+vectorized! {
+    /// Sums of the plan, and of the plan times `upstream`.
+    fn totals(plan: &[f64], upstream: &[f64]) -> [f64; 2] {
+        let _ = WIDTH;
+        let (mut sums, mut weighted) = ([0.0; LANES], [0.0; LANES]);
+        let (blocks, rest) = plan.as_chunks::<LANES>();
+        let (of_blocks, of_rest) = upstream.as_chunks::<LANES>();
+        for (p, g) in blocks.iter().zip(of_blocks) {
+            for l in 0..LANES {
+                sums[l] += p[l];
+                weighted[l] = mul_add::<FMA>(p[l], g[l], weighted[l]);
+            }
+        }
+        for (l, (p, g)) in rest.iter().zip(of_rest).enumerate() {
+            sums[l] += p;
+            weighted[l] = mul_add::<FMA>(*p, *g, weighted[l]);
+        }
+        [total(sums), total(weighted)]
+    }
+}
+
+vectorized! {
+    /// Sums of the rows and columns of the plan, and of the plan times what `upstream` has above its mean.
+    fn add_up(
+        plan: &[f64],
+        upstream: &[f64],
+        mean: f64,
+        row_sums: &mut [f64],
+        column_sums: &mut [f64],
+        of_rows: &mut [f64],
+        of_columns: &mut [f64],
+    ) {
+        let _ = (WIDTH, FMA);
+        let m = column_sums.len();
+        let rows = plan.chunks_exact(m).zip(upstream.chunks_exact(m));
+        for (((plan, upstream), row_sum), of_row) in rows.zip(row_sums).zip(of_rows) {
+            let (mut sums, mut values) = ([0.0; LANES], [0.0; LANES]);
+            let lines = column_sums.chunks_mut(LANES).zip(of_columns.chunks_mut(LANES));
+            let blocks = plan.chunks(LANES).zip(upstream.chunks(LANES)).zip(lines);
+            for ((plan, upstream), (column_sums, of_columns)) in blocks {
+                let cells = plan.iter().zip(upstream).zip(column_sums).zip(of_columns);
+                for (((((p, g), column_sum), of_column), sum), value) in
+                    cells.zip(&mut sums).zip(&mut values)
+                {
+                    let r = p * (g - mean);
+                    *sum += p;
+                    *value += r;
+                    *column_sum += p;
+                    *of_column += r;
+                }
+            }
+            [*row_sum, *of_row] = [total(sums), total(values)];
+        }
+    }
+}
+
+vectorized! {
+    /// `scale P ∘ (G - mean - u 1ᵀ - 1 vᵀ)`.
+    fn spread(
+        plan: &[f64],
+        upstream: &[f64],
+        mean: f64,
+        u: &[f64],
+        v: &[f64],
+        scale: f64,
+        gradient: &mut [f64],
+    ) {
+        let _ = (WIDTH, FMA);
+        let m = v.len();
+        let rows = plan.chunks_exact(m).zip(upstream.chunks_exact(m)).zip(u);
+        for (((plan, upstream), u), gradient) in rows.zip(gradient.chunks_exact_mut(m)) {
+            let given = plan.iter().zip(upstream).zip(v);
+            for (value, ((p, g), v)) in gradient.iter_mut().zip(given) {
+                *value = scale * p * (g - mean - u - v);
+            }
+        }
     }
 }
 

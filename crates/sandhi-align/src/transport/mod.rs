@@ -72,7 +72,7 @@ use std::cell::RefCell;
 
 use masses::Line;
 use rayon::prelude::*;
-use table::Table;
+use table::{Problem, Table};
 
 /// Rows or columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +125,7 @@ pub struct Transport {
     /// How far the plan's sums are from the masses they should have: absolute differences, summed over rows and
     /// columns, as a share of the total mass.
     pub marginal_error: f64,
-    /// Steps that the solver took: augmentations, sweeps or Newton steps.
+    /// Steps that the solver took: augmentations, sweeps or Newton steps, without the sweeps that go before those.
     pub iterations: usize,
     /// Whether it is what was asked for.
     pub status: Status,
@@ -485,22 +485,14 @@ fn solve_one<T: Copy + Into<f64>>(
         if is_balanced && (a.total - b.total).abs() > 1e-6 * a.total {
             return Err(Error::Totals { problem, rows: a.total, columns: b.total });
         }
-        let costs = &costs[batch.cells(problem)];
-        let range = table::check_costs(costs, batch.shape(problem), problem)?;
+        let given = Problem::new(&costs[batch.cells(problem)], a, b, problem)?;
         Ok(match solver {
-            Solver::Exact(exact) => exact.solve(costs, a, b, range, table, &mut space.exact),
-            Solver::Sinkhorn(sinkhorn) => {
-                sinkhorn.solve(costs, a, b, range, table, &mut space.entropic)
-            }
-            Solver::Newton(newton) => newton.solve(costs, a, b, range, table, &mut space.entropic),
-            Solver::SemiRelaxed(semi) => semi.solve(costs, a, b),
-            Solver::Unbalanced(unbalanced) => {
-                unbalanced.solve(costs, a, b, range, table, &mut space.entropic)
-            }
-            Solver::Monotone(monotone) => {
-                let n_columns = b.shares.len();
-                monotone.solve(costs, a, n_columns, problem, &mut space.monotone)?
-            }
+            Solver::Exact(exact) => exact.solve(&given, table, &mut space.exact),
+            Solver::Sinkhorn(sinkhorn) => sinkhorn.solve(&given, table, &mut space.entropic),
+            Solver::Newton(newton) => newton.solve(&given, table, &mut space.entropic),
+            Solver::SemiRelaxed(semi) => semi.solve(&given),
+            Solver::Unbalanced(unbalanced) => unbalanced.solve(&given, table, &mut space.entropic),
+            Solver::Monotone(monotone) => monotone.solve(&given, problem, &mut space.monotone)?,
         })
     })
 }

@@ -15,7 +15,7 @@
 //! those of CTC (Graves et al. 2006), except that no column is the same as another, so that none needs the pad
 //! between.
 
-use super::{Error, Plan, Status, Transport, masses::Line};
+use super::{Error, Plan, Status, Transport, table::Problem};
 
 /// Settings of order-preserving transport.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,16 +40,15 @@ impl Monotone {
 
     pub(super) fn solve<T: Copy + Into<f64>>(
         &self,
-        costs: &[T],
-        rows: &Line,
-        n_columns: usize,
-        problem: usize,
+        problem: &Problem<'_, T>,
+        index: usize,
         space: &mut Space,
     ) -> Result<Transport, Error> {
-        let n_rows = rows.shares.len();
+        let Problem { costs, rows, .. } = problem;
+        let [n_rows, n_columns] = problem.shape();
         let n_tokens = self.n_rows_needed(n_columns);
         if n_rows < n_tokens {
-            return Err(Error::TooFewRows { problem, n_rows, n_needed: n_tokens });
+            return Err(Error::TooFewRows { problem: index, n_rows, n_needed: n_tokens });
         }
         // With a pad, even states are the pad and state 2 k + 1 is column k.
         let n_states = if self.pad { 2 * n_tokens + 1 } else { n_tokens };
@@ -92,7 +91,7 @@ impl Monotone {
         let mut cost = 0.0;
         for i in (0..n_rows).rev() {
             let mass = rows.shares[i] * rows.total;
-            let at: f64 = costs[i * n_columns + column(state)].into();
+            let at = problem.cost(i, column(state));
             if mass > 0.0 {
                 entries.push((i as u32, column(state) as u32, mass));
             }

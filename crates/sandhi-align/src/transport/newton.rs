@@ -8,17 +8,16 @@
 //! ```
 //!
 //! The semi-dual and its derivatives: Cuturi and Peyré 2018 ([arXiv 1811.05527](https://arxiv.org/abs/1811.05527)).
-//! With m of 5 to 80, a step costs little more than its exponentials, and a dozen steps do what takes Sinkhorn
-//! hundreds of sweeps. ε halves from a tenth of the costs' spread; steps are damped as Levenberg's and halved until D
-//! rises (Nocedal and Wright 2006, chapter 3). Where that leads nowhere, Sinkhorn's sweeps finish from the best
+//! With m of 5 to 80, a dozen steps do what takes Sinkhorn hundreds of sweeps; a few sweeps go before them, and suffice
+//! where they converge fast. ε halves from a tenth of the costs' spread; steps are damped as Levenberg's and halved
+//! until D rises (Nocedal and Wright 2006, chapter 3). Where that leads nowhere, Sinkhorn's sweeps finish from the best
 //! potentials and the status says so.
 
 use super::{
     Columns, Error, Smoothing, Status, Transport, check_epsilon, check_limits, entropic,
-    masses::Line,
-    simd::{lanes, mul_add, total, vectorized},
+    simd::{mul_add, total, vectorized},
     sinkhorn::{FIRST_EPSILON, Sinkhorn},
-    table::{Layout, Table},
+    table::{Layout, Problem, Table},
 };
 
 /// Settings of Newton's method.
@@ -45,13 +44,17 @@ pub(super) struct Space {
     pub matrix: Vec<f64>,
     pub step: Vec<f64>,
     g: Vec<f64>,
+    packed: Vec<f64>,
 }
 
 /// The error at which a level that only prepares the next one ends.
 const LOOSE: f64 = 0.2;
 
-/// Sweeps before the first step of a level: a sweep costs a twentieth of a step.
+/// Sweeps over which their rate is measured.
 const SWEEPS: usize = 8;
+
+/// Scalings that can still be moved into `Q`.
+const USABLE: std::ops::Range<f64> = 1e-40..1e40;
 
 /// How often a step is halved.
 const HALVINGS: usize = 12;
@@ -64,21 +67,23 @@ impl Newton {
 
     pub(super) fn solve<T: Copy + Into<f64>>(
         &self,
-        costs: &[T],
-        rows: &Line,
-        columns: &Line,
-        range: [f64; 2],
+        problem: &Problem<'_, T>,
         table: &mut Table,
         space: &mut entropic::Space,
     ) -> Transport {
-        table.fill(costs, rows, columns, range, Layout::ByShort);
+        table.fill(problem, Layout::ByShort);
         space.begin(table);
-        let mut epsilon = self.epsilon.max(FIRST_EPSILON * table.spread);
+        let mut epsilon = self.epsilon;
+        let mut n_levels = 0;
+        while epsilon < FIRST_EPSILON * table.spread {
+            epsilon *= 2.0;
+            n_levels += 1;
+        }
+        space.softmax(table, epsilon);
         let mut iterations = 0;
         let mut status = Status::Converged;
         loop {
-            let is_last = epsilon <= self.epsilon;
-            let tolerance = if is_last { self.tolerance } else { LOOSE };
+            let tolerance = if n_levels == 0 { self.tolerance } else { LOOSE };
             let limit = self.max_iterations.saturating_sub(iterations);
             let (steps, converged) = level(table, space, epsilon, tolerance, limit);
             iterations += steps;
@@ -93,20 +98,21 @@ impl Newton {
                 status = if converged { Status::FellBack } else { Status::NotConverged };
                 break;
             }
-            if is_last {
+            if n_levels == 0 {
                 break;
             }
-            space.absorb(epsilon);
-            epsilon = (epsilon / 2.0).max(self.epsilon);
+            space.log_v.iter_mut().zip(&space.v).for_each(|(log_v, v)| *log_v = v.ln());
+            space.halve(table, epsilon);
+            n_levels -= 1;
+            // As the first one was doubled, so that the last is what was asked for.
+            epsilon /= 2.0;
         }
         let smoothing = Smoothing { epsilon: self.epsilon, columns: Columns::Fixed };
-        let n_columns = columns.shares.len();
-        let lookup = |i: usize, j: usize| costs[i * n_columns + j].into();
-        space.finish(table, rows, columns, smoothing, lookup, iterations, status)
+        space.finish(table, problem, smoothing, iterations, status)
     }
 }
 
-/// Steps at one ε; how many, and whether they reached the tolerance.
+/// Steps at one ε, from the softmax there; how many, and whether they reached the tolerance.
 fn level(
     table: &Table,
     space: &mut entropic::Space,
@@ -115,26 +121,11 @@ fn level(
     limit: usize,
 ) -> (usize, bool) {
     let m = table.m;
-    space.softmax(table, epsilon);
-    let error = column_error(table, space);
-    if error <= tolerance {
+    if sweep(table, space, tolerance) {
         return (0, true);
     }
-    for _ in 0..SWEEPS {
-        for j in 0..m {
-            space.v[j] *= table.b[j] / (space.v[j] * space.sums[j]);
-        }
-        space.sweep(table);
-    }
-    let scaled = (0..m).map(|j| (space.v[j] * space.sums[j] - table.b[j]).abs()).sum::<f64>();
-    let is_usable = space.v.iter().all(|v| (1e-100..1e100).contains(v));
-    if is_usable && scaled < error {
-        if scaled <= tolerance {
-            return (0, true);
-        }
-        space.absorb(epsilon);
-    }
-    let mut value = space.softmax(table, epsilon) + dot(&table.b, &space.g);
+    space.log_v.iter_mut().zip(&space.v).for_each(|(log_v, v)| *log_v = v.ln());
+    let mut value = space.renew(table, epsilon) + dot(&table.b, &space.g);
     let mut error = column_error(table, space);
     for iteration in 0..limit {
         if error <= tolerance {
@@ -143,20 +134,21 @@ fn level(
         if !direction(table, space, error) {
             return (iteration, false);
         }
-        let Space { step, g, .. } = &mut space.newton;
-        g.clear();
-        g.extend_from_slice(&space.g);
+        space.newton.g.clear();
+        space.newton.g.extend_from_slice(&space.g);
         let slope: f64 =
-            (0..m).map(|j| (table.b[j] - space.sums[j]) * step[j]).sum::<f64>() * epsilon;
+            (0..m).map(|j| (table.b[j] - space.sums[j]) * space.newton.step[j]).sum::<f64>()
+                * epsilon;
         // Rounding in D, below which it cannot tell better from worse.
         let rounding = 1e-14 * (value.abs() + table.spread);
-        let mut length = 1.0;
+        let (mut moved, mut length) = (0.0, 1.0);
         let mut accepted = false;
         for _ in 0..HALVINGS {
-            for j in 0..m {
-                space.g[j] = space.newton.g[j] + length * epsilon * space.newton.step[j];
+            for (log_v, step) in space.log_v.iter_mut().zip(&space.newton.step) {
+                *log_v = (length - moved) * step;
             }
-            let next = space.softmax(table, epsilon) + dot(&table.b, &space.g);
+            moved = length;
+            let next = space.renew(table, epsilon) + dot(&table.b, &space.g);
             let next_error = column_error(table, space);
             let rises = next >= value + 1e-4 * length * slope;
             if next.is_finite() && (rises || (next >= value - rounding && next_error < error)) {
@@ -174,6 +166,39 @@ fn level(
     (limit, error <= tolerance)
 }
 
+/// Sweeps for as long as they promise to reach the tolerance in the time of a step, which costs about as much as `m` of
+/// them; whether they reached it. Their scalings are in `v`.
+fn sweep(table: &Table, space: &mut entropic::Space, tolerance: f64) -> bool {
+    let mut at_start = column_error(table, space);
+    if at_start <= tolerance {
+        return true;
+    }
+    loop {
+        let mut error = f64::INFINITY;
+        for _ in 0..SWEEPS {
+            for ((v, b), sum) in space.v.iter_mut().zip(&table.b).zip(&space.sums) {
+                *v = b / sum;
+            }
+            space.sweep(table);
+            let sums = space.v.iter().zip(&space.sums).zip(&table.b);
+            error = sums.map(|((v, sum), b)| (v * sum - b).abs()).sum();
+            if error <= tolerance {
+                return true;
+            }
+        }
+        if !space.v.iter().all(|v| USABLE.contains(v)) {
+            space.v.fill(1.0);
+            return false;
+        }
+        let rate = (error / at_start).powf(1.0 / SWEEPS as f64);
+        let n_to_go = (tolerance / error).ln() / rate.ln();
+        if !(rate < 1.0 && n_to_go <= table.m as f64) {
+            return false;
+        }
+        at_start = error;
+    }
+}
+
 fn column_error(table: &Table, space: &entropic::Space) -> f64 {
     space.sums.iter().zip(&table.b).map(|(sum, b)| (sum - b).abs()).sum()
 }
@@ -186,10 +211,10 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
 fn direction(table: &Table, space: &mut entropic::Space, error: f64) -> bool {
     let m = table.m;
     let width = m.next_multiple_of(8);
-    let Space { matrix, step, .. } = &mut space.newton;
+    let Space { matrix, step, packed, .. } = &mut space.newton;
     matrix.clear();
     matrix.resize(m * width, 0.0);
-    products(&space.q, table.stride, &table.a, m, width, matrix);
+    products(&space.q, table.stride, &table.a, m, width, packed, matrix);
     let damping = 0.01 * error.min(1.0);
     let mean = 1.0 / m as f64;
     for j in 0..m {
@@ -205,36 +230,41 @@ fn direction(table: &Table, space: &mut entropic::Space, error: f64) -> bool {
 }
 
 vectorized! {
-    /// Upper triangle of `Qᵀ diag(a) Q` from `q` `[m, stride]`, in tiles of 4 x 4 that stay in registers.
+    /// Upper triangle of `Qᵀ diag(a) Q` from `q` `[m, stride]`, in tiles of 4 x 4 that stay in registers. `packed` is
+    /// room for four weighted lines, a register of each behind the other.
     pub(super) fn products(
         q: &[f64],
         stride: usize,
         a: &[f64],
         m: usize,
         width: usize,
+        packed: &mut Vec<f64>,
         matrix: &mut [f64],
     ) {
         const TILE: usize = 4;
+        packed.resize(TILE * stride, 0.0);
+        // The last tiles read their last line again rather than beyond it.
+        let line = |j: usize| q[j.min(m - 1) * stride..][..stride].as_chunks::<WIDTH>().0;
         for top in (0..m).step_by(TILE) {
+            for t in 0..TILE {
+                let targets = packed[t * WIDTH..].chunks_mut(TILE * WIDTH);
+                for ((target, q), a) in targets.zip(line(top + t)).zip(a.as_chunks::<WIDTH>().0) {
+                    for l in 0..WIDTH {
+                        target[l] = q[l] * a[l];
+                    }
+                }
+            }
+            let tops = packed.as_chunks::<WIDTH>().0.as_chunks::<TILE>().0;
             for left in (top..m).step_by(TILE) {
-                // The last tiles read their last line again rather than beyond it.
-                let line = |from: usize, t: usize| (from + t).min(m - 1) * stride;
-                let tops: [usize; TILE] = std::array::from_fn(|t| line(top, t));
-                let lefts: [usize; TILE] = std::array::from_fn(|t| line(left, t));
+                let [first, second, third, fourth] = std::array::from_fn(|t| line(left + t));
                 let mut sums = [[[0.0; WIDTH]; TILE]; TILE];
-                for at in (0..stride).step_by(WIDTH) {
-                    let a = lanes::<WIDTH>(&a[at..]);
-                    let right: [&[f64; WIDTH]; TILE] =
-                        std::array::from_fn(|t| lanes::<WIDTH>(&q[lefts[t] + at..]));
-                    for (row, &from) in sums.iter_mut().zip(&tops) {
-                        let left = lanes::<WIDTH>(&q[from + at..]);
-                        let mut weighted = [0.0; WIDTH];
-                        for l in 0..WIDTH {
-                            weighted[l] = left[l] * a[l];
-                        }
-                        for (sum, right) in row.iter_mut().zip(right) {
+                for ((((tops, first), second), third), fourth) in
+                    tops.iter().zip(first).zip(second).zip(third).zip(fourth)
+                {
+                    for (row, top) in sums.iter_mut().zip(tops) {
+                        for (sum, other) in row.iter_mut().zip([first, second, third, fourth]) {
                             for l in 0..WIDTH {
-                                sum[l] = mul_add::<FMA>(weighted[l], right[l], sum[l]);
+                                sum[l] = mul_add::<FMA>(top[l], other[l], sum[l]);
                             }
                         }
                     }
@@ -250,24 +280,52 @@ vectorized! {
 }
 
 vectorized! {
-    /// Solves `A x = b` in place for a symmetric positive definite `A`, of which the upper triangle is read and
-    /// destroyed (Cholesky's factors without roots). False where `A` is not positive definite.
+    /// Solves `A x = b` in place for a symmetric positive definite `A`, of which the upper triangle is read and all is
+    /// destroyed (Cholesky's factors without roots, four rows at a time). False where `A` is not positive definite.
     pub(super) fn solve_symmetric(matrix: &mut [f64], width: usize, x: &mut [f64]) -> bool {
-        let _ = WIDTH;
+        const PANEL: usize = 4;
         let m = x.len();
-        for k in 0..m {
-            let (above, below) = matrix.split_at_mut((k + 1) * width);
-            let pivot_row = &above[k * width..k * width + m];
-            let pivot = pivot_row[k];
-            if !(pivot > 0.0 && pivot.is_finite()) {
-                return false;
-            }
-            for (i, row) in (k + 1..m).zip(below.chunks_exact_mut(width)) {
-                let factor = -pivot_row[i] / pivot;
-                for (value, &from) in row[i..m].iter_mut().zip(&pivot_row[i..]) {
-                    *value = mul_add::<FMA>(factor, from, *value);
+        for first in (0..m).step_by(PANEL) {
+            let end = m.min(first + PANEL);
+            let (above, below) = matrix.split_at_mut(end * width);
+            let panel = &mut above[first * width..];
+            // By how much each row of the panel is taken from those below it, per value in it.
+            let mut scales = [0.0; PANEL];
+            for k in first..end {
+                let (earlier, row) = panel.split_at_mut((k - first) * width);
+                for (p, earlier) in (first..k).zip(earlier.chunks_exact(width)) {
+                    let factor = earlier[k] * scales[p - first];
+                    for (value, &from) in row[k..width].iter_mut().zip(&earlier[k..]) {
+                        *value = mul_add::<FMA>(factor, from, *value);
+                    }
+                    x[k] = mul_add::<FMA>(factor, x[p], x[k]);
                 }
-                x[i] = mul_add::<FMA>(factor, x[k], x[i]);
+                let pivot = row[k];
+                if !(pivot > 0.0 && pivot.is_finite()) {
+                    return false;
+                }
+                scales[k - first] = -1.0 / pivot;
+            }
+            if end == m {
+                break;
+            }
+            let rows: [&[f64]; PANEL] = std::array::from_fn(|p| &panel[p * width..][..width]);
+            for (i, row) in (end..m).zip(below.chunks_exact_mut(width)) {
+                let factors: [f64; PANEL] = std::array::from_fn(|p| rows[p][i] * scales[p]);
+                for p in 0..PANEL {
+                    x[i] = mul_add::<FMA>(factors[p], x[first + p], x[i]);
+                }
+                // From the register that holds the diagonal on; what lies below it is not read again.
+                let from = i / WIDTH * WIDTH;
+                let [a, b, c, d] = rows.map(|row| row[from..].as_chunks::<WIDTH>().0);
+                let targets = row[from..].as_chunks_mut::<WIDTH>().0;
+                for ((((target, a), b), c), d) in targets.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                    for l in 0..WIDTH {
+                        let pair = mul_add::<FMA>(factors[1], b[l], factors[0] * a[l]);
+                        let other = mul_add::<FMA>(factors[3], d[l], factors[2] * c[l]);
+                        target[l] += pair + other;
+                    }
+                }
             }
         }
         for k in (0..m).rev() {
@@ -276,5 +334,46 @@ vectorized! {
             x[k] = (x[k] - known) / row[k];
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{
+        simd::{LANES, at_every_width},
+        tests::{assert_close, numbers},
+    };
+
+    #[test]
+    fn systems_of_every_size_are_solved() {
+        at_every_width(check_systems);
+    }
+
+    fn check_systems() {
+        for m in 1..22_usize {
+            let stride = 3 * LANES;
+            let width = m.next_multiple_of(8);
+            let (q, a) = (numbers(m * stride, 30 + m as u64), numbers(stride, 31));
+            let mut matrix = vec![0.0; m * width];
+            products(&q, stride, &a, m, width, &mut vec![], &mut matrix);
+            let product = |j: usize, k: usize| -> f64 {
+                (0..stride).map(|i| a[i] * q[j * stride + i] * q[k * stride + i]).sum()
+            };
+            let whole: Vec<f64> = (0..m * m).map(|at| product(at / m, at % m)).collect();
+            for j in 0..m {
+                let found = &matrix[j * width + j..j * width + m];
+                assert_close(found, &whole[j * m + j..(j + 1) * m], 1e-13, "products");
+            }
+            let expected = numbers(m, 32);
+            let mut x: Vec<f64> = whole.chunks_exact(m).map(|row| dot(row, &expected)).collect();
+            assert!(solve_symmetric(&mut matrix, width, &mut x));
+            assert_close(&x, &expected, 1e-9, &format!("{m} unknowns"));
+        }
+        // Not positive definite: [[1, 2], [2, 1]].
+        let mut matrix = vec![0.0; 16];
+        matrix[..2].copy_from_slice(&[1.0, 2.0]);
+        matrix[9] = 1.0;
+        assert!(!solve_symmetric(&mut matrix, 8, &mut [1.0, 1.0]));
     }
 }

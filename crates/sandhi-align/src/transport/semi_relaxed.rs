@@ -11,7 +11,7 @@
 
 use super::{
     Columns, Duals, Entries, Error, Plan, Smoothing, Status, Transport, check_epsilon,
-    entropic::soft_minimum, masses::Line,
+    entropic::soft_minimum, table::Problem,
 };
 
 /// Settings of transport without a condition on the columns.
@@ -32,13 +32,9 @@ impl SemiRelaxed {
         if self.epsilon == 0.0 { Ok(()) } else { check_epsilon(self.epsilon) }
     }
 
-    pub(super) fn solve<T: Copy + Into<f64>>(
-        &self,
-        costs: &[T],
-        rows: &Line,
-        columns: &Line,
-    ) -> Transport {
-        let (n_rows, n_columns) = (rows.shares.len(), columns.shares.len());
+    pub(super) fn solve<T: Copy + Into<f64>>(&self, problem: &Problem<'_, T>) -> Transport {
+        let Problem { costs, rows, columns, .. } = problem;
+        let [n_rows, n_columns] = problem.shape();
         let carries = || (0..n_columns).filter(|&j| columns.shares[j] > 0.0);
         let mut f = Vec::with_capacity(n_rows);
         let (mut value, mut cost) = (0.0, 0.0);

@@ -18,8 +18,7 @@
 use super::{
     Columns, Error, Smoothing, Status, Transport, check_epsilon, check_limits,
     entropic::Space,
-    masses::Line,
-    table::{Layout, Table},
+    table::{Layout, Problem, Table},
 };
 
 /// Settings of Sinkhorn's sweeps.
@@ -66,35 +65,27 @@ impl Sinkhorn {
 
     pub(super) fn solve<T: Copy + Into<f64>>(
         &self,
-        costs: &[T],
-        rows: &Line,
-        columns: &Line,
-        range: [f64; 2],
+        problem: &Problem<'_, T>,
         table: &mut Table,
         space: &mut Space,
     ) -> Transport {
-        self.solve_held(costs, rows, columns, range, Columns::Fixed, table, space)
+        self.solve_held(problem, Columns::Fixed, table, space)
     }
 
     /// With any way to hold the columns but [`Columns::Free`].
     pub(super) fn solve_held<T: Copy + Into<f64>>(
         &self,
-        costs: &[T],
-        rows: &Line,
-        columns: &Line,
-        range: [f64; 2],
+        problem: &Problem<'_, T>,
         held: Columns,
         table: &mut Table,
         space: &mut Space,
     ) -> Transport {
-        table.fill(costs, rows, columns, range, Layout::ByShort);
+        table.fill(problem, Layout::ByShort);
         space.begin(table);
         let (iterations, converged) = self.run(table, space, held);
         let status = if converged { Status::Converged } else { Status::NotConverged };
         let smoothing = Smoothing { epsilon: self.epsilon, columns: held };
-        let n_columns = columns.shares.len();
-        let lookup = |i: usize, j: usize| costs[i * n_columns + j].into();
-        space.finish(table, rows, columns, smoothing, lookup, iterations, status)
+        space.finish(table, problem, smoothing, iterations, status)
     }
 
     /// From the potentials in `space.g` to those at the wanted ε, and the scalings that go with them.

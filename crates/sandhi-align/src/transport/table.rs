@@ -18,6 +18,38 @@ pub(super) enum Layout {
     ByLong,
 }
 
+/// A problem as the caller has it, checked.
+pub(super) struct Problem<'a, T> {
+    /// Row-major `[n_rows, n_columns]`.
+    pub costs: &'a [T],
+    pub rows: &'a Line,
+    pub columns: &'a Line,
+    /// The lowest and the highest cost.
+    range: [f64; 2],
+}
+
+impl<'a, T: Copy + Into<f64>> Problem<'a, T> {
+    /// Refuses costs that are not finite; `index` is the problem's number in its batch.
+    pub(super) fn new(
+        costs: &'a [T],
+        rows: &'a Line,
+        columns: &'a Line,
+        index: usize,
+    ) -> Result<Self, Error> {
+        let range = check_costs(costs, columns.shares.len(), index)?;
+        Ok(Self { costs, rows, columns, range })
+    }
+
+    /// `[n_rows, n_columns]`.
+    pub(super) fn shape(&self) -> [usize; 2] {
+        [self.rows.shares.len(), self.columns.shares.len()]
+    }
+
+    pub(super) fn cost(&self, row: usize, column: usize) -> f64 {
+        self.costs[row * self.columns.shares.len() + column].into()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// Lines of the longer side.
@@ -42,34 +74,34 @@ pub(super) struct Table {
 }
 
 /// The lowest and the highest cost; refuses those that are not finite.
-pub(super) fn check_costs<T: Copy + Into<f64>>(
+fn check_costs<T: Copy + Into<f64>>(
     costs: &[T],
-    [_, n_columns]: [usize; 2],
+    n_columns: usize,
     problem: usize,
 ) -> Result<[f64; 2], Error> {
     const WIDTH: usize = 8;
-    let beyond = |cost: f64| cost.is_nan() | (cost.abs() > MAX_COST);
     let (mut low, mut high) = ([f64::INFINITY; WIDTH], [f64::NEG_INFINITY; WIDTH]);
-    // Without a branch in the loop, as nearly every matrix passes.
-    let mut is_beyond = [false; WIDTH];
-    let mut look = |block: &[T]| {
-        for (l, &cost) in block.iter().enumerate() {
-            let cost = cost.into();
-            low[l] = if cost < low[l] { cost } else { low[l] };
-            high[l] = if cost > high[l] { cost } else { high[l] };
-            is_beyond[l] |= beyond(cost);
-        }
-    };
+    // Without a branch in the loop, as nearly every matrix passes. A product with 0 is NaN where a cost is not finite.
+    let mut poison = [0.0; WIDTH];
     let blocks = costs.chunks_exact(WIDTH);
     let rest = blocks.remainder();
-    blocks.for_each(|block| look(&block[..WIDTH]));
-    look(rest);
-    if is_beyond == [false; WIDTH] {
-        return Ok([
-            low.into_iter().fold(low[0], f64::min),
-            high.into_iter().fold(high[0], f64::max),
-        ]);
+    let mut look = |l: usize, cost: f64| {
+        low[l] = if cost < low[l] { cost } else { low[l] };
+        high[l] = if cost > high[l] { cost } else { high[l] };
+        poison[l] += cost * 0.0;
+    };
+    for block in blocks {
+        for l in 0..WIDTH {
+            look(l, block[l].into());
+        }
     }
+    rest.iter().enumerate().for_each(|(l, &cost)| look(l, cost.into()));
+    let lowest = low.into_iter().fold(low[0], f64::min);
+    let highest = high.into_iter().fold(high[0], f64::max);
+    if poison == [0.0; WIDTH] && lowest >= -MAX_COST && highest <= MAX_COST {
+        return Ok([lowest, highest]);
+    }
+    let beyond = |cost: f64| cost.is_nan() | (cost.abs() > MAX_COST);
     let at = costs.iter().position(|&cost| beyond(cost.into())).expect("the loop found one");
     let (row, column) = (at / n_columns, at % n_columns);
     Err(Error::Cost { problem, row, column, found: costs[at].into() })
@@ -77,14 +109,8 @@ pub(super) fn check_costs<T: Copy + Into<f64>>(
 
 impl Table {
     /// Takes over a problem.
-    pub(super) fn fill<T: Copy + Into<f64>>(
-        &mut self,
-        costs: &[T],
-        rows: &Line,
-        columns: &Line,
-        [lowest, highest]: [f64; 2],
-        layout: Layout,
-    ) {
+    pub(super) fn fill<T: Copy + Into<f64>>(&mut self, problem: &Problem<'_, T>, layout: Layout) {
+        let &Problem { costs, rows, columns, range: [lowest, highest] } = problem;
         let n_columns = columns.shares.len();
         let carries = |line: &Line, lines: &mut Vec<u32>| {
             lines.clear();

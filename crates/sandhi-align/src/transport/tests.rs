@@ -66,7 +66,7 @@ fn transport(costs: &[f64], shape: [usize; 2], solver: &Solver) -> Transport {
     found
 }
 
-fn assert_close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
+pub(super) fn assert_close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let size = expected.iter().fold(1e-300_f64, |size, x| size.max(x.abs()));
     for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
@@ -537,7 +537,103 @@ fn the_pad_gets_its_share() {
     }
 }
 
+#[test]
+fn costs_far_from_epsilon_are_solved_or_said_not_to_be() {
+    let costs = numbers(20 * 6, 17);
+    let exact = transport(&costs, [20, 6], &EXACT);
+    // Costs that do not matter: the product of the masses.
+    let small: Vec<f64> = costs.iter().map(|cost| cost * 1e-8).collect();
+    for solver in [sinkhorn(0.05), newton(0.05), unbalanced(0.05, 0.5), semi_relaxed(0.05)] {
+        let found = transport(&small, [20, 6], &solver);
+        assert_close(&found.plan.to_dense(), &[1.0 / 120.0; 120], 1e-6, &format!("{solver:?}"));
+    }
+    // An entropy that does not: the linear program, where rounding leaves it in reach.
+    for scale in [1e4, 1e8] {
+        let large: Vec<f64> = costs.iter().map(|cost| cost * scale).collect();
+        for solver in [
+            Solver::Newton(Newton::default()),
+            Solver::Sinkhorn(Sinkhorn { max_iterations: 5_000, ..Sinkhorn::default() }),
+        ] {
+            let found = solve(&large, [20, 6], Masses::UNIFORM, Masses::UNIFORM, &solver).unwrap();
+            let again = marginal_error(&found, &[1.0 / 20.0; 20], &[1.0 / 6.0; 6]);
+            assert!((again - found.marginal_error).abs() < 1e-9, "{solver:?} {scale}");
+            if found.status.is_solved() {
+                assert!(again < 2e-6, "{solver:?} {scale}: {again}");
+                let gap = (found.cost / scale - exact.cost).abs();
+                assert!(gap < 1e-5, "{solver:?} {scale}: {gap}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_column_twice_gets_the_same_twice() {
+    let costs = numbers(9 * 3, 18);
+    let twice: Vec<f64> =
+        costs.chunks(3).flat_map(|row| [row[0], row[1], row[2], row[1]]).collect();
+    for solver in [sinkhorn(0.1), newton(0.1), semi_relaxed(0.1), unbalanced(0.1, 0.3)] {
+        let plan = transport(&twice, [9, 4], &solver).plan.to_dense();
+        for row in plan.chunks(4) {
+            assert!((row[1] - row[3]).abs() < 1e-10, "{solver:?} {row:?}");
+        }
+    }
+}
+
+/// What `marginal_error` says, from the plan itself, for solvers that hold both sides.
+fn marginal_error(found: &Transport, a: &[f64], b: &[f64]) -> f64 {
+    let [rows, columns] = [found.plan.row_sums(), found.plan.column_sums()];
+    let total: f64 = a.iter().sum();
+    let sums = rows.iter().zip(a).chain(columns.iter().zip(b));
+    sums.map(|(sum, mass)| (sum - mass).abs()).sum::<f64>() / total
+}
+
 proptest! {
+    #[test]
+    fn the_marginal_error_is_the_plan_s(
+        n in 1_usize..30,
+        m in 1_usize..30,
+        seed in any::<u32>(),
+        scale in prop_oneof![Just(1e-8), Just(1.0), Just(1e8)],
+        total in prop_oneof![Just(1.0), Just(40.0)],
+    ) {
+        let seed = u64::from(seed);
+        let costs: Vec<f64> = numbers(n * m, seed).iter().map(|cost| cost * scale).collect();
+        let [a, b] = [(n, seed + 1), (m, seed + 2)]
+            .map(|(n, seed)| masses(n, seed).iter().map(|mass| mass * total).collect::<Vec<_>>());
+        for solver in [EXACT, scaled(&newton(0.05), scale), scaled(&sinkhorn(0.2), scale)] {
+            let found =
+                solve(&costs, [n, m], Masses::given(&a), Masses::given(&b), &solver).unwrap();
+            let again = marginal_error(&found, &a, &b);
+            prop_assert!((again - found.marginal_error).abs() < 1e-11, "{solver:?} {again}");
+            prop_assert!(!found.status.is_solved() || again < 1e-11, "{solver:?} {again}");
+            let cost: f64 = found.plan.iter().map(|(i, j, mass)| mass * costs[i * m + j]).sum();
+            prop_assert!((cost - found.cost).abs() < 1e-12 * scale * total, "{solver:?} {cost}");
+            prop_assert!(found.plan.iter().all(|(_, _, mass)| mass >= 0.0));
+        }
+    }
+
+    #[test]
+    fn any_order_of_lines_gives_the_same_value(
+        n in 1_usize..20,
+        m in 1_usize..20,
+        seed in any::<u32>(),
+    ) {
+        let costs = numbers(n * m, u64::from(seed));
+        let order = |n: usize, seed: u64| {
+            let keys = numbers(n, seed);
+            let mut order: Vec<usize> = (0..n).collect();
+            order.sort_by(|&i, &j| keys[i].total_cmp(&keys[j]));
+            order
+        };
+        let (rows, columns) = (order(n, u64::from(seed) + 1), order(m, u64::from(seed) + 2));
+        let shuffled: Vec<f64> =
+            rows.iter().flat_map(|i| columns.iter().map(|j| costs[*i * m + *j]).collect::<Vec<_>>()).collect();
+        for solver in [EXACT, newton(0.05), semi_relaxed(0.05), unbalanced(0.2, 0.3)] {
+            let [one, other] = [&costs, &shuffled].map(|costs| transport(costs, [n, m], &solver));
+            prop_assert!((one.value - other.value).abs() < 1e-10, "{solver:?}");
+        }
+    }
+
     #[test]
     fn duals_certify_exact_plans(
         n in 1_usize..14,

@@ -12,8 +12,9 @@
 //! proportions of `b` count: its total is taken to be that of `a`.
 
 use super::{
-    Columns, Error, Sinkhorn, Transport, check_epsilon, check_limits, entropic::Space,
-    masses::Line, table::Table,
+    Columns, Error, Sinkhorn, Transport, check_epsilon, check_limits,
+    entropic::Space,
+    table::{Problem, Table},
 };
 
 /// Settings of transport with a penalty on the columns.
@@ -47,10 +48,7 @@ impl Unbalanced {
 
     pub(super) fn solve<T: Copy + Into<f64>>(
         &self,
-        costs: &[T],
-        rows: &Line,
-        columns: &Line,
-        range: [f64; 2],
+        problem: &Problem<'_, T>,
         table: &mut Table,
         space: &mut Space,
     ) -> Transport {
@@ -61,6 +59,6 @@ impl Unbalanced {
             max_relaxation: 1.0,
         };
         let held = Columns::Penalized(self.tau);
-        sweeps.solve_held(costs, rows, columns, range, held, table, space)
+        sweeps.solve_held(problem, held, table, space)
     }
 }

@@ -4,9 +4,12 @@
 //! features   minutes of sound ─ log-mel or filter bank          seconds of sound a second
 //! train      the first steps of a recipe, in a folder of its own   seconds a step, rows a second
 //! decode     prompts ─ greedy answers of a fixed length         tokens a second
+//! ot         optimal transport, against what people use in Python  their seconds over ours
 //! ```
 //!
-//! Medians over rounds, after one that does not count. Comparisons with other programs are in `bench/`.
+//! Medians over rounds, after one that does not count. Other comparisons with other programs are in `bench/`.
+
+mod ot;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -99,6 +102,8 @@ enum What {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Optimal transport against POT, geomloss and PyTorch, on the same problems.
+    Ot(ot::Args),
 }
 
 /// What was measured.
@@ -145,6 +150,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let work = Work { prompts, prompt_tokens, new_tokens, batch };
             decode(&model, &work, rounds, out.as_deref(), &args.device)?
         }
+        What::Ot(of_transport) => return ot::run(&of_transport, args.json),
     };
     if args.json {
         return output::print_json(&report);

@@ -4,6 +4,7 @@
 
 mod data;
 mod hub;
+mod ot;
 mod recipes;
 mod score;
 mod train;
