@@ -20,6 +20,7 @@ pub mod step;
 mod transport;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -143,6 +144,9 @@ pub struct StepReport {
     pub n_steps: u64,
     /// Weighted sum of the losses.
     pub loss: f64,
+    /// Each of them without its weight, and what is only watched, where there are several.
+    #[serde(skip_serializing_if = "is_single")]
+    pub terms: BTreeMap<&'static str, f64>,
     /// Learning rate.
     pub lr: f64,
     /// Global norm of the gradient before clipping.
@@ -170,12 +174,19 @@ pub struct StepReport {
 pub struct Measurement {
     /// Loss with the right audio.
     pub dev_loss: f64,
+    /// Each of its parts, where there are several.
+    #[serde(skip_serializing_if = "is_single")]
+    pub dev_terms: BTreeMap<&'static str, f64>,
     /// Loss with another utterance's audio.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dev_loss_mismatched: Option<f64>,
     /// The difference: 0 when the model ignores the audio.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listening_gap: Option<f64>,
+}
+
+fn is_single(terms: &BTreeMap<&'static str, f64>) -> bool {
+    terms.len() < 2
 }
 
 /// Where a run stands; `state.json` of a checkpoint.
@@ -416,6 +427,7 @@ impl Run<'_> {
                 step: state.step,
                 n_steps: stage.steps,
                 loss: loss.total,
+                terms: loss.terms,
                 lr,
                 grad_norm: norm,
                 tokens: size.n_tokens,
@@ -433,13 +445,20 @@ impl Run<'_> {
             };
             waited = batches.wait_s();
             metrics.append(&stage.name, state.step, &report)?;
-            let scalars = [
+            let named: Vec<(String, f32)> = report
+                .terms
+                .iter()
+                .filter(|_| !is_single(&report.terms))
+                .map(|(name, &value)| (format!("train/{name}"), value as f32))
+                .collect();
+            let mut scalars = vec![
                 ("train/loss", report.loss as f32),
                 ("train/lr", lr as f32),
                 ("train/grad_norm", norm as f32),
                 ("train/tokens_per_s", report.tokens_per_s as f32),
                 ("train/data_wait", report.data_wait as f32),
             ];
+            scalars.extend(named.iter().map(|(name, value)| (name.as_str(), *value)));
             events.scalars(state.global_step, self.monitor.wall_s(), &scalars)?;
             self.monitor.step(&report);
             if state.nonfinite.1 >= stage.optimizer.nonfinite_patience {
@@ -508,7 +527,7 @@ impl Run<'_> {
     fn measure<L: Learner>(
         &mut self,
         model: &L,
-        batches: &[(L::Batch, Option<L::Batch>)],
+        batches: &[DevBatch<L::Batch>],
         stage: &StageConfig,
         state: &RunState,
         metrics: &mut MetricsLog,
@@ -519,15 +538,22 @@ impl Run<'_> {
         }
         let model = model.valid();
         // Batches one by one, so that nothing is held twice; the counts are those of all of them.
-        let mean = |pick: &dyn Fn(&DevBatch<L::Batch>) -> Option<f64>| {
-            let values: Option<Vec<f64>> = batches.iter().map(pick).collect();
-            values.map(|v| v.iter().sum::<f64>() / v.len() as f64)
-        };
-        let one = |batch: &L::Batch| losses(&model, std::slice::from_ref(batch), &stage.loss).total;
-        let dev_loss = mean(&|(batch, _)| Some(one(batch))).unwrap_or(f64::NAN);
-        let dev_loss_mismatched = mean(&|(_, other)| other.as_ref().map(&one));
+        let one = |batch: &L::Batch| losses(&model, std::slice::from_ref(batch), &stage.loss);
+        let n = batches.len() as f64;
+        let (mut dev_loss, mut dev_terms) = (0.0, BTreeMap::new());
+        for (batch, _) in batches {
+            let found = one(batch);
+            dev_loss += found.total / n;
+            for (name, value) in found.terms {
+                *dev_terms.entry(name).or_default() += value / n;
+            }
+        }
+        let others: Option<Vec<f64>> =
+            batches.iter().map(|(_, other)| Some(one(other.as_ref()?).total)).collect();
+        let dev_loss_mismatched = others.map(|others| others.iter().sum::<f64>() / n);
         let measurement = Measurement {
             dev_loss,
+            dev_terms,
             dev_loss_mismatched,
             listening_gap: dev_loss_mismatched.map(|other| other - dev_loss),
         };
@@ -585,7 +611,7 @@ impl Run<'_> {
 type DevBatch<B> = (B, Option<B>);
 
 /// The dev items in batches, with and without the right audio.
-fn dev_batches<D: Dataset>(dev: &D, stage: &StageConfig) -> Vec<(D::Batch, Option<D::Batch>)> {
+fn dev_batches<D: Dataset>(dev: &D, stage: &StageConfig) -> Vec<DevBatch<D::Batch>> {
     let n = dev.costs().len().min(stage.eval_items);
     let indices: Vec<usize> = (0..n).collect();
     indices
