@@ -177,3 +177,13 @@ fn bad_input_is_refused_by_name() {
     with(&["nan.npy", "--plan", "out"], &["nan.npy"]);
     assert!(!dir.path().join("out").exists(), "nothing is written when one problem is bad");
 }
+
+#[test]
+fn a_comparison_needs_another_side() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = |args: &[&str]| sandhi(dir.path(), &[&["bench", "ot"], args].concat());
+    bench(&["--python", "./none"]).fails_with(&["--python ./none", "cannot start"]);
+    // A program that starts and says nothing.
+    bench(&["--python", "true"]).fails_with(&["the other side ended at", "versions"]);
+    bench(&["--rounds", "0"]).fails_with(&["--rounds is 0"]);
+}
