@@ -336,3 +336,48 @@ impl Workshop {
         Ok((sources, dev))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{ModelConfig, Overrides, read};
+
+    /// Transport needs more speech than text. Where a vector stands for more than a token there is nothing to compress.
+    #[test]
+    fn there_are_more_vectors_than_tokens() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let recipe = read(&root.join("recipes/otreg/base.toml"), &Overrides::default()).unwrap();
+        let ModelConfig::Connector(model) = &recipe.model else { panic!("it has a connector") };
+        let dir = tempfile::tempdir().unwrap();
+        let workshop = Workshop::new(dir.path(), &root, &recipe);
+        let device = burn::prelude::Device::flex();
+        let hub = crate::hf::Hub::offline(dir.path().join("hub"));
+        let load = |name: &str| {
+            crate::model::AnyModel::load(&root.join("weights").join(name), &device, &hub)
+        };
+        let (Ok(crate::model::AnyModel::Ctc(speech)), Ok(crate::model::AnyModel::Text(text))) =
+            (load("encoder"), load("language_model"))
+        else {
+            panic!("weights/ holds the foundation models");
+        };
+        let (mut n_vectors, mut n_tokens) = (0, 0);
+        for language in [Language::English, Language::German, Language::Spanish] {
+            let items =
+                workshop.world().items(Task::Transcribe, language, Split::Train, Style::Seen, 12);
+            let spoken: Vec<Spoken> = items
+                .into_iter()
+                .map(|item| Spoken::made(item.spoken, item.spoken_language, Domain::Base))
+                .collect();
+            let extractor = speech.extractor();
+            let heard = workshop.features(&spoken, extractor, None, &|_, _| {}).unwrap();
+            for (spoken, utterance) in spoken.iter().zip(heard) {
+                let frames = utterance.rows.len() / extractor.n_mels();
+                let frames = speech.config.length(frames).bound();
+                n_vectors += model.connector.length(frames).bound();
+                n_tokens += text.chat.transcript(spoken.text()).unwrap().len();
+            }
+        }
+        let ratio = n_vectors as f64 / n_tokens as f64;
+        assert!(ratio >= 1.5, "{n_vectors} vectors of {n_tokens} tokens");
+    }
+}

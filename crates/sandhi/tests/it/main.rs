@@ -5,6 +5,7 @@
 mod data;
 mod hub;
 mod ot;
+mod otreg;
 mod recipes;
 mod score;
 mod train;

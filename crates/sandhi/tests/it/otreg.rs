@@ -1,0 +1,111 @@
+//! OTReg as a user meets it: planned, trained, swept with a shared first stage, used.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use super::sandhi;
+
+fn recipe(name: &str) -> String {
+    format!("{}/../../recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn metrics(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_sweep_trains_a_shared_stage_once_and_its_models_compress() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |file: &str| dir.path().join(file);
+    fs::create_dir(at("study")).unwrap();
+    fs::copy(recipe("smoke/otreg"), at("study/all.toml")).unwrap();
+    let plain = "extends = \"all.toml\"\nname = \"merged\"\n[stage.regularize]\n\
+                 trainable = [\"connector\"]\ncompression = { merge = -1.0, drop = 1.0 }\n\
+                 [stage.regularize.loss]\ntoken_ctc = 0.0\n";
+    fs::write(at("study/merged.toml"), plain).unwrap();
+    let foundation = format!("foundation={}/../../weights", env!("CARGO_MANIFEST_DIR"));
+    let sweep = ["sweep", "study", "--out", "out", "--seeds", "1", "--path", &foundation];
+    sandhi(dir.path(), &sweep).works();
+
+    // One row begins with what the other has trained.
+    let runs = [at("out/all/seed-1"), at("out/merged/seed-1")];
+    let first: Vec<Vec<Value>> = runs
+        .iter()
+        .map(|run| metrics(run).into_iter().filter(|r| r["stage"] == "adapter").collect())
+        .collect();
+    assert_eq!(first[0], first[1], "seconds of a step, too");
+    assert_eq!(fs::read_dir(at("out/.stages")).unwrap().count(), 1);
+
+    // Every loss by its name, and what is watched.
+    let of_step = |run: &Path, step: u64| {
+        let is_it =
+            |r: &&Value| r["stage"] == "regularize" && r["step"] == step && r["terms"].is_object();
+        metrics(run).iter().find(is_it).map(|r| r["terms"].clone()).unwrap()
+    };
+    let terms = of_step(&runs[0], 1);
+    for name in ["ce", "token_ctc", "transport", "transport_cost", "undecided", "unsolved"] {
+        assert!(terms[name].as_f64().is_some_and(|value| value >= 0.0), "{name} of {terms}");
+    }
+    assert_eq!(terms["unsolved"], 0.0);
+    assert!(of_step(&runs[1], 1)["token_ctc"].is_null());
+
+    // The models compress as they were trained to, and keep no head.
+    let model: Value =
+        serde_json::from_slice(&fs::read(runs[1].join("model/model.json")).unwrap()).unwrap();
+    assert_eq!(model["compression"]["thresholds"]["merge"], -1.0);
+    assert!(model["compression"]["pad"].is_u64(), "{model}");
+    let held = fs::read(runs[0].join("model/connector.safetensors")).unwrap();
+    assert!(!String::from_utf8_lossy(&held).contains("ctc_head"));
+    super::sine(&at("a.wav"), 2.0);
+    sandhi(dir.path(), &["transcribe", "out/all/seed-1/model", "a.wav"]).works();
+    sandhi(dir.path(), &["pack", "out/all/seed-1/model", "--out", "packed"]).works();
+    sandhi(dir.path(), &["transcribe", "packed", "a.wav"]).works();
+    let table = sandhi(dir.path(), &["table", "out"]).works();
+    assert!(table.contains("smoke_otreg") && table.contains("merged"), "{table}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let foundation = format!("foundation={}/../../weights", env!("CARGO_MANIFEST_DIR"));
+    let (recipe, text) = (recipe("smoke/otreg"), recipe("smoke/language_model"));
+    let refused = |recipe: &str, set: &[&str], parts: &[&str]| {
+        let mut args = vec!["plan", recipe, "--path", &foundation];
+        args.extend(set.iter().flat_map(|set| ["--set", set]));
+        sandhi(dir.path(), &args).fails_with(parts);
+    };
+    let of = |set: &str, parts: &[&str]| {
+        let set = format!("stage.1.loss.transport.{set}");
+        refused(&recipe, &[&set], &[&["stage[1].loss.transport"], parts].concat());
+    };
+    of("weight=-1", &["weight is -1, expected a number of at least 0"]);
+    of("solver={ kind = \"newton\", epsilon = 0 }", &["solver.epsilon is 0, expected"]);
+    of("solver={ kind = \"unbalanced\", epsilon = 0.1, tau = 0 }", &["solver.tau is 0"]);
+    of("solver={ kind = \"sinkhorm\" }", &["unknown variant `sinkhorm`"]);
+    of("solver={ kind = \"monotone\" }", &["merge_targets", "order decide"]);
+    of("gradient=\"detached\"", &["sparsity_weight has no gradient"]);
+    of("order_weight=2", &["merge_targets puts equal tokens together"]);
+    of("merge_targets=2", &["merge_targets is 2, expected a cosine"]);
+    of("pad={ share = 1.5 }", &["pad.share is 1.5, expected 0 to below 1"]);
+    of("depths=[]", &["depths is empty"]);
+    of("depths=[1, 1]", &["has one twice"]);
+    of("depths=[0, 6]", &["6 is not below the 6 blocks"]);
+    refused(
+        &recipe,
+        &["model.pad_token=<pad>"],
+        &["model.pad_token", "\"<pad>\" is not a token of"],
+    );
+    refused(&recipe, &["stage.1.compression.drop=3"], &["stage[1].compression", "drop is 3"]);
+    refused(&recipe, &["stage.1.trainable=[\"connector\"]"], &["no \"ctc_head\""]);
+    refused(
+        &text,
+        &["stage.0.compression.merge=0.5"],
+        &["stage[0].compression", "connector models"],
+    );
+    refused(&text, &["stage.0.loss.token_ctc=1"], &["stage[0].loss.token_ctc", "connector models"]);
+    let without = fs::read_to_string(&recipe).unwrap().replace("pad_token = \"-\"", "");
+    fs::write(dir.path().join("without.toml"), without).unwrap();
+    refused("without.toml", &[], &["model.pad_token", "stage[1] draws speech to it"]);
+}
