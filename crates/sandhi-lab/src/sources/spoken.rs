@@ -305,7 +305,7 @@ impl Workshop {
                     (features, extractor.n_mels())
                 }
             };
-            let said = said(&stage.loss, chat, speech, &spoken, &utterances)?;
+            let said = said(&stage.loss, chat, speech, &spoken, &utterances, frozen.is_some())?;
             for (utterance, item) in &mut items {
                 item.said.clone_from(&said[*utterance]);
             }
