@@ -196,7 +196,7 @@ def by_geomloss(best, problems, epsilon):
                 lambda: geomloss.ot.solve_batch(cost, a=a, b=b, reg=epsilon, max_iter=n).plan,
             )
 
-        best.first_of(way(n) for n in [10, 30, 100, 300])
+        best.first_of(way(n) for n in [10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 300])
 
 
 def unrolled(cost, a, b, epsilon, n_sweeps, in_logs):

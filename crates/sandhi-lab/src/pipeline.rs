@@ -11,7 +11,7 @@
 
 use std::path::PathBuf;
 
-use burn::prelude::*;
+use burn::{prelude::*, tensor::DType};
 use sandhi_data::{features::FeatureExtractor, text::Tokenizer};
 use sandhi_nn::{
     init::Init,
@@ -30,7 +30,8 @@ use crate::{
         self, AnyModel, Compression, ConnectorModel, CtcNet, Recognizer, SpeechModel, TextModel,
     },
     recipe::{
-        BaseConfig, ConnectorModelConfig, CtcModelConfig, ModelConfig, Recipe, TextModelConfig,
+        BaseConfig, ConnectorModelConfig, CtcModelConfig, LossConfig, ModelConfig, PadMass, Recipe,
+        TextModelConfig,
     },
     sources::{self, Prepared, Workshop},
     tasks,
@@ -38,7 +39,7 @@ use crate::{
         self, Monitor, Outcome, Run, RunState,
         dataset::Dataset,
         learner::{ConnectorNet, Learner},
-        shared::Shared,
+        shared::{Shared, SharedStages},
         trains_encoder,
     },
 };
@@ -147,7 +148,7 @@ pub struct Place {
     /// Where published models come from.
     pub hub: Hub,
     /// Where stages are kept that other recipes begin with, too; every run trains its own where absent.
-    pub shared: Option<PathBuf>,
+    pub shared: Option<SharedStages>,
 }
 
 /// How a run ended.
@@ -236,19 +237,34 @@ fn documents(recipe: &Recipe, place: &Place) -> Vec<(&'static str, serde_json::V
     documents
 }
 
+/// What tells apart what each stage learns from, where stages are shared: its sources' contents, and `also`.
+fn marks(
+    recipe: &Recipe,
+    place: &Place,
+    workshop: &Workshop,
+    also: &str,
+) -> Result<Vec<String>, Error> {
+    if place.shared.is_none() {
+        return Ok(Vec::new());
+    }
+    let mark = |stage| Ok(format!("{}{also}", workshop.mark(stage)?));
+    recipe.stages.iter().map(mark).collect()
+}
+
 /// Runs the stages of one learner from where the run stands.
 fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
     recipe: &Recipe,
     place: &Place,
     monitor: &mut dyn Monitor,
     mut net: L,
+    sources: &[String],
     mut data: impl FnMut(usize, &mut dyn Monitor) -> Result<Prepared<D>, Error>,
 ) -> Result<Option<L>, Error> {
     let kept = train::trainable(recipe);
     let mut run = Run { dir: &place.dir, seed: recipe.seed, monitor, kept };
     let mut state = RunState::default();
     let mut checkpoint: Option<Checkpoint> = None;
-    let shared = place.shared.clone().map(|dir| Shared::new(recipe, dir, &net));
+    let shared = place.shared.as_ref().map(|stages| Shared::new(recipe, stages, sources, &net));
     let metrics = place.dir.join("metrics.jsonl");
     if place.resume
         && let Some((found, from)) = train::latest(&place.dir)?
@@ -258,7 +274,7 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
         state = found;
         checkpoint = (state.step > 0).then_some(from);
     } else if let Some(shared) = &shared {
-        let (with, taken) = shared.take(net)?;
+        let (with, taken) = shared.take(net, |line| run.monitor.note(line))?;
         net = with;
         if let Some(taken) = taken {
             let names = taken.names.join(", ");
@@ -280,7 +296,7 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
             nonfinite: state.nonfinite,
             ..RunState::default()
         };
-        if let Some(shared) = &shared {
+        if let Some(shared) = shared.as_ref().filter(|_| i + 1 < recipe.stages.len()) {
             let log = std::fs::read(&metrics)
                 .map_err(|source| Error::Metrics { path: metrics.clone(), source })?;
             shared.keep(i + 1, &net, &state, &log)?;
@@ -315,7 +331,8 @@ fn text(
     if let Some(lora) = &config.lora {
         lora::attach(&mut net, "", lora, recipe.seed);
     }
-    let net = stages(recipe, place, monitor, net, |i, monitor| {
+    let sources = marks(recipe, place, workshop, &chat.tokenizer().to_json()?)?;
+    let net = stages(recipe, place, monitor, net, &sources, |i, monitor| {
         monitor.note(&format!("cutting the documents of stage {}", recipe.stages[i].name));
         Ok(workshop.text(&recipe.stages[i], &chat)?)
     })?;
@@ -351,7 +368,8 @@ fn ctc(
     let extractor = FeatureExtractor::new(&config.features)?;
     // What is trained is in one place.
     let net = CtcNet { encoder: model.encoder, head: recognizer.head };
-    let net = stages(recipe, place, monitor, net, |i, monitor| {
+    let sources = marks(recipe, place, workshop, "")?;
+    let net = stages(recipe, place, monitor, net, &sources, |i, monitor| {
         let progress = |done, total| monitor.preparing("speaking and analyzing", done, total);
         let symbols = &recognizer.symbols;
         Ok(workshop.ctc(&recipe.stages[i], config, &extractor, symbols, &progress)?)
@@ -427,6 +445,13 @@ fn connector(
         // Better now than after the last step.
         tasks::check_named(&speech, eval)?;
     }
+    let asks_blanks = |loss: &LossConfig| {
+        loss.transport.as_ref().is_some_and(|config| config.pad == PadMass::Blank)
+    };
+    if speech.recognizer.is_none() && recipe.stages.iter().any(|stage| asks_blanks(&stage.loss)) {
+        let asked = "transport.pad = \"blank\"".to_owned();
+        return Err(sources::Error::NoRecognizer { asked }.into());
+    }
     if let Some(lora) = &config.lora {
         lora::attach(&mut speech.encoder, "encoder", lora, recipe.seed);
         lora::attach(&mut text.lm, "language_model", lora, recipe.seed);
@@ -465,7 +490,10 @@ fn connector(
     let cache = (!trains_encoder(recipe, names.iter().map(String::as_str)))
         .then(|| FrameCache::new(&place.cache, &model.speech.frames_fingerprint()));
     let net = weights::to_autodiff(net);
-    let net = stages(recipe, place, monitor, net, |i, monitor| {
+    // An encoder that is heard once is heard without masks and dropout.
+    let heard = if cache.is_some() { "frames" } else { "features" };
+    let sources = marks(recipe, place, workshop, heard)?;
+    let net = stages(recipe, place, monitor, net, &sources, |i, monitor| {
         let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
         Ok(workshop.spoken(
             &recipe.stages[i],
@@ -508,16 +536,15 @@ fn pad(
     let Some(token) = &config.pad_token else { return Ok(None) };
     let wrong = |problem: &str| Error::Pad { token: token.clone(), problem: problem.to_owned() };
     let id = text.chat.token(token).ok_or_else(|| wrong("the vocabulary has no such token"))?;
-    let table = weights::host(text.lm.embedding_table());
-    let norm = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-    let mut norms: Vec<f64> = table.chunks_exact(text.config.d_model).map(norm).collect();
+    let table = text.lm.embedding_table().cast(DType::F32);
+    let mut norms = weights::host(table.square().sum_dim(1).sqrt());
     let own = norms.get(id as usize).copied().unwrap_or(0.0);
     if own == 0.0 {
         return Err(wrong(
             "its embedding is zero, as untrained ones often are; name a trained one",
         ));
     }
-    norms.sort_by(f64::total_cmp);
+    norms.sort_by(f32::total_cmp);
     let median = norms[norms.len() / 2];
     monitor.note(&format!(
         "the pad {token:?} has an embedding of norm {own:.3}, the median is {median:.3}"
@@ -629,6 +656,54 @@ mod tests {
         assert_eq!(hash(&whole), hash(&pieces));
     }
 
+    /// OTReg with everything that it has, on the foundation models, in a folder of its own.
+    fn otreg(
+        dir: &Path,
+        set: &[(&str, &str)],
+        stop_after: u64,
+    ) -> (Vec<(String, u64, u64)>, String) {
+        const OTREG: &str = include_str!("../../../recipes/smoke/otreg.toml");
+        let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let paths = vec![("foundation".to_owned(), format!("{root}/weights"))];
+        let overrides = Overrides { set, paths };
+        let recipe = read_str(OTREG, Path::new("otreg.toml"), &overrides).unwrap();
+        let mut resume = false;
+        loop {
+            let mut monitor = Silent::new(stop_after);
+            match run(&recipe, &place(dir, resume), &mut monitor).unwrap() {
+                End::Interrupted => resume = true,
+                End::Done(model) => {
+                    let AnyModel::Connector(model) = *model else { panic!("a connector") };
+                    return (losses(dir), model::fingerprint(&model.connector));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn transport_in_pieces_has_the_same_losses_to_the_last_bit() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| {
+            let at = dir.path().join(name);
+            std::fs::create_dir(&at).unwrap();
+            at
+        };
+        let (losses, connector) = otreg(&at("whole"), &[], u64::MAX);
+        assert_eq!(losses.len(), 7);
+        assert_eq!((losses, connector), otreg(&at("pieces"), &[], 2));
+
+        // A step over two batches is the same on one replica and on two.
+        let set =
+            |replicas| [("stage.1.batch.accumulate", "2"), ("stage.1.batch.replicas", replicas)];
+        let (one, _) = otreg(&at("one"), &set("1"), u64::MAX);
+        let (two, _) = otreg(&at("two"), &set("2"), u64::MAX);
+        for (one, two) in one.iter().zip(&two) {
+            let (one, two) = (f64::from_bits(one.2), f64::from_bits(two.2));
+            assert!((one - two).abs() < 1e-4, "{one} with one replica, {two} with two");
+        }
+    }
+
     #[test]
     fn layers_that_run_again_change_no_loss() {
         let set = [("stage.0.dropout", "0.1"), ("stage.0.batch.replicas", "2")];
@@ -683,7 +758,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run_in = |name: &str, recipe: &Recipe, shared: Option<&str>| {
             let mut monitor = Silent::new(u64::MAX);
-            let shared = shared.map(|name| dir.path().join(name));
+            let program = "test".to_owned();
+            let shared = shared.map(|name| SharedStages { dir: dir.path().join(name), program });
             let at = dir.path().join(name);
             let place = Place { shared, ..place(&at, false) };
             let End::Done(model) = run(recipe, &place, &mut monitor).unwrap() else {

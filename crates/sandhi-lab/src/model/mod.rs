@@ -404,10 +404,18 @@ impl ConnectorModel {
     /// does so.
     pub fn vectors(&self, frames: &HostRagged) -> Ragged {
         let vectors = self.uncompressed(frames);
-        match &self.compression {
+        let given = match &self.compression {
             Some(compression) => compression.forward(&vectors, &self.text.lm),
             None => vectors,
-        }
+        };
+        debug_assert!(
+            given.offsets.iter().zip(&frames.lengths).all(|(span, &n)| match self.length(n) {
+                Length::Exact(n) => span.len() == n,
+                Length::AtMost(n) => span.len() <= n,
+            }),
+            "vectors keep to the length that was promised"
+        );
+        given
     }
 
     /// The connector's vectors for encoder frames.

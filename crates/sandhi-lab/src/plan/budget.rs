@@ -147,16 +147,15 @@ impl Model<'_> {
     /// Operations of reading what is said in writing, where transport compares speech to it within the language
     /// model: forward alone, as no gradient goes there.
     fn read_in_writing(&self, stage: &StageConfig) -> f64 {
-        let mut depths = stage.loss.transport.iter().flat_map(|config| config.inner_depths());
-        let (Some(_), Some(Base::Known(text))) = (depths.next(), self.language_model) else {
+        let depths = stage.loss.transport.iter().flat_map(|config| config.inner_depths());
+        let (Some(deepest), Some(Base::Known(text))) = (depths.max(), self.language_model) else {
             return 0.0;
         };
         let n = stage.batch.max_items as f64;
         // Instruction and transcript, which is about as long as an answer.
         let rows = TEXT_TOKENS_AN_ITEM;
-        let batch = Batch { tails: 1.0, ..Batch::new(n, rows) };
-        let layers = cost::language_model(&text.transformer, text.n_tokens, &batch);
-        let blocks = layers.iter().filter(|layer| layer.name.contains("layers."));
+        let layers = cost::language_model(&text.transformer, text.n_tokens, &Batch::new(n, rows));
+        let blocks = layers.iter().filter(|layer| layer.name.contains("layers.")).take(deepest);
         blocks.map(|layer| layer.with_weights + layer.between).sum()
     }
 

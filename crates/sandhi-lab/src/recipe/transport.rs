@@ -5,8 +5,9 @@ use sandhi_align::transport::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The transport loss of a connector's stage. The defaults are the published method (Xu et al. 2025,
-/// [arXiv 2508.08131](https://arxiv.org/abs/2508.08131)) where its paper says what it is.
+/// The transport loss of a connector's stage: OTReg (Xu et al. 2025, [arXiv 2508.08131](https://arxiv.org/abs/2508.08131)).
+/// The published method also merges targets and has a weight of sparsity; their values are not known, and neither has
+/// a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TransportConfig {
@@ -236,6 +237,11 @@ impl TransportConfig {
                     .into(),
             );
         }
+        need(
+            self.masses != TargetMass::Counts || self.merge_targets.is_some(),
+            "masses by counts are uniform where every token is a target of its own: expected merge_targets, e.g. 1.0"
+                .into(),
+        );
         if let PadMass::Share(share) = self.pad {
             let fine = (0.0..1.0).contains(&share);
             need(fine, format!("pad.share is {share}, expected 0 to below 1"));

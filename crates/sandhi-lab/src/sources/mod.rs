@@ -56,14 +56,12 @@ pub enum Error {
     )]
     BlanksMove,
     /// Masses are to follow durations that are not known.
-    #[error("{id:?} has times of {found} words, expected {expected}, to transport by durations")]
+    #[error(
+        "no utterance has times for each of its words, to transport by durations; {text:?} is the first"
+    )]
     WordTimes {
-        /// What is said.
-        id: String,
-        /// Words with times.
-        found: usize,
-        /// Words of the transcript.
-        expected: usize,
+        /// What is said in it.
+        text: String,
     },
     /// Frames cannot be cached.
     #[error(transparent)]

@@ -25,8 +25,8 @@ const AT_ONCE: usize = 16;
 ///
 /// # Errors
 ///
-/// When masses are to follow durations and an utterance has no times for its words, or blanks are asked of an encoder
-/// that has no CTC head.
+/// When masses are to follow durations and no utterance has times for its words, or blanks are asked of an encoder that
+/// has no CTC head. Single utterances without times are warned of; without masses they take no part in transport.
 pub(super) fn said(
     loss: &LossConfig,
     chat: &Chat,
@@ -40,6 +40,7 @@ pub(super) fn said(
         return Ok(vec![Said::default(); spoken.len()]);
     }
     let mut said = Vec::with_capacity(spoken.len());
+    let mut n_untimed = 0;
     for (spoken, utterance) in spoken.iter().zip(utterances) {
         let tokens = chat.transcript(spoken.text())?;
         let masses = match transport.map_or(TargetMass::Uniform, |config| config.masses) {
@@ -47,9 +48,22 @@ pub(super) fn said(
             TargetMass::Characters => {
                 tokens.iter().map(|&token| n_characters(chat, token)).collect()
             }
-            TargetMass::Durations => durations(chat, &tokens, spoken, utterance)?,
+            TargetMass::Durations => durations(chat, &tokens, utterance).unwrap_or_else(|| {
+                n_untimed += 1;
+                vec![0.0; tokens.len()]
+            }),
         };
         said.push(Said { tokens, masses, pad_share: None });
+    }
+    if n_untimed > 0 {
+        let n = spoken.len();
+        if n_untimed == n {
+            return Err(Error::WordTimes { text: spoken[0].text().to_owned() });
+        }
+        tracing::warn!(
+            "{n_untimed} of {n} utterances have no times for each of their words, and take no part in transport by \
+             durations"
+        );
     }
     if transport.is_some_and(|config| config.pad == PadMass::Blank) {
         if !encoded {
@@ -83,9 +97,9 @@ fn blank_shares(recognizer: &Recognizer, width: usize, utterances: &[Utterance])
     shares.collect()
 }
 
-/// Characters of a token, spaces left out.
+/// Characters of a token, spaces left out; at least 1.
 fn n_characters(chat: &Chat, token: u32) -> f64 {
-    chat.decode(&[token]).chars().count() as f64
+    chat.decode(&[token]).chars().count().max(1) as f64
 }
 
 /// Whether a token begins a word, by the marks that vocabularies have for a space.
@@ -94,13 +108,12 @@ fn begins_word(chat: &Chat, token: u32) -> bool {
     piece.starts_with(['Ġ', '▁', ' '])
 }
 
-/// Seconds of every token: those of its word, by its share of the word's characters.
-fn durations(
-    chat: &Chat,
-    tokens: &[u32],
-    spoken: &Spoken,
-    utterance: &Utterance,
-) -> Result<Vec<f64>, Error> {
+/// A word lasts at least so long: times may be rounded to nothing.
+const SHORTEST_S: f64 = 0.01;
+
+/// Seconds of every token: those of its word, by its share of the word's characters. None where there are not as many
+/// words with times as in the transcript.
+fn durations(chat: &Chat, tokens: &[u32], utterance: &Utterance) -> Option<Vec<f64>> {
     let mut words: Vec<Vec<f64>> = Vec::new();
     for &token in tokens {
         if words.is_empty() || begins_word(chat, token) {
@@ -109,18 +122,14 @@ fn durations(
         words.last_mut().expect("pushed above").push(n_characters(chat, token));
     }
     if words.len() != utterance.words.len() {
-        return Err(Error::WordTimes {
-            id: spoken.text().to_owned(),
-            found: utterance.words.len(),
-            expected: words.len(),
-        });
+        return None;
     }
     let of_words = words.iter().zip(&utterance.words).flat_map(|(characters, word)| {
-        let seconds = (word.end_s - word.start_s).max(0.0);
-        let total = characters.iter().sum::<f64>().max(1.0);
+        let seconds = (word.end_s - word.start_s).max(SHORTEST_S);
+        let total: f64 = characters.iter().sum();
         characters.iter().map(move |n| n * seconds / total)
     });
-    Ok(of_words.collect())
+    Some(of_words.collect())
 }
 
 #[cfg(test)]
@@ -133,7 +142,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::chat::MARKERS;
+    use crate::{chat::MARKERS, recipe::TransportConfig};
 
     fn word(label: &str, start_s: f64, end_s: f64) -> Alignment {
         let source = Source::Exact;
@@ -150,7 +159,7 @@ mod tests {
         let utterance = Utterance { rows: [0.0].into(), duration_s: 1.5, words };
         let tokens = chat.transcript(text).unwrap();
         assert!(tokens.len() > 3);
-        let found = durations(&chat, &tokens, &spoken, &utterance).unwrap();
+        let found = durations(&chat, &tokens, &utterance).unwrap();
         assert_eq!(found.len(), tokens.len());
         assert!((found.iter().sum::<f64>() - 1.2).abs() < 1e-9);
         // Every letter of a word has as much of it.
@@ -164,11 +173,54 @@ mod tests {
             .sum();
         assert!((of_she - 0.3).abs() < 1e-9, "{of_she}");
 
-        let untimed = Utterance { words: Vec::new(), ..utterance };
-        let error = durations(&chat, &tokens, &spoken, &untimed).unwrap_err().to_string();
-        assert!(
-            error.contains("she left early") && error.contains("0 words, expected 3"),
-            "{error}"
-        );
+        let untimed = Utterance { words: Vec::new(), ..utterance.clone() };
+        assert_eq!(durations(&chat, &tokens, &untimed), None);
+        // Times that are rounded to nothing.
+        let mut flat = utterance.clone();
+        for word in &mut flat.words {
+            word.end_s = word.start_s;
+        }
+        let found = durations(&chat, &tokens, &flat).unwrap();
+        assert!((found.iter().sum::<f64>() - 0.03).abs() < 1e-9);
+
+        let transport = TransportConfig { masses: TargetMass::Durations, ..Default::default() };
+        let loss = LossConfig { transport: Some(transport), ..LossConfig::default() };
+        let of = |utterances: &[Utterance]| {
+            let spoken = vec![spoken.clone(); utterances.len()];
+            said(&loss, &chat, &speech(), &spoken, utterances, true)
+        };
+        let some = of(&[utterance, untimed.clone()]).unwrap();
+        assert!(some[0].masses.iter().sum::<f64>() > 1.0);
+        assert_eq!(some[1].masses, vec![0.0; tokens.len()]);
+        let error = of(&[untimed]).unwrap_err().to_string();
+        assert!(error.contains("she left early"), "{error}");
+    }
+
+    fn speech() -> SpeechModel {
+        let encoder = serde_json::json!({
+            "kind": "conformer", "d_model": 8, "n_layers": 1, "n_heads": 2, "d_ff": 8, "kernel": 3,
+        });
+        SpeechModel::init(
+            serde_json::from_str(r#"{"kind": "whisper", "n_mels": 4}"#).unwrap(),
+            serde_json::from_value(encoder).unwrap(),
+            sandhi_nn::encoder::CtcHeadConfig { steps_per_frame: 1 },
+            Characters::from_texts(["a"]),
+            &sandhi_nn::init::Init::new(1, &burn::prelude::Device::flex()),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn blanks_are_a_share_of_an_utterance() {
+        let speech = speech();
+        let recognizer = speech.recognizer.as_ref().unwrap();
+        let utterance =
+            |rows: Vec<f32>| Utterance { rows: rows.into(), duration_s: 1.0, words: Vec::new() };
+        let utterances = [utterance(vec![0.3; 8 * 5]), utterance(vec![]), utterance(vec![-2.0; 8])];
+        let shares = blank_shares(recognizer, 8, &utterances);
+        // By hand for the first: every step is the same.
+        let log_probs = recognizer.log_probs(&HostRagged::gather(8, [[0.3_f32; 8].as_slice()]));
+        assert!((shares[0] - f64::from(log_probs.values[0]).exp()).abs() < 1e-6);
+        assert!(shares[1] == 0.0 && shares[2] > 0.0 && shares[2] < 1.0, "{shares:?}");
     }
 }

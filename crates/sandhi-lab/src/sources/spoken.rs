@@ -339,6 +339,8 @@ impl Workshop {
 
 #[cfg(test)]
 mod tests {
+    use sandhi_data::microworld::WildWords;
+
     use super::*;
     use crate::recipe::{ModelConfig, Overrides, read};
 
@@ -362,11 +364,15 @@ mod tests {
         };
         let (mut n_vectors, mut n_tokens) = (0, 0);
         for language in [Language::English, Language::German, Language::Spanish] {
-            let items =
-                workshop.world().items(Task::Transcribe, language, Split::Train, Style::Seen, 12);
+            let world = workshop.world();
+            let items = world.items(Task::Transcribe, language, Split::Train, Style::Seen, 12);
+            // Half of what is learned from is words in no order.
+            let salad = world.wild_sentences(language, WildWords::Open, 12);
             let spoken: Vec<Spoken> = items
                 .into_iter()
-                .map(|item| Spoken::made(item.spoken, item.spoken_language, Domain::Base))
+                .map(|item| item.spoken)
+                .chain(salad)
+                .map(|text| Spoken::made(text, language, Domain::Base))
                 .collect();
             let extractor = speech.extractor();
             let heard = workshop.features(&spoken, extractor, None, &|_, _| {}).unwrap();

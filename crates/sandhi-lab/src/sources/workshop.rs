@@ -22,7 +22,7 @@ use super::Error;
 use crate::{
     frames::FrameCache,
     model::{self, HostRagged, SpeechModel},
-    recipe::Recipe,
+    recipe::{Recipe, SourceConfig, StageConfig},
     train::dataset::Utterance,
 };
 /// Something to be said, or already recorded.
@@ -163,6 +163,35 @@ impl Workshop {
     /// at the recipe's folder.
     pub fn resolve(&self, path: &str) -> PathBuf {
         resolve(path, &self.base, &self.paths)
+    }
+
+    /// A hash of what the files say that a stage learns from: utterances of manifests, texts. Not of sound files.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be read.
+    pub fn mark(&self, stage: &StageConfig) -> Result<String, Error> {
+        let mut hasher = blake3::Hasher::new();
+        for source in &stage.sources {
+            match source {
+                SourceConfig::Manifest(source) => {
+                    let utterances = self.recorded(source)?;
+                    hasher.update(&serde_json::to_vec(&utterances).expect("utterances serialize"));
+                }
+                SourceConfig::Text(source) => {
+                    for text in super::written::text_files(source, &self.resolve(&source.path))? {
+                        hasher.update(text.as_bytes());
+                        hasher.update(&[0]);
+                    }
+                }
+                // They follow from the recipe.
+                SourceConfig::Microworld(_)
+                | SourceConfig::Wild(_)
+                | SourceConfig::Documents(_)
+                | SourceConfig::Spelling(_) => {}
+            }
+        }
+        Ok(hasher.finalize().to_hex().to_string())
     }
 
     /// 16 kHz samples of several utterances, in order.

@@ -185,7 +185,7 @@ fn text_item(chat: &Chat, document: &Text, hesitant: f64, index: u64) -> Result<
 }
 
 /// Paragraphs of text files, cut to length at sentence ends.
-fn text_files(source: &TextSource, path: &Path) -> Result<Vec<String>, Error> {
+pub(super) fn text_files(source: &TextSource, path: &Path) -> Result<Vec<String>, Error> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Io { path, source }

@@ -15,7 +15,7 @@
 pub mod dataset;
 pub mod learner;
 pub mod optimizer;
-pub(crate) mod shared;
+pub mod shared;
 pub mod step;
 mod transport;
 
@@ -180,7 +180,7 @@ pub struct Measurement {
     /// Loss with another utterance's audio.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dev_loss_mismatched: Option<f64>,
-    /// The difference: 0 when the model ignores the audio.
+    /// The difference, of the answer's cross-entropy alone: 0 when the model ignores the audio.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listening_gap: Option<f64>,
 }
@@ -537,7 +537,7 @@ impl Run<'_> {
             return Ok(());
         }
         let model = model.valid();
-        // Batches one by one, so that nothing is held twice; the counts are those of all of them.
+        // Batches one by one, so that nothing is held twice; the mean is over batches of about equal size.
         let one = |batch: &L::Batch| losses(&model, std::slice::from_ref(batch), &stage.loss);
         let n = batches.len() as f64;
         let (mut dev_loss, mut dev_terms) = (0.0, BTreeMap::new());
@@ -548,14 +548,20 @@ impl Run<'_> {
                 *dev_terms.entry(name).or_default() += value / n;
             }
         }
-        let others: Option<Vec<f64>> =
-            batches.iter().map(|(_, other)| Some(one(other.as_ref()?).total)).collect();
-        let dev_loss_mismatched = others.map(|others| others.iter().sum::<f64>() / n);
+        let others: Option<Vec<Losses>> =
+            batches.iter().map(|(_, other)| Some(one(other.as_ref()?))).collect();
+        let mean = |of: fn(&Losses) -> f64| {
+            others.as_ref().map(|others| others.iter().map(of).sum::<f64>() / n)
+        };
+        // What is understood is in the answer; other losses look at the sound itself.
+        let heard = dev_terms.get(ANSWER).copied();
         let measurement = Measurement {
             dev_loss,
             dev_terms,
-            dev_loss_mismatched,
-            listening_gap: dev_loss_mismatched.map(|other| other - dev_loss),
+            dev_loss_mismatched: mean(|other| other.total),
+            listening_gap: mean(|other| other.terms.get(ANSWER).copied().unwrap_or(f64::NAN))
+                .zip(heard)
+                .map(|(other, heard)| other - heard),
         };
         metrics.append(&stage.name, state.step, &measurement)?;
         let mut scalars = vec![("dev/loss", dev_loss as f32)];
@@ -606,6 +612,9 @@ impl Run<'_> {
         Ok(())
     }
 }
+
+/// The answer's cross-entropy among the terms.
+const ANSWER: &str = "ce";
 
 /// Items with the right audio, and with another's where something is heard.
 type DevBatch<B> = (B, Option<B>);

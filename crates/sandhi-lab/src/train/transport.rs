@@ -9,13 +9,14 @@
 //! At depth 0 all vectors take part, also those that compression takes away: it is transport that draws pauses to the
 //! pad. Deeper there are only those that the language model was given.
 
+use std::collections::HashMap;
+
 use burn::prelude::*;
 use sandhi_align::transport::{Batch, Masses, Solver};
 use sandhi_nn::{
-    compression::cosine,
     ops::{TransportProblems, cosine_costs, embedding, transport_loss},
     ragged::{Offsets, Ragged},
-    transformer::Dropout,
+    transformer::CausalLm,
     weights::host,
 };
 
@@ -25,8 +26,10 @@ use crate::{
     recipe::{PadMass, TargetMass, TransportConfig},
 };
 
-/// Names of what is summed over the utterances: the loss, then what is only watched.
-pub(super) const TERMS: [&str; 4] = ["transport", "transport_cost", "undecided", "unsolved"];
+/// Names of what is summed over the utterances: the loss, then what is only watched. The cost is without a prior on the
+/// order; unsolved and left out are shares of the utterances; the pad's norm is that of its embedding, 0 without a pad.
+pub(super) const TERMS: [&str; 6] =
+    ["transport", "transport_cost", "undecided", "unsolved", "left_out", "pad_norm"];
 
 /// What the language model made of the prompts.
 pub(super) struct Read<'a> {
@@ -36,6 +39,44 @@ pub(super) struct Read<'a> {
     pub given: &'a Offsets,
     /// All rows at each of [`TransportConfig::inner_depths`].
     pub hidden: Vec<Tensor<2>>,
+}
+
+/// Cosines between the embeddings of the tokens of a batch.
+struct Similarity {
+    /// Place of a token among the distinct ones.
+    places: HashMap<u32, usize>,
+    /// `[n_distinct, n_distinct]`; empty where nothing is merged.
+    cosines: Vec<f32>,
+}
+
+impl Similarity {
+    fn new(lm: &CausalLm, said: &[&Said], merge: Option<f64>) -> Self {
+        let mut places = HashMap::new();
+        let mut distinct = Vec::new();
+        for &token in said.iter().flat_map(|said| &said.tokens) {
+            places.entry(token).or_insert_with(|| {
+                distinct.push(token);
+                distinct.len() - 1
+            });
+        }
+        let cosines = if merge.is_some_and(|merge| merge < 1.0) && !distinct.is_empty() {
+            let rows = lm.embed(&distinct).detach();
+            let rows = rows.clone() / rows.square().sum_dim(1).sqrt().clamp_min(f32::MIN_POSITIVE);
+            host(rows.clone().matmul(rows.transpose()))
+        } else {
+            Vec::new()
+        };
+        Self { places, cosines }
+    }
+
+    /// Whether two tokens are one target: they are the same, or their embeddings have a larger cosine.
+    fn agree(&self, a: u32, b: u32, merge: f64) -> bool {
+        let cosine = |a: u32, b: u32| {
+            let n = self.places.len();
+            self.cosines.get(self.places[&a] * n + self.places[&b]).copied()
+        };
+        a == b || cosine(a, b).is_some_and(|cosine| f64::from(cosine) > merge)
+    }
 }
 
 /// Tokens of one utterance that are one target each, and how much of the speech they should have.
@@ -48,16 +89,14 @@ struct Targets {
 }
 
 impl Targets {
-    /// Every token, or, with a threshold, the first of those whose embeddings agree.
-    fn of(said: &Said, embeddings: &[f32], width: usize, merge: Option<f64>) -> Self {
-        let row = |i: usize| &embeddings[i * width..(i + 1) * width];
+    /// Every token, or, with a threshold, the first of those that agree.
+    fn of(said: &Said, similarity: &Similarity, merge: Option<f64>) -> Self {
         let mut targets = Self::default();
         for (i, &token) in said.tokens.iter().enumerate() {
             let mass = said.masses.get(i).copied().unwrap_or(1.0);
             let same = merge.and_then(|merge| {
-                targets.places.iter().position(|&place| {
-                    said.tokens[place] == token || cosine(row(place), row(i)) > merge
-                })
+                let agrees = |&place: &usize| similarity.agree(said.tokens[place], token, merge);
+                targets.places.iter().position(agrees)
             });
             match same {
                 Some(target) => targets.masses[target] += mass,
@@ -82,8 +121,8 @@ struct Problems {
 }
 
 impl Problems {
-    /// Utterances without vectors or tokens have nothing to transport; in order, neither have those with fewer vectors
-    /// than tokens.
+    /// Utterances without vectors, tokens or masses have nothing to transport; in order, neither have those with fewer
+    /// vectors than tokens. They are left out, which is watched.
     fn new(
         config: &TransportConfig,
         said: &[&Said],
@@ -95,7 +134,8 @@ impl Problems {
         let utterances: Vec<usize> = (0..said.len())
             .filter(|&i| {
                 let (n, m) = (vectors.range(i).len(), targets[i].places.len());
-                n > 0 && m > 0 && !(ordered && n < m)
+                let total: f64 = targets[i].masses.iter().sum();
+                n > 0 && m > 0 && total > 0.0 && !(ordered && n < m)
             })
             .collect();
         let lengths = |of: &dyn Fn(usize) -> usize| {
@@ -152,21 +192,15 @@ pub(super) fn terms(
     let tokens: Vec<u32> = said.iter().flat_map(|said| said.tokens.iter().copied()).collect();
     let of_tokens =
         Offsets::from_lengths(&said.iter().map(|said| said.tokens.len()).collect::<Vec<_>>());
-    let embedded = lm.embed(&tokens);
-    let width = lm.d_model();
-    let values = host(embedded.clone().detach());
-    let targets: Vec<Targets> = said
-        .iter()
-        .zip(of_tokens.iter())
-        .map(|(said, span)| {
-            let rows = &values[span.start * width..span.end * width];
-            Targets::of(said, rows, width, config.merge_targets)
-        })
-        .collect();
+    // Speech is to come to text, not text to speech.
+    let embedded = lm.embed(&tokens).detach();
+    let similarity = Similarity::new(lm, &said, config.merge_targets);
+    let targets: Vec<Targets> =
+        said.iter().map(|said| Targets::of(said, &similarity, config.merge_targets)).collect();
 
     let device = heard.values.device();
     let mut sum = Tensor::<1>::zeros([1], &device);
-    let mut watched = [0.0; 3];
+    let mut watched = [0.0; 5];
     let written = read.hidden.first().map(|_| Written::new(net, items, config));
     let mut hidden = read.hidden.into_iter();
     let pad: Vec<u32> = if config.has_pad() {
@@ -174,9 +208,12 @@ pub(super) fn terms(
     } else {
         Vec::new()
     };
+    let of_pad = lm.embed(&pad).detach();
+    let norm = host(of_pad.clone()).iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let pad_norm = norm * items.len() as f64;
     for &depth in &config.depths {
         let (x, vectors, pool, first, pad_row) = if depth == 0 {
-            let pool = Tensor::cat(vec![embedded.clone(), lm.embed(&pad)], 0);
+            let pool = Tensor::cat(vec![embedded.clone(), of_pad.clone()], 0);
             let pad_row = pad.first().map(|_| tokens.len());
             let first: Vec<usize> = of_tokens.iter().map(|span| span.start).collect();
             let pad_rows = vec![pad_row; items.len()];
@@ -237,7 +274,9 @@ pub(super) fn terms(
             },
         );
         sum = sum + found.sum;
-        let values = [found.cost, found.sparsity, found.n_unsolved as f64];
+        let n_left_out = items.len() - problems.utterances.len();
+        let values =
+            [found.cost, found.sparsity, found.n_unsolved as f64, n_left_out as f64, pad_norm];
         watched.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
     }
     let share = 1.0 / config.depths.len() as f64;
@@ -266,7 +305,6 @@ struct Written {
 
 impl Written {
     fn new(net: &ConnectorNet, items: &[SpokenItem], config: &TransportConfig) -> Self {
-        // Speech is to come to text, not text to speech.
         let learns = net.language_model.device().is_autodiff();
         let lm = &net.language_model;
         let frozen = learns.then(|| lm.valid());
@@ -281,9 +319,7 @@ impl Written {
             .collect();
         let input = pack(lm, &sequences, None);
         let depths: Vec<usize> = config.inner_depths().collect();
-        // The last block is not looked at.
-        let tails = vec![1; items.len()];
-        let hidden = lm.forward_tails_at(&input, &tails, &depths, Dropout::OFF).depths;
+        let hidden = lm.forward_depths(&input, &depths);
         let hidden = hidden.into_iter().map(|x| if learns { Tensor::from_inner(x) } else { x });
         let spans: Vec<_> = input.offsets.iter().collect();
         let starts = spans.iter().zip(items).map(|(span, item)| span.start + item.before.len());
@@ -301,11 +337,15 @@ mod tests {
         connector::{ConnectorConfig, Widths},
         encoder::EncoderConfig,
         init::Init,
-        transformer::TransformerConfig,
+        transformer::{Dropout, TransformerConfig},
     };
 
     use super::*;
-    use crate::recipe::SolverConfig;
+    use crate::{
+        model::HostRagged,
+        recipe::{LossConfig, SolverConfig},
+        train::learner::{Heard, Learner, SpeechBatch},
+    };
 
     const PAD: u32 = 7;
 
@@ -384,7 +424,8 @@ mod tests {
                     let found = heard_as(&net, &items, speech, &config);
                     assert_eq!(found.iter().map(|(name, _)| *name).collect::<Vec<_>>(), TERMS);
                     // Float rounding in a cosine.
-                    assert!(found.iter().all(|(_, value)| value.abs() < 1e-5), "{found:?}");
+                    let small = found.iter().take(5).all(|(_, value)| value.abs() < 1e-5);
+                    assert!(small && (found[5].1 > 0.0) == (pad == PadMass::Target), "{found:?}");
                 }
             }
         }
@@ -409,11 +450,13 @@ mod tests {
                 depths: vec![0, 1],
                 ..Default::default()
             };
-            heard_as(&net, &items, &speech, &config)[0].1
+            let found = heard_as(&net, &items, &speech, &config);
+            (found[0].1, found[4].1)
         };
         // Two vectors cannot say three tokens in order.
-        assert_eq!(cost(SolverConfig::Monotone {}), 0.0);
-        assert!(cost(SolverConfig::default()) > 0.1);
+        assert_eq!(cost(SolverConfig::Monotone {}), (0.0, 3.0));
+        let (loss, n_left_out) = cost(SolverConfig::default());
+        assert!(loss > 0.1 && n_left_out == 2.0, "{loss}, {n_left_out}");
     }
 
     #[test]
@@ -424,8 +467,10 @@ mod tests {
             pad_share: Some(0.5),
         };
         // Tokens 4 and 5 point nearly the same way.
-        let rows = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.1, 1.0];
-        let of = |merge| Targets::of(&said, &rows, 2, merge);
+        let places = HashMap::from([(3, 0), (4, 1), (5, 2)]);
+        let cosines = vec![1.0, 0.0, 0.1, 0.0, 1.0, 0.99, 0.1, 0.99, 1.0];
+        let similarity = Similarity { places, cosines };
+        let of = |merge| Targets::of(&said, &similarity, merge);
         assert_eq!(of(None).places, [0, 1, 2, 3]);
         assert_eq!(
             (of(Some(1.0)).places, of(Some(1.0)).masses),
@@ -451,6 +496,58 @@ mod tests {
     }
 
     #[test]
+    fn utterances_know_nothing_of_their_batch() {
+        let mut net = net(&Device::flex());
+        let thresholds = serde_json::from_str(r#"{"merge": 0.3, "drop": 0.5}"#).unwrap();
+        net.compression = Some(crate::model::Compression { thresholds, pad: Some(PAD) });
+        let texts: [&[u32]; 3] = [&[10, 11, 12], &[20, 21], &[10, 30, 31, 10]];
+        let frames: Vec<Vec<f32>> = (0..3)
+            .map(|i| {
+                (0..(14 + 3 * i) * 8)
+                    .map(|k| ((k * 37 + 11 * i) % 23) as f32 / 11.0 - 1.0)
+                    .collect()
+            })
+            .collect();
+        let batch = |which: &[usize]| SpeechBatch {
+            heard: Heard::Frames(HostRagged::gather(
+                8,
+                which.iter().map(|&i| frames[i].as_slice()),
+            )),
+            items: which
+                .iter()
+                .map(|&i| {
+                    let mut item = item(&[4, 5], texts[i]);
+                    item.said.pad_share = Some(0.2);
+                    item
+                })
+                .collect(),
+            audio_s: 1.0,
+        };
+        let transport = TransportConfig {
+            depths: vec![0, 1],
+            pad: PadMass::Blank,
+            sparsity_weight: 0.2,
+            merge_targets: Some(0.9),
+            ..TransportConfig::default()
+        };
+        let loss = LossConfig { transport: Some(transport), ..LossConfig::default() };
+        let sums = |which: &[usize]| -> Vec<f32> {
+            let terms = net.terms(&batch(which), &loss, Dropout::OFF);
+            terms.into_iter().map(|term| host(term.sum)[0]).collect()
+        };
+        let together = sums(&[0, 1, 2]);
+        let alone = [sums(&[0]), sums(&[1]), sums(&[2])];
+        for (i, together) in together.iter().enumerate() {
+            let sum: f32 = alone.iter().map(|terms| terms[i]).sum();
+            assert!(
+                (sum - together).abs() < 1e-4 * together.abs().max(1.0),
+                "{i}: {sum}, {together}"
+            );
+        }
+        assert!(together[1] > 0.1);
+    }
+
+    #[test]
     fn text_gets_no_gradient_from_within() {
         let device = Device::flex().autodiff();
         let net = net(&device);
@@ -470,5 +567,13 @@ mod tests {
         // Tokens of the transcript are embedded for this loss alone, and are text.
         let table = lm.embedding_table().grad(&grads).map(host).unwrap_or_default();
         assert!(table.chunks(16).skip(10).take(3).flatten().all(|&g| g == 0.0));
+
+        // Nor at the input.
+        let heard = Ragged { values: speech.clone(), offsets: Offsets::from_lengths(&[4]) };
+        let read = Read { input: &input.offsets, given: &heard.offsets, hidden: Vec::new() };
+        let mut terms = super::terms(&net, &items, &heard, read, &TransportConfig::default());
+        let grads = terms.remove(0).sum.backward();
+        assert!(host(speech.grad(&grads).unwrap()).iter().any(|g| g.abs() > 1e-4));
+        assert!(lm.embedding_table().grad(&grads).is_none());
     }
 }

@@ -139,7 +139,7 @@ pub struct TransportLoss {
     /// Sum over the problems, `[1]`; it carries the gradient with respect to the costs. Not a number where a cost is
     /// none.
     pub sum: Tensor<1>,
-    /// What the transports cost, summed over the problems.
+    /// What the transports cost without the prior on the order, summed over the problems.
     pub cost: f64,
     /// How undecided rows are, summed over the problems.
     pub sparsity: f64,
@@ -200,11 +200,21 @@ fn solve(
     problems: &TransportProblems<'_>,
 ) -> Result<Vec<transport::Lost>, Error> {
     let TransportProblems { batch, rows, columns, solver, loss, order_weight, pad } = problems;
-    if *order_weight != 0.0 {
+    let plain = (*order_weight != 0.0).then(|| costs.clone());
+    if plain.is_some() {
         add_order_prior(&mut costs, batch, *order_weight, *pad)?;
     }
     let found = solve_batch(&costs, batch, *rows, *columns, solver)?;
-    loss.of_batch(&found, &costs, batch)
+    let mut lost = loss.of_batch(&found, &costs, batch)?;
+    for (problem, plain) in plain.iter().flat_map(|plain| (0..batch.len()).map(move |i| (i, plain)))
+    {
+        let plain = &plain[batch.cells(problem)];
+        let [_, n_columns] = batch.shape(problem);
+        let plan = found[problem].plan.iter();
+        let cost = plan.map(|(i, j, mass)| mass * f64::from(plain[i * n_columns + j]));
+        lost[problem].cost = cost.sum();
+    }
+    Ok(lost)
 }
 
 #[cfg(test)]

@@ -144,6 +144,26 @@ impl CausalLm {
         self.run(input.values.clone(), &placement, Some(tails), None, depths, dropout)
     }
 
+    /// Runs whole sequences up to the deepest of `depths` and gives the hidden states there, in their order.
+    ///
+    /// # Shapes
+    ///
+    /// - `input.values` and output: `[n_rows, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// When a depth is beyond the last block.
+    pub fn forward_depths(&self, input: &Ragged, depths: &[usize]) -> Vec<Tensor<2>> {
+        let placement = Placement::packed(&input.offsets, self.mask());
+        let deepest = depths.iter().copied().max().unwrap_or(0);
+        let mut states = vec![input.values.clone()];
+        for layer in &self.model.layers[..deepest] {
+            let x = states[states.len() - 1].clone();
+            states.push(layer.forward_or_again(self.recompute, x, &placement, None, Dropout::OFF));
+        }
+        depths.iter().map(|&depth| states[depth].clone()).collect()
+    }
+
     fn run(
         &self,
         mut x: Tensor<2>,

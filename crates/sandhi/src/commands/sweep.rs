@@ -6,7 +6,7 @@ use sandhi_lab::{
     experiment::{self, SweepCell},
     pipeline::Place,
     recipe::{self, Overrides},
-    train::Monitor,
+    train::{Monitor, shared::SharedStages},
 };
 
 use super::plan::ready;
@@ -53,6 +53,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         plans.push((recipe, cell));
     }
+    let program = format!(
+        "{} {}",
+        env!("CARGO_PKG_VERSION"),
+        provenance().commit.unwrap_or_else(|| "of no known commit".to_owned())
+    );
+    let shared = SharedStages { dir: args.out.join(".stages"), program };
     for (i, (recipe, SweepCell { recipe: file, dir, seed })) in plans.into_iter().enumerate() {
         let done = if recipe.eval.is_some() { "results.json" } else { "model/model.json" };
         if dir.join(done).exists() {
@@ -66,7 +72,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             cache: args.run.cache.clone(),
             device: device.clone(),
             hub: hub.clone(),
-            shared: Some(args.out.join(".stages")),
+            shared: Some(shared.clone()),
         };
         if experiment::run(&recipe, &place, &provenance(), &mut console)?.is_none() {
             eprintln!("saved; the same command continues");
