@@ -425,6 +425,11 @@ impl ConnectorModel {
         self.config.length(n_frames).then(compressed)
     }
 
+    /// The connector's vectors a second, before compression.
+    pub fn vector_rate_hz(&self) -> f64 {
+        self.speech.frame_rate_hz() / self.config.stride() as f64
+    }
+
     /// Widths that the connector joins.
     pub fn widths(&self) -> Widths {
         Widths { d_encoder: self.speech.d_encoder(), d_model: self.text.config.d_model }

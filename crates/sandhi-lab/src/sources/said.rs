@@ -7,9 +7,9 @@
 //! ```
 
 use rayon::prelude::*;
-use sandhi_data::text::Characters;
+use sandhi_data::{alignment::Alignment, text::Characters};
 
-use super::{Error, Spoken};
+use super::Error;
 use crate::{
     chat::Chat,
     model::{HostRagged, Recognizer, SpeechModel},
@@ -26,26 +26,26 @@ const AT_ONCE: usize = 16;
 ///
 /// When masses are to follow durations and an utterance has no times for its words, or blanks are asked of an encoder
 /// that has no CTC head.
-pub(super) fn said(
+pub(crate) fn said(
     loss: &LossConfig,
     chat: &Chat,
     speech: &SpeechModel,
-    spoken: &[Spoken],
+    texts: &[&str],
     utterances: &[Utterance],
 ) -> Result<Vec<Said>, Error> {
     let transport = loss.transport.as_ref();
     if transport.is_none() && loss.token_ctc == 0.0 {
-        return Ok(vec![Said::default(); spoken.len()]);
+        return Ok(vec![Said::default(); texts.len()]);
     }
-    let mut said = Vec::with_capacity(spoken.len());
-    for (spoken, utterance) in spoken.iter().zip(utterances) {
-        let tokens = chat.transcript(spoken.text())?;
+    let mut said = Vec::with_capacity(texts.len());
+    for (text, utterance) in texts.iter().zip(utterances) {
+        let tokens = chat.transcript(text)?;
         let masses = match transport.map_or(TargetMass::Uniform, |config| config.masses) {
             TargetMass::Uniform | TargetMass::Counts => Vec::new(),
             TargetMass::Characters => {
                 tokens.iter().map(|&token| n_characters(chat, token)).collect()
             }
-            TargetMass::Durations => durations(chat, &tokens, spoken, utterance)?,
+            TargetMass::Durations => durations(chat, &tokens, text, &utterance.words)?,
         };
         said.push(Said { tokens, masses, pad_share: None });
     }
@@ -93,9 +93,42 @@ fn begins_word(chat: &Chat, token: u32) -> bool {
 fn durations(
     chat: &Chat,
     tokens: &[u32],
-    spoken: &Spoken,
-    utterance: &Utterance,
+    text: &str,
+    words: &[Alignment],
 ) -> Result<Vec<f64>, Error> {
+    Ok(by_word(chat, tokens, text, words)?.concat())
+}
+
+/// When every token is said, from its start to its end in seconds: its word's time, split by characters.
+///
+/// # Errors
+///
+/// When the transcript has other words than have times.
+pub(crate) fn token_times(
+    chat: &Chat,
+    tokens: &[u32],
+    text: &str,
+    words: &[Alignment],
+) -> Result<Vec<[f64; 2]>, Error> {
+    let of_words = by_word(chat, tokens, text, words)?;
+    let mut times = Vec::with_capacity(tokens.len());
+    for (durations, word) in of_words.iter().zip(words) {
+        let mut start_s = word.start_s;
+        for duration_s in durations {
+            times.push([start_s, start_s + duration_s]);
+            start_s += duration_s;
+        }
+    }
+    Ok(times)
+}
+
+/// Seconds of the tokens of every word.
+fn by_word(
+    chat: &Chat,
+    tokens: &[u32],
+    text: &str,
+    times: &[Alignment],
+) -> Result<Vec<Vec<f64>>, Error> {
     let mut words: Vec<Vec<f64>> = Vec::new();
     for &token in tokens {
         if words.is_empty() || begins_word(chat, token) {
@@ -103,29 +136,24 @@ fn durations(
         }
         words.last_mut().expect("pushed above").push(n_characters(chat, token));
     }
-    if words.len() != utterance.words.len() {
+    if words.len() != times.len() {
         return Err(Error::WordTimes {
-            id: spoken.text().to_owned(),
-            found: utterance.words.len(),
+            id: text.to_owned(),
+            found: times.len(),
             expected: words.len(),
         });
     }
-    let of_words = words.iter().zip(&utterance.words).flat_map(|(characters, word)| {
+    for (characters, word) in words.iter_mut().zip(times) {
         let seconds = (word.end_s - word.start_s).max(0.0);
         let total = characters.iter().sum::<f64>().max(1.0);
-        characters.iter().map(move |n| n * seconds / total)
-    });
-    Ok(of_words.collect())
+        characters.iter_mut().for_each(|n| *n = *n * seconds / total);
+    }
+    Ok(words)
 }
 
 #[cfg(test)]
 mod tests {
-    use sandhi_data::{
-        alignment::{Alignment, Source},
-        language::Language,
-        speech::Domain,
-        text::Tokenizer,
-    };
+    use sandhi_data::{alignment::Source, text::Tokenizer};
 
     use super::*;
     use crate::chat::MARKERS;
@@ -140,12 +168,10 @@ mod tests {
         let texts = ["she left early", "she left", "early"];
         let chat = Chat::with_markers(Tokenizer::train_bpe(texts, 262, &MARKERS).unwrap()).unwrap();
         let text = "she left early";
-        let spoken = Spoken::made(text.into(), Language::English, Domain::Base);
         let words = vec![word("she", 0.0, 0.3), word("left", 0.4, 0.8), word("early", 0.9, 1.4)];
-        let utterance = Utterance { rows: [0.0].into(), duration_s: 1.5, words };
         let tokens = chat.transcript(text).unwrap();
         assert!(tokens.len() > 3);
-        let found = durations(&chat, &tokens, &spoken, &utterance).unwrap();
+        let found = durations(&chat, &tokens, text, &words).unwrap();
         assert_eq!(found.len(), tokens.len());
         assert!((found.iter().sum::<f64>() - 1.2).abs() < 1e-9);
         // Every letter of a word has as much of it.
@@ -159,8 +185,17 @@ mod tests {
             .sum();
         assert!((of_she - 0.3).abs() < 1e-9, "{of_she}");
 
-        let untimed = Utterance { words: Vec::new(), ..utterance };
-        let error = durations(&chat, &tokens, &spoken, &untimed).unwrap_err().to_string();
+        // One behind the other within a word, which begins when it does.
+        let times = token_times(&chat, &tokens, text, &words).unwrap();
+        for (&[start, end], seconds) in times.iter().zip(&found) {
+            assert!((end - start - seconds).abs() < 1e-9);
+            let within = |w: &Alignment| w.start_s - 1e-9 <= start && end <= w.end_s + 1e-9;
+            assert_eq!(words.iter().filter(|w| within(w)).count(), 1, "{start} {end}");
+        }
+        assert_eq!(times[0][0], 0.0);
+        assert!((times[tokens.len() - 1][1] - 1.4).abs() < 1e-9);
+
+        let error = durations(&chat, &tokens, text, &[]).unwrap_err().to_string();
         assert!(
             error.contains("she left early") && error.contains("0 words, expected 3"),
             "{error}"

@@ -15,7 +15,7 @@ use sandhi_nn::{
     compression::cosine,
     ops::{TransportProblems, cosine_costs, embedding, transport_loss},
     ragged::{Offsets, Ragged},
-    transformer::Dropout,
+    transformer::{CausalLm, Dropout},
     weights::host,
 };
 
@@ -29,7 +29,7 @@ use crate::{
 pub(super) const TERMS: [&str; 4] = ["transport", "transport_cost", "undecided", "unsolved"];
 
 /// What the language model made of the prompts.
-pub(super) struct Read<'a> {
+pub(crate) struct Read<'a> {
     /// Where each prompt's rows are.
     pub input: &'a Offsets,
     /// The vectors that each prompt has.
@@ -40,9 +40,9 @@ pub(super) struct Read<'a> {
 
 /// Tokens of one utterance that are one target each, and how much of the speech they should have.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Targets {
+pub(crate) struct Targets {
     /// Place of the token among those that are said.
-    places: Vec<usize>,
+    pub places: Vec<usize>,
     /// One a target; in the unit of [`Said::masses`], or how many tokens it stands for.
     masses: Vec<f64>,
 }
@@ -72,11 +72,13 @@ impl Targets {
 }
 
 /// The problems of a batch: which rows of the speech, which tokens, how much of each.
-struct Problems {
+pub(crate) struct Problems {
     /// Which utterances have one.
     utterances: Vec<usize>,
-    targets: Vec<Targets>,
-    batch: Batch,
+    /// Their targets; a pad comes after the last.
+    pub targets: Vec<Targets>,
+    /// Where each begins.
+    pub batch: Batch,
     masses: Vec<f64>,
     pad_shares: Vec<f64>,
 }
@@ -128,7 +130,7 @@ impl Problems {
     }
 
     /// Masses of the targets; the rows' are all alike.
-    fn columns(&self, config: &TransportConfig) -> Masses<'_> {
+    pub fn columns(&self, config: &TransportConfig) -> Masses<'_> {
         let given_share = !self.pad_shares.is_empty();
         match config.masses {
             TargetMass::Uniform if given_share => Masses::UNIFORM.with_pad(&self.pad_shares),
@@ -139,15 +141,28 @@ impl Problems {
     }
 }
 
-/// The terms of the loss, each a sum over utterances and a mean over depths.
-pub(super) fn terms(
-    net: &ConnectorNet,
+/// The problems at one depth, and what their costs are between.
+pub(crate) struct Sides {
+    pub problems: Problems,
+    /// The speech of all problems, `[n_rows, d_model]`.
+    pub x: Tensor<2>,
+    /// Their targets, `[n_columns, d_model]`.
+    pub y: Tensor<2>,
+}
+
+/// Both sides at every depth, in the order of the settings.
+///
+/// # Panics
+///
+/// When a pad is to be a target and there is none.
+pub(crate) fn sides(
+    lm: &CausalLm,
+    pad: Option<u32>,
     items: &[SpokenItem],
     heard: &Ragged,
     read: Read<'_>,
     config: &TransportConfig,
-) -> Vec<Term> {
-    let lm = &net.language_model;
+) -> Vec<Sides> {
     let said: Vec<&Said> = items.iter().map(|item| &item.said).collect();
     let tokens: Vec<u32> = said.iter().flat_map(|said| said.tokens.iter().copied()).collect();
     let of_tokens =
@@ -164,16 +179,14 @@ pub(super) fn terms(
         })
         .collect();
 
-    let device = heard.values.device();
-    let mut sum = Tensor::<1>::zeros([1], &device);
-    let mut watched = [0.0; 3];
-    let written = read.hidden.first().map(|_| Written::new(net, items, config));
-    let mut hidden = read.hidden.into_iter();
     let pad: Vec<u32> = if config.has_pad() {
-        vec![net.pad.expect("plans see to it that a pad among the targets is a token")]
+        vec![pad.expect("a pad among the targets is a token")]
     } else {
         Vec::new()
     };
+    let written = read.hidden.first().map(|_| Written::new(lm, &pad, items, config));
+    let mut hidden = read.hidden.into_iter();
+    let mut sides = Vec::with_capacity(config.depths.len());
     for &depth in &config.depths {
         let (x, vectors, pool, first, pad_row) = if depth == 0 {
             let pool = Tensor::cat(vec![embedded.clone(), lm.embed(&pad)], 0);
@@ -223,7 +236,26 @@ pub(super) fn terms(
             .collect();
         let all = rows.len() == vectors.n_rows();
         let x = if all { x } else { embedding(x, &rows) };
-        let costs = cosine_costs(x, embedding(pool, &columns), &problems.batch);
+        let y = embedding(pool, &columns);
+        sides.push(Sides { problems, x, y });
+    }
+    sides
+}
+
+/// The terms of the loss, each a sum over utterances and a mean over depths.
+pub(super) fn terms(
+    net: &ConnectorNet,
+    items: &[SpokenItem],
+    heard: &Ragged,
+    read: Read<'_>,
+    config: &TransportConfig,
+) -> Vec<Term> {
+    let device = heard.values.device();
+    let mut sum = Tensor::<1>::zeros([1], &device);
+    let mut watched = [0.0; 3];
+    for Sides { problems, x, y } in sides(&net.language_model, net.pad, items, heard, read, config)
+    {
+        let costs = cosine_costs(x, y, &problems.batch);
         let found = transport_loss(
             costs,
             &TransportProblems {
@@ -265,17 +297,15 @@ struct Written {
 }
 
 impl Written {
-    fn new(net: &ConnectorNet, items: &[SpokenItem], config: &TransportConfig) -> Self {
+    fn new(lm: &CausalLm, pad: &[u32], items: &[SpokenItem], config: &TransportConfig) -> Self {
         // Speech is to come to text, not text to speech.
-        let learns = net.language_model.device().is_autodiff();
-        let lm = &net.language_model;
+        let learns = lm.device().is_autodiff();
         let frozen = learns.then(|| lm.valid());
         let lm = frozen.as_ref().unwrap_or(lm);
-        let pad = net.pad.filter(|_| config.has_pad());
         let sequences: Vec<[Segment; 1]> = items
             .iter()
             .map(|item| {
-                let ids = item.before.iter().chain(&item.said.tokens).chain(&pad).copied();
+                let ids = item.before.iter().chain(&item.said.tokens).chain(pad).copied();
                 [Segment::Tokens(ids.collect())]
             })
             .collect();
@@ -290,7 +320,7 @@ impl Written {
         Self {
             hidden: hidden.collect(),
             first: starts.collect(),
-            pads: spans.iter().map(|span| pad.map(|_| span.end - 1)).collect(),
+            pads: spans.iter().map(|span| pad.first().map(|_| span.end - 1)).collect(),
         }
     }
 }

@@ -64,6 +64,58 @@ fn a_sweep_trains_a_shared_stage_once_and_its_models_compress() {
     sandhi(dir.path(), &["transcribe", "packed", "a.wav"]).works();
     let table = sandhi(dir.path(), &["table", "out"]).works();
     assert!(table.contains("smoke_otreg") && table.contains("merged"), "{table}");
+    geometry(dir.path(), "out/merged/seed-1/model");
+}
+
+/// Where the speech of a model that merges every pair lies among the embeddings.
+fn geometry(dir: &Path, model: &str) {
+    let run = |more: &[&str]| {
+        let args =
+            ["inspect", "geometry", model, "--domains", "tempo,texts", "--n", "3", "--quiet"];
+        sandhi(dir, &[&args[..], more].concat())
+    };
+    let found = run(&["--json"]).json();
+    assert_eq!(found["pad"], "-");
+    let rows = found["rows"].as_array().unwrap();
+    let places: Vec<String> =
+        rows.iter().map(|row| format!("{} {}", row["domain"], row["language"])).collect();
+    let expected: Vec<String> = [("tempo", "\"en\""), ("tempo", "\"de\""), ("tempo", "\"es\"")]
+        .into_iter()
+        .chain([("texts", "\"en\""), ("texts", "\"de\""), ("texts", "\"es\"")])
+        .chain([("tempo", "null"), ("texts", "null")])
+        .map(|(domain, language)| format!("\"{domain}\" {language}"))
+        .collect();
+    assert_eq!(places, expected);
+    for row in rows {
+        let number = |part: &str, name: &str| row[part][name].as_f64().unwrap();
+        let n = if row["language"].is_null() { 9 } else { 3 };
+        assert_eq!((&row["n_utterances"], &row["n_left_out"]), (&n.into(), &0.into()), "{row}");
+        for (part, name) in [("content", "distance"), ("pauses", "distance")] {
+            assert!((0.0..=2.0).contains(&number(part, name)), "{row}");
+        }
+        for name in ["right_of_table", "right_of_transcript"] {
+            assert!((0.0..=1.0).contains(&number("content", name)), "{row}");
+        }
+        assert!(number("content", "right_of_table") <= number("content", "right_of_transcript"));
+        let vectors = number("content", "n") + number("pauses", "n");
+        let [before, after] = ["vectors", "given"].map(|name| row[name].as_f64().unwrap());
+        assert!((vectors - before * f64::from(n)).abs() < 1e-6, "{row}");
+        // Pairs became one, and a last vector may be alone.
+        assert!(after >= 0.5 * before && after <= 0.5 * before + 0.5, "{row}");
+    }
+    let pass = &found["prompt_pass"];
+    assert!(pass["rows"].as_u64() > pass["rows_given"].as_u64(), "{pass}");
+    assert!(pass["compressed_s"].as_f64() > Some(0.0), "{pass}");
+
+    let table = run(&[]).works();
+    assert!(table.contains("the pad is \"-\"") && table.contains("reading 3 prompts"), "{table}");
+    assert_eq!(table.lines().filter(|line| line.contains("  all  ")).count(), 2, "{table}");
+    run(&["--pad", "<none>"]).fails_with(&["the pad \"<none>\"", "no such token"]);
+    run(&["--domains", "moon"]).fails_with(&["unknown domain \"moon\"", "base, voices"]);
+    let text = format!("{}/../../weights/language_model", env!("CARGO_MANIFEST_DIR"));
+    sandhi(dir, &["inspect", "geometry", &text])
+        .fails_with(&["a text model", "expected a connector"]);
+    sandhi(dir, &["inspect", "geometry", "none"]).fails_with(&["none"]);
 }
 
 #[test]
