@@ -83,17 +83,14 @@ fn check_costs<T: Copy + Into<f64>>(
     let (mut low, mut high) = ([f64::INFINITY; WIDTH], [f64::NEG_INFINITY; WIDTH]);
     // Without a branch in the loop, as nearly every matrix passes. A product with 0 is NaN where a cost is not finite.
     let mut poison = [0.0; WIDTH];
-    let blocks = costs.chunks_exact(WIDTH);
-    let rest = blocks.remainder();
+    let (blocks, rest) = costs.as_chunks::<WIDTH>();
     let mut look = |l: usize, cost: f64| {
         low[l] = if cost < low[l] { cost } else { low[l] };
         high[l] = if cost > high[l] { cost } else { high[l] };
         poison[l] += cost * 0.0;
     };
     for block in blocks {
-        for l in 0..WIDTH {
-            look(l, block[l].into());
-        }
+        block.iter().enumerate().for_each(|(l, &cost)| look(l, cost.into()));
     }
     rest.iter().enumerate().for_each(|(l, &cost)| look(l, cost.into()));
     let lowest = low.into_iter().fold(low[0], f64::min);

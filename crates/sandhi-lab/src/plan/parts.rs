@@ -17,9 +17,9 @@ use super::{
     total,
 };
 use crate::{
-    recipe::{MatrixRule, ModelConfig, Recipe, StageConfig},
+    recipe::{MatrixRule, ModelConfig, PadMass, Recipe, StageConfig},
     sources::Workshop,
-    train::{is_covered, is_ever_trained, is_trained, optimizer::is_hidden_matrix},
+    train::{is_covered, is_ever_trained, is_trained, optimizer::is_hidden_matrix, trainable},
 };
 
 /// A part while it is counted.
@@ -264,6 +264,21 @@ pub(super) fn learns(parts: &[Counted], name: &str, stages: &[Vec<String>]) -> b
     let below = format!("{name}.");
     let trained = |n: &str| n.starts_with(&below) && is_ever_trained(stages, n);
     parts.iter().any(|part| part.weighed(trained, 1, |_| 1) > 0)
+}
+
+/// The pad's mass follows from blanks of an encoder that is heard once.
+pub(super) fn blanks(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
+    if !learns(parts, "encoder", &trainable(recipe)) {
+        return;
+    }
+    for (i, stage) in recipe.stages.iter().enumerate() {
+        if stage.loss.transport.as_ref().is_some_and(|config| config.pad == PadMass::Blank) {
+            problems.push(format!(
+                "stage[{i}].loss.transport.pad: \"blank\" needs an encoder that no stage trains; expected \"target\", \
+                 \"none\" or {{ share = S }}"
+            ));
+        }
+    }
 }
 
 /// Patterns of `trainable` that match nothing, or what cannot be trained.

@@ -51,6 +51,11 @@ pub enum Error {
         /// What was asked for.
         asked: String,
     },
+    /// Blanks are asked of an encoder that learns, or that is heard through masks.
+    #[error(
+        "transport.pad = \"blank\" is known where the encoder is heard once: no stage may train it"
+    )]
+    BlanksMove,
     /// Masses are to follow durations that are not known.
     #[error("{id:?} has times of {found} words, expected {expected}, to transport by durations")]
     WordTimes {

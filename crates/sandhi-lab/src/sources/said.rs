@@ -20,7 +20,8 @@ use crate::{
 /// Utterances whose posteriors are computed at once.
 const AT_ONCE: usize = 16;
 
-/// What is said in every utterance, as far as the losses of a stage ask for it.
+/// What is said in every utterance, as far as the losses of a stage ask for it; `encoded` says that their rows are
+/// frames of the encoder.
 ///
 /// # Errors
 ///
@@ -32,6 +33,7 @@ pub(crate) fn said(
     speech: &SpeechModel,
     texts: &[&str],
     utterances: &[Utterance],
+    encoded: bool,
 ) -> Result<Vec<Said>, Error> {
     let transport = loss.transport.as_ref();
     if transport.is_none() && loss.token_ctc == 0.0 {
@@ -50,6 +52,9 @@ pub(crate) fn said(
         said.push(Said { tokens, masses, pad_share: None });
     }
     if transport.is_some_and(|config| config.pad == PadMass::Blank) {
+        if !encoded {
+            return Err(Error::BlanksMove);
+        }
         let none = || Error::NoRecognizer { asked: "transport.pad = \"blank\"".to_owned() };
         let recognizer = speech.recognizer.as_ref().ok_or_else(none)?;
         let chunks: Vec<(&[Utterance], Recognizer)> =

@@ -306,7 +306,7 @@ impl Workshop {
                 }
             };
             let texts: Vec<&str> = spoken.iter().map(Spoken::text).collect();
-            let said = said(&stage.loss, chat, speech, &texts, &utterances)?;
+            let said = said(&stage.loss, chat, speech, &texts, &utterances, frozen.is_some())?;
             for (utterance, item) in &mut items {
                 item.said.clone_from(&said[*utterance]);
             }

@@ -5,11 +5,13 @@
 //! train      the first steps of a recipe, in a folder of its own   seconds a step, rows a second
 //! decode     prompts ─ greedy answers of a fixed length         tokens a second
 //! ot         optimal transport, against what people use in Python  their seconds over ours
+//! otreg      what optimal transport adds to a training step        its share
 //! ```
 //!
 //! Medians over rounds, after one that does not count. Other comparisons with other programs are in `bench/`.
 
 mod ot;
+mod otreg;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -104,6 +106,8 @@ enum What {
     },
     /// Optimal transport against POT, geomloss and PyTorch, on the same problems.
     Ot(ot::Args),
+    /// What optimal transport adds to a connector's training step.
+    Otreg(otreg::Args),
 }
 
 /// What was measured.
@@ -151,6 +155,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             decode(&model, &work, rounds, out.as_deref(), &args.device)?
         }
         What::Ot(of_transport) => return ot::run(&of_transport, args.json),
+        What::Otreg(of_step) => return otreg::run(&of_step, args.json, &args.device.open()?),
     };
     if args.json {
         return output::print_json(&report);

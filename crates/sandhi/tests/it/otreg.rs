@@ -141,6 +141,11 @@ fn what_cannot_be_is_refused_before_training() {
     of("order_weight=2", &["merge_targets puts equal tokens together"]);
     of("merge_targets=2", &["merge_targets is 2, expected a cosine"]);
     of("pad={ share = 1.5 }", &["pad.share is 1.5, expected 0 to below 1"]);
+    refused(
+        &recipe,
+        &["stage.1.trainable=[\"*\", \"!language_model\"]"],
+        &["stage[1].loss.transport.pad", "no stage trains"],
+    );
     of("depths=[]", &["depths is empty"]);
     of("depths=[1, 1]", &["has one twice"]);
     of("depths=[0, 6]", &["6 is not below the 6 blocks"]);
