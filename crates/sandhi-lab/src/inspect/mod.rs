@@ -2,9 +2,15 @@
 //!
 //! ```text
 //! geometry    many utterances with exact word times     how near vectors are to their tokens, pauses to the pad
+//! transport   one utterance                             the plan between its vectors and its tokens
+//! picture     the plan                                  as SVG
 //! ```
 
 mod geometry;
+mod picture;
+#[cfg(test)]
+pub(crate) mod testing;
+mod transport;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +18,11 @@ use sandhi_nn::weights::host;
 
 pub use self::geometry::{
     Content, Geometry, GeometryConfig, GeometryRow, Pauses, PromptPass, geometry,
+};
+pub(crate) use self::picture::inline;
+pub use self::{
+    picture::svg,
+    transport::{Column, DepthPlan, TransportRequest, Transported, transport, transport_settings},
 };
 use crate::{
     model::ConnectorModel,
@@ -33,6 +44,42 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// There is a pad among the targets, and no token for it.
+    #[error(
+        "the pad is among the targets, and neither the model nor its recipe names one: name a token for it, or leave \
+         the pad out"
+    )]
+    NoPad,
+    /// Nothing is said.
+    #[error("the model writes nothing to which speech could be transported: give what is said")]
+    NoText,
+    /// A depth that the language model does not have. The last block does not work on speech.
+    #[error("depth {depth} is not below the {n_layers} blocks of the language model")]
+    Depth {
+        /// What was asked for.
+        depth: usize,
+        /// Blocks that there are.
+        n_layers: usize,
+    },
+    /// Settings that make no sense, named.
+    #[error("{0}")]
+    Settings(String),
+    /// Nothing to transport, or too little to do so in order.
+    #[error(
+        "at depth {depth} {n_vectors} vectors cannot be transported to {n_tokens} tokens: expected at least one \
+         vector, and in order one a token"
+    )]
+    Nothing {
+        /// The depth.
+        depth: usize,
+        /// Vectors that there are.
+        n_vectors: usize,
+        /// Tokens that there are.
+        n_tokens: usize,
+    },
+    /// The problem cannot be solved.
+    #[error(transparent)]
+    Transport(#[from] sandhi_align::transport::Error),
     /// The recipe beside a model is none.
     #[error("{path}: {message}")]
     Recipe {

@@ -89,7 +89,7 @@ fn n_characters(chat: &Chat, token: u32) -> f64 {
 }
 
 /// Whether a token begins a word, by the marks that vocabularies have for a space.
-fn begins_word(chat: &Chat, token: u32) -> bool {
+pub(crate) fn begins_word(chat: &Chat, token: u32) -> bool {
     let piece = chat.tokenizer().piece(token).unwrap_or_default();
     piece.starts_with(['Ġ', '▁', ' '])
 }

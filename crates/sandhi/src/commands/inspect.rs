@@ -1,6 +1,7 @@
 //! `sandhi inspect`: what a connector makes of speech, beside the embeddings of what is said.
 
 mod geometry;
+mod transport;
 
 use anyhow::ensure;
 use burn::prelude::Device;
@@ -22,12 +23,15 @@ pub struct Args {
 enum What {
     /// How near speech vectors are to the embeddings of what is said, in every domain and language.
     Geometry(geometry::Args),
+    /// Where the speech of a sound file goes among the tokens of what is said, in numbers and as a picture.
+    Transport(Box<transport::Args>),
 }
 
 /// Looks.
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
         What::Geometry(args) => geometry::run(args),
+        What::Transport(args) => transport::run(*args),
     }
 }
 
