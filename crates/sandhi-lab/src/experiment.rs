@@ -54,6 +54,9 @@ pub enum Error {
     /// A recipe cannot be read.
     #[error(transparent)]
     Recipe(#[from] crate::recipe::Error),
+    /// A model cannot be looked into.
+    #[error(transparent)]
+    Inspect(#[from] crate::inspect::Error),
     /// A folder cannot be listed.
     #[error("{path}: {source}")]
     Io {

@@ -8,6 +8,7 @@ pub mod frames;
 pub mod fuzz;
 pub mod generate;
 pub mod hf;
+pub mod inspect;
 pub mod log;
 pub mod model;
 pub mod npy;

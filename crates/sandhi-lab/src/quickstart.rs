@@ -20,10 +20,11 @@ use crate::{
     checkpoint::write_atomically,
     experiment::{self, Error, Provenance},
     generate::Decoding,
+    inspect::{self, TransportRequest, Transported},
     log::{Record, read_metrics},
     model::{AnyModel, ConnectorModel},
     pipeline::Place,
-    recipe::{EvalConfig, Half, Recipe},
+    recipe::{EvalConfig, Half, PadMass, Recipe, TransportConfig},
     report::{self, Answer, Chart, Example, Highlight, LogMel, ParameterRow, ReportData, Word},
     results::Results,
     sources::Workshop,
@@ -132,8 +133,38 @@ fn ask_all(
     Ok(answers)
 }
 
-/// Utterances with sound, picture and answers for the report: one of each acoustic domain.
-fn examples(model: &ConnectorModel, workshop: &Workshop) -> Result<Vec<Example>, Error> {
+/// Where the speech of an utterance goes; what cannot be transported is left out.
+fn transported(
+    model: &ConnectorModel,
+    speech: &Speech,
+    sentence: &Sentence,
+    config: &TransportConfig,
+    pad: Option<u32>,
+) -> Option<Transported> {
+    let request = TransportRequest {
+        samples: &speech.waveform.samples,
+        text: Some(&sentence.text),
+        words: Some(&speech.words),
+        config,
+        pad,
+    };
+    let found = inspect::transport(model, &request);
+    found.inspect_err(|error| tracing::warn!("{}: no transport plan: {error}", sentence.id)).ok()
+}
+
+/// Utterances with sound, pictures and answers for the report: one of each acoustic domain. They are transported as in
+/// training; without a pad, where neither the model nor its recipe has one.
+fn examples(
+    model: &ConnectorModel,
+    recipe: Option<&Recipe>,
+    workshop: &Workshop,
+) -> Result<Vec<Example>, Error> {
+    let pad = inspect::pad(model, recipe, None)?;
+    let mut config = inspect::transport_settings(recipe);
+    if pad.is_none() {
+        config.pad = PadMass::None;
+    }
+    let config = &config;
     let sentences = workshop.world().sentences(Language::English, Split::Test, Style::Seen, 4);
     let domains = [Domain::Base, Domain::Voices, Domain::Tempo, Domain::Channel];
     let mut examples = Vec::with_capacity(domains.len());
@@ -158,6 +189,7 @@ fn examples(model: &ConnectorModel, workshop: &Workshop) -> Result<Vec<Example>,
                 values: features.values,
                 frame_s: 0.01,
             }),
+            transported: transported(model, &speech, sentence, config, pad),
             answers: ask_all(model, &speech, sentence)?,
         });
     }
@@ -287,7 +319,7 @@ pub fn write_report(
             .iter()
             .map(|(task, title)| ((*task).to_owned(), (*title).to_owned()))
             .collect::<IndexMap<_, _>>(),
-        examples: examples(model, workshop)?,
+        examples: examples(model, inspect::recipe_of(&run.join("model"))?.as_ref(), workshop)?,
     };
     report::write_html(out, &data).map_err(|error| Error::Report { message: error.to_string() })
 }

@@ -160,7 +160,7 @@ pub fn ctc(model: &SpeechModel, pieces: &[&[f32]]) -> Result<Vec<String>, Error>
     Ok(recognizer.transcribe(&frames(model, pieces)?))
 }
 
-fn frames(model: &SpeechModel, pieces: &[&[f32]]) -> Result<HostRagged, Error> {
+pub(crate) fn frames(model: &SpeechModel, pieces: &[&[f32]]) -> Result<HostRagged, Error> {
     let features: Vec<_> = pieces
         .iter()
         .enumerate()

@@ -61,6 +61,32 @@ impl CompressionConfig {
         if *self == Self::default() || vectors.offsets.n_rows() == 0 {
             return vectors.clone();
         }
+        let [first, second, lengths] = self.survivors(vectors, pad);
+        // The mean of a row with itself is the row, to the last bit.
+        let rows = |ids: &[u32]| ops::embedding(vectors.values.clone(), ids);
+        let values = if first == second {
+            rows(&first)
+        } else {
+            (rows(&first) + rows(&second)).mul_scalar(0.5)
+        };
+        let lengths: Vec<usize> = lengths.iter().map(|&n| n as usize).collect();
+        Ragged { values, offsets: Offsets::from_lengths(&lengths) }
+    }
+
+    /// The vectors of every utterance that what [`CompressionConfig::forward`] leaves is the mean of, counted from the
+    /// utterance's first: a pair, or one vector twice.
+    pub fn kept(&self, vectors: &Ragged, pad: Tensor<2>) -> Vec<Vec<[usize; 2]>> {
+        let [first, second, lengths] = self.survivors(vectors, pad);
+        let mut pairs = first.iter().zip(&second);
+        let of_span = |(span, n): (std::ops::Range<usize>, &u32)| {
+            let pairs = pairs.by_ref().take(*n as usize);
+            pairs.map(|(&a, &b)| [a, b].map(|row| row as usize - span.start)).collect()
+        };
+        vectors.offsets.iter().zip(&lengths).map(of_span).collect()
+    }
+
+    /// The two rows that each one left is the mean of, and how many are left of each utterance.
+    fn survivors(&self, vectors: &Ragged, pad: Tensor<2>) -> [Vec<u32>; 3] {
         let [_, width] = vectors.values.dims();
         let values = host(vectors.values.clone().detach());
         let pad = host(pad.detach());
@@ -91,16 +117,9 @@ impl CompressionConfig {
                     }
                 }
             }
-            lengths.push(first.len() - before);
+            lengths.push((first.len() - before) as u32);
         }
-        // The mean of a row with itself is the row, to the last bit.
-        let rows = |ids: &[u32]| ops::embedding(vectors.values.clone(), ids);
-        let values = if first == second {
-            rows(&first)
-        } else {
-            (rows(&first) + rows(&second)).mul_scalar(0.5)
-        };
-        Ragged { values, offsets: Offsets::from_lengths(&lengths) }
+        [first, second, lengths]
     }
 }
 
@@ -140,6 +159,8 @@ mod tests {
         let found = BOTH.forward(&ragged(&rows, &[4, 0, 3], &device), pad(&device));
         assert_eq!(found.offsets.lengths(), [3, 0, 1]);
         assert_eq!(host(found.values), [2.0, 0.0, 1.0, 0.0, -1.0, 0.0, 2.0, 0.1]);
+        let kept = BOTH.kept(&ragged(&rows, &[4, 0, 3], &device), pad(&device));
+        assert_eq!(kept, [vec![[0, 1], [2, 2], [3, 3]], vec![], vec![[2, 2]]]);
 
         let merge = CompressionConfig { drop: None, ..BOTH };
         let found = merge.forward(&ragged(&rows, &[4, 0, 3], &device), pad(&device));

@@ -21,8 +21,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, completions, data, doctor, download, eval, export, features, ot, pack, plan,
-    quickstart, score, sweep, table, train, transcribe, units, verify,
+    ask, bench, completions, data, doctor, download, eval, export, features, inspect, ot, pack,
+    plan, quickstart, score, sweep, table, train, transcribe, units, verify,
 };
 
 #[global_allocator]
@@ -62,6 +62,8 @@ enum Command {
     Data(data::Args),
     /// Compute the features of a sound file.
     Features(features::Args),
+    /// Look at what a connector makes of speech.
+    Inspect(inspect::Args),
     /// Solve optimal transport for cost matrices in NumPy files.
     Ot(ot::Args),
     /// Write a language model or an encoder in Hugging Face's layout, or an adapter in PEFT's.
@@ -109,6 +111,7 @@ fn main() -> ExitCode {
         Command::Pack(args) => pack::run(args),
         Command::Data(args) => data::run(args),
         Command::Features(args) => features::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Ot(args) => ot::run(args),
         Command::Export(args) => export::run(args),
         Command::Download(args) => download::run(args),

@@ -375,12 +375,25 @@ impl Compression {
     ///
     /// When vectors near the pad are to go and there is none.
     pub fn forward(&self, vectors: &Ragged, lm: &CausalLm) -> Ragged {
-        let pad = match (self.thresholds.drop, self.pad) {
+        self.thresholds.forward(vectors, self.pad_of(lm))
+    }
+
+    /// Of which vectors of each utterance those are made that are left: [`CompressionConfig::kept`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Compression::forward`].
+    pub fn kept(&self, vectors: &Ragged, lm: &CausalLm) -> Vec<Vec<[usize; 2]>> {
+        self.thresholds.kept(vectors, self.pad_of(lm))
+    }
+
+    /// The pad's embedding.
+    fn pad_of(&self, lm: &CausalLm) -> Tensor<2> {
+        match (self.thresholds.drop, self.pad) {
             (Some(_), pad) => lm.embed(&[pad.expect("what drops has a pad")]),
             // Merging looks at no pad.
-            (None, _) => Tensor::zeros([1, lm.d_model()], &vectors.values.device()),
-        };
-        self.thresholds.forward(vectors, pad)
+            (None, _) => Tensor::zeros([1, lm.d_model()], &lm.device()),
+        }
     }
 }
 
@@ -431,6 +444,11 @@ impl ConnectorModel {
             None => Length::Exact(n),
         };
         self.config.length(n_frames).then(compressed)
+    }
+
+    /// The connector's vectors a second, before compression.
+    pub fn vector_rate_hz(&self) -> f64 {
+        self.speech.frame_rate_hz() / self.config.stride() as f64
     }
 
     /// Widths that the connector joins.

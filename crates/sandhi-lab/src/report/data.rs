@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::inspect::Transported;
 use crate::log::Record;
 use crate::results::Results;
 
@@ -98,6 +99,9 @@ pub struct Example {
     /// The picture.
     #[serde(default)]
     pub log_mel: Option<LogMel>,
+    /// Where its vectors go among the transcript's tokens.
+    #[serde(default)]
+    pub transported: Option<Transported>,
     /// What was asked and answered.
     #[serde(default)]
     pub answers: Vec<Answer>,

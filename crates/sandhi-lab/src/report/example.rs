@@ -10,6 +10,7 @@ use super::Error;
 use super::data::{Answer, Example, ReportData};
 use super::html::{Text, significant};
 use super::spectrogram;
+use crate::inspect::{Transported, inline};
 
 /// The picture's width for a second of sound, in CSS pixels.
 const PIXELS_PER_SECOND: f64 = 150.0;
@@ -51,6 +52,9 @@ fn card(out: &mut String, data: &ReportData, example: &Example, index: usize) ->
     if !example.transcript.is_empty() {
         let _ =
             write!(out, "<p class=\"said\"><span>said</span> “{}”</p>", Text(&example.transcript));
+    }
+    if let Some(transported) = &example.transported {
+        plan(out, example, transported);
     }
     for answer in &example.answers {
         answered(out, data, answer);
@@ -122,6 +126,19 @@ fn description(example: &Example, duration_s: f64) -> String {
         text.pop();
     }
     text
+}
+
+/// Where the vectors go, folded away.
+fn plan(out: &mut String, example: &Example, transported: &Transported) {
+    let _ = write!(
+        out,
+        "<details><summary>Where its vectors go</summary><p>Every vector between encoder and language model, by \
+         optimal transport to the embeddings of what is said; the darker, the more of it.</p>\
+         <div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Transport plan of {}\">",
+        Text(&example.title)
+    );
+    inline(out, transported);
+    out.push_str("</div></details>");
 }
 
 fn answered(out: &mut String, data: &ReportData, answer: &Answer) {

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use crate::results::{CASCADE, RECOVERED, TEXT};
 
 /// Text, written with everything escaped that could be markup in an element or an attribute.
-pub(super) struct Text<'a>(pub(super) &'a str);
+pub(crate) struct Text<'a>(pub(crate) &'a str);
 
 impl Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,7 +97,7 @@ pub(crate) fn metric_name(metric: &str) -> String {
 }
 
 /// Three significant digits, without an exponent where people would not write one.
-pub(super) fn significant(value: f64) -> String {
+pub(crate) fn significant(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }

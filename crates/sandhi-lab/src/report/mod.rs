@@ -21,7 +21,7 @@ mod scores;
 mod spectrogram;
 
 pub use data::{Answer, Chart, Curve, Example, Highlight, LogMel, ParameterRow, ReportData, Word};
-pub(crate) use html::{metric_name, metric_unit};
+pub(crate) use html::{Text, metric_name, metric_unit, significant};
 pub use page::{render_html, write_html};
 
 /// What can go wrong when a report is written.

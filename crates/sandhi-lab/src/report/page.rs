@@ -197,6 +197,7 @@ mod tests {
             audio_wav: vec![1, 2, 3],
             words: vec![Word { label: text(), start_s: 0.0, end_s: 0.1 }],
             log_mel: Some(LogMel { n_frames: 20, n_mels: 1, values: vec![0.0; 20], frame_s: 0.01 }),
+            transported: Some(crate::inspect::testing::transported(evil)),
             answers: vec![answer],
         };
         let highlight = Highlight { label: text(), value: text(), note: text() };
@@ -240,7 +241,7 @@ mod tests {
         let html = render_html(&report_of("word")).unwrap();
         for tag in [
             "section", "div", "table", "tr", "td", "th", "dl", "dd", "svg", "figure", "p", "ol",
-            "article", "main", "span", "small", "b",
+            "article", "main", "span", "small", "b", "details", "summary", "title", "text", "g",
         ] {
             let opened = html.matches(&format!("<{tag}>")).count()
                 + html.matches(&format!("<{tag} ")).count();

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use sandhi_data::{manifest, speech};
 
+pub(crate) use self::said::{begins_word, said, token_times};
 pub use self::{
     spoken::Lesson,
     workshop::{Sound, Spoken, WORLD_SEED, Workshop, recordings, resolve},

@@ -7,9 +7,9 @@
 //! ```
 
 use rayon::prelude::*;
-use sandhi_data::text::Characters;
+use sandhi_data::{alignment::Alignment, text::Characters};
 
-use super::{Error, Spoken};
+use super::Error;
 use crate::{
     chat::Chat,
     model::{HostRagged, Recognizer, SpeechModel},
@@ -27,38 +27,39 @@ const AT_ONCE: usize = 16;
 ///
 /// When masses are to follow durations and no utterance has times for its words, or blanks are asked of an encoder that
 /// has no CTC head. Single utterances without times are warned of; without masses they take no part in transport.
-pub(super) fn said(
+pub(crate) fn said(
     loss: &LossConfig,
     chat: &Chat,
     speech: &SpeechModel,
-    spoken: &[Spoken],
+    texts: &[&str],
     utterances: &[Utterance],
     encoded: bool,
 ) -> Result<Vec<Said>, Error> {
     let transport = loss.transport.as_ref();
     if transport.is_none() && loss.token_ctc == 0.0 {
-        return Ok(vec![Said::default(); spoken.len()]);
+        return Ok(vec![Said::default(); texts.len()]);
     }
-    let mut said = Vec::with_capacity(spoken.len());
+    let mut said = Vec::with_capacity(texts.len());
     let mut n_untimed = 0;
-    for (spoken, utterance) in spoken.iter().zip(utterances) {
-        let tokens = chat.transcript(spoken.text())?;
+    for (text, utterance) in texts.iter().zip(utterances) {
+        let tokens = chat.transcript(text)?;
         let masses = match transport.map_or(TargetMass::Uniform, |config| config.masses) {
             TargetMass::Uniform | TargetMass::Counts => Vec::new(),
             TargetMass::Characters => {
                 tokens.iter().map(|&token| n_characters(chat, token)).collect()
             }
-            TargetMass::Durations => durations(chat, &tokens, utterance).unwrap_or_else(|| {
-                n_untimed += 1;
-                vec![0.0; tokens.len()]
-            }),
+            TargetMass::Durations => {
+                let found = by_word(chat, &tokens, &utterance.words);
+                n_untimed += usize::from(found.is_none());
+                found.map_or_else(|| vec![0.0; tokens.len()], |words| words.concat())
+            }
         };
         said.push(Said { tokens, masses, pad_share: None });
     }
     if n_untimed > 0 {
-        let n = spoken.len();
+        let n = texts.len();
         if n_untimed == n {
-            return Err(Error::WordTimes { text: spoken[0].text().to_owned() });
+            return Err(Error::WordTimes { text: texts[0].to_owned() });
         }
         tracing::warn!(
             "{n_untimed} of {n} utterances have no times for each of their words, and take no part in transport by \
@@ -103,7 +104,7 @@ fn n_characters(chat: &Chat, token: u32) -> f64 {
 }
 
 /// Whether a token begins a word, by the marks that vocabularies have for a space.
-fn begins_word(chat: &Chat, token: u32) -> bool {
+pub(crate) fn begins_word(chat: &Chat, token: u32) -> bool {
     let piece = chat.tokenizer().piece(token).unwrap_or_default();
     piece.starts_with(['Ġ', '▁', ' '])
 }
@@ -111,9 +112,28 @@ fn begins_word(chat: &Chat, token: u32) -> bool {
 /// A word lasts at least so long: times may be rounded to nothing.
 const SHORTEST_S: f64 = 0.01;
 
-/// Seconds of every token: those of its word, by its share of the word's characters. None where there are not as many
-/// words with times as in the transcript.
-fn durations(chat: &Chat, tokens: &[u32], utterance: &Utterance) -> Option<Vec<f64>> {
+/// When every token is said, from its start to its end in seconds: its word's time, split by characters. None where there
+/// are not as many words with times as in the transcript.
+pub(crate) fn token_times(
+    chat: &Chat,
+    tokens: &[u32],
+    words: &[Alignment],
+) -> Option<Vec<[f64; 2]>> {
+    let of_words = by_word(chat, tokens, words)?;
+    let mut times = Vec::with_capacity(tokens.len());
+    for (durations, word) in of_words.iter().zip(words) {
+        let mut start_s = word.start_s;
+        for duration_s in durations {
+            times.push([start_s, start_s + duration_s]);
+            start_s += duration_s;
+        }
+    }
+    Some(times)
+}
+
+/// Seconds of the tokens of every word: those of the word, by their shares of its characters. None where there are not as
+/// many words with times as in the transcript.
+fn by_word(chat: &Chat, tokens: &[u32], times: &[Alignment]) -> Option<Vec<Vec<f64>>> {
     let mut words: Vec<Vec<f64>> = Vec::new();
     for &token in tokens {
         if words.is_empty() || begins_word(chat, token) {
@@ -121,25 +141,20 @@ fn durations(chat: &Chat, tokens: &[u32], utterance: &Utterance) -> Option<Vec<f
         }
         words.last_mut().expect("pushed above").push(n_characters(chat, token));
     }
-    if words.len() != utterance.words.len() {
+    if words.len() != times.len() {
         return None;
     }
-    let of_words = words.iter().zip(&utterance.words).flat_map(|(characters, word)| {
+    for (characters, word) in words.iter_mut().zip(times) {
         let seconds = (word.end_s - word.start_s).max(SHORTEST_S);
         let total: f64 = characters.iter().sum();
-        characters.iter().map(move |n| n * seconds / total)
-    });
-    Some(of_words.collect())
+        characters.iter_mut().for_each(|n| *n = *n * seconds / total);
+    }
+    Some(words)
 }
 
 #[cfg(test)]
 mod tests {
-    use sandhi_data::{
-        alignment::{Alignment, Source},
-        language::Language,
-        speech::Domain,
-        text::Tokenizer,
-    };
+    use sandhi_data::{alignment::Source, text::Tokenizer};
 
     use super::*;
     use crate::{chat::MARKERS, recipe::TransportConfig};
@@ -154,12 +169,10 @@ mod tests {
         let texts = ["she left early", "she left", "early"];
         let chat = Chat::with_markers(Tokenizer::train_bpe(texts, 262, &MARKERS).unwrap()).unwrap();
         let text = "she left early";
-        let spoken = Spoken::made(text.into(), Language::English, Domain::Base);
         let words = vec![word("she", 0.0, 0.3), word("left", 0.4, 0.8), word("early", 0.9, 1.4)];
-        let utterance = Utterance { rows: [0.0].into(), duration_s: 1.5, words };
         let tokens = chat.transcript(text).unwrap();
         assert!(tokens.len() > 3);
-        let found = durations(&chat, &tokens, &utterance).unwrap();
+        let found = by_word(&chat, &tokens, &words).unwrap().concat();
         assert_eq!(found.len(), tokens.len());
         assert!((found.iter().sum::<f64>() - 1.2).abs() < 1e-9);
         // Every letter of a word has as much of it.
@@ -173,26 +186,38 @@ mod tests {
             .sum();
         assert!((of_she - 0.3).abs() < 1e-9, "{of_she}");
 
-        let untimed = Utterance { words: Vec::new(), ..utterance.clone() };
-        assert_eq!(durations(&chat, &tokens, &untimed), None);
-        // Times that are rounded to nothing.
-        let mut flat = utterance.clone();
-        for word in &mut flat.words {
-            word.end_s = word.start_s;
+        // One behind the other within a word, which begins when it does.
+        let times = token_times(&chat, &tokens, &words).unwrap();
+        for (&[start, end], seconds) in times.iter().zip(&found) {
+            assert!((end - start - seconds).abs() < 1e-9);
+            let within = |w: &Alignment| w.start_s - 1e-9 <= start && end <= w.end_s + 1e-9;
+            assert_eq!(words.iter().filter(|w| within(w)).count(), 1, "{start} {end}");
         }
-        let found = durations(&chat, &tokens, &flat).unwrap();
+        assert_eq!(times[0][0], 0.0);
+        assert!((times[tokens.len() - 1][1] - 1.4).abs() < 1e-9);
+
+        // Times that are rounded to nothing.
+        let flat: Vec<Alignment> =
+            words.iter().map(|w| word(&w.label, w.start_s, w.start_s)).collect();
+        let found = by_word(&chat, &tokens, &flat).unwrap().concat();
         assert!((found.iter().sum::<f64>() - 0.03).abs() < 1e-9);
 
+        // Some without times are left out, all without are an error.
         let transport = TransportConfig { masses: TargetMass::Durations, ..Default::default() };
         let loss = LossConfig { transport: Some(transport), ..LossConfig::default() };
-        let of = |utterances: &[Utterance]| {
-            let spoken = vec![spoken.clone(); utterances.len()];
-            said(&loss, &chat, &speech(), &spoken, utterances, true)
+        let heard = |words: &[Alignment]| Utterance {
+            rows: [0.0].into(),
+            duration_s: 1.5,
+            words: words.to_vec(),
         };
-        let some = of(&[utterance, untimed.clone()]).unwrap();
+        let of = |utterances: &[Utterance]| {
+            let texts = vec![text; utterances.len()];
+            said(&loss, &chat, &speech(), &texts, utterances, true)
+        };
+        let some = of(&[heard(&words), heard(&[])]).unwrap();
         assert!(some[0].masses.iter().sum::<f64>() > 1.0);
         assert_eq!(some[1].masses, vec![0.0; tokens.len()]);
-        let error = of(&[untimed]).unwrap_err().to_string();
+        let error = of(&[heard(&[])]).unwrap_err().to_string();
         assert!(error.contains("she left early"), "{error}");
     }
 

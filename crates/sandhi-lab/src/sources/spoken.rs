@@ -305,7 +305,8 @@ impl Workshop {
                     (features, extractor.n_mels())
                 }
             };
-            let said = said(&stage.loss, chat, speech, &spoken, &utterances, frozen.is_some())?;
+            let texts: Vec<&str> = spoken.iter().map(Spoken::text).collect();
+            let said = said(&stage.loss, chat, speech, &texts, &utterances, frozen.is_some())?;
             for (utterance, item) in &mut items {
                 item.said.clone_from(&said[*utterance]);
             }

@@ -8,7 +8,10 @@ use sandhi_data::{
     speech::Domain,
 };
 
-use crate::{recipe::EvalConfig, sources::Spoken};
+use crate::{
+    recipe::{EvalConfig, Half},
+    sources::Spoken,
+};
 
 /// The domains of the report: four acoustic ones, and texts that training did not have, in the voices
 /// of `base`.
@@ -160,6 +163,30 @@ pub(super) fn cells(world: &Microworld, split: Split, config: &EvalConfig) -> Ve
         }
     }
     cells
+}
+
+/// What is said to be transcribed: every language in every domain that is wanted, all where none is named.
+pub(crate) fn transcriptions(
+    world: &Microworld,
+    split: Split,
+    domains: &[String],
+    n: usize,
+) -> Vec<(&'static str, Language, Vec<Spoken>)> {
+    let config = EvalConfig {
+        tasks: ["asr", "asr_de", "asr_es"].map(str::to_owned).to_vec(),
+        domains: domains.to_vec(),
+        n,
+        half: Half::Dev,
+        max_tokens: 0,
+        manifest: None,
+        manifest_split: None,
+    };
+    let named = |cell: Cell| {
+        let domain = DOMAINS.into_iter().find(|domain| *domain == cell.domain)?;
+        let language = cell.items.first()?.spoken_language;
+        Some((domain, language, cell.items.iter().map(|item| cell.spoken(item)).collect()))
+    };
+    cells(world, split, &config).into_iter().filter_map(named).collect()
 }
 
 /// The items of a task; `None` where the style has none.

@@ -17,7 +17,7 @@ pub mod learner;
 pub mod optimizer;
 pub mod shared;
 pub mod step;
-mod transport;
+pub(crate) mod transport;
 
 use std::{
     collections::BTreeMap,

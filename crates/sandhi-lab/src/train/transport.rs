@@ -32,7 +32,7 @@ pub(super) const TERMS: [&str; 6] =
     ["transport", "transport_cost", "undecided", "unsolved", "left_out", "pad_norm"];
 
 /// What the language model made of the prompts.
-pub(super) struct Read<'a> {
+pub(crate) struct Read<'a> {
     /// Where each prompt's rows are.
     pub input: &'a Offsets,
     /// The vectors that each prompt has.
@@ -81,9 +81,9 @@ impl Similarity {
 
 /// Tokens of one utterance that are one target each, and how much of the speech they should have.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Targets {
+pub(crate) struct Targets {
     /// Place of the token among those that are said.
-    places: Vec<usize>,
+    pub places: Vec<usize>,
     /// One a target; in the unit of [`Said::masses`], or how many tokens it stands for.
     masses: Vec<f64>,
 }
@@ -111,11 +111,13 @@ impl Targets {
 }
 
 /// The problems of a batch: which rows of the speech, which tokens, how much of each.
-struct Problems {
+pub(crate) struct Problems {
     /// Which utterances have one.
     utterances: Vec<usize>,
-    targets: Vec<Targets>,
-    batch: Batch,
+    /// Their targets; a pad comes after the last.
+    pub targets: Vec<Targets>,
+    /// Where each begins.
+    pub batch: Batch,
     masses: Vec<f64>,
     pad_shares: Vec<f64>,
 }
@@ -168,7 +170,7 @@ impl Problems {
     }
 
     /// Masses of the targets; the rows' are all alike.
-    fn columns(&self, config: &TransportConfig) -> Masses<'_> {
+    pub fn columns(&self, config: &TransportConfig) -> Masses<'_> {
         let given_share = !self.pad_shares.is_empty();
         match config.masses {
             TargetMass::Uniform if given_share => Masses::UNIFORM.with_pad(&self.pad_shares),
@@ -179,15 +181,28 @@ impl Problems {
     }
 }
 
-/// The terms of the loss, each a sum over utterances and a mean over depths.
-pub(super) fn terms(
-    net: &ConnectorNet,
+/// The problems at one depth, and what their costs are between.
+pub(crate) struct Sides {
+    pub problems: Problems,
+    /// The speech of all problems, `[n_rows, d_model]`.
+    pub x: Tensor<2>,
+    /// Their targets, `[n_columns, d_model]`.
+    pub y: Tensor<2>,
+}
+
+/// Both sides at every depth, in the order of the settings.
+///
+/// # Panics
+///
+/// When a pad is to be a target and there is none.
+pub(crate) fn sides(
+    lm: &CausalLm,
+    pad: Option<u32>,
     items: &[SpokenItem],
     heard: &Ragged,
     read: Read<'_>,
     config: &TransportConfig,
-) -> Vec<Term> {
-    let lm = &net.language_model;
+) -> Vec<Sides> {
     let said: Vec<&Said> = items.iter().map(|item| &item.said).collect();
     let tokens: Vec<u32> = said.iter().flat_map(|said| said.tokens.iter().copied()).collect();
     let of_tokens =
@@ -198,19 +213,15 @@ pub(super) fn terms(
     let targets: Vec<Targets> =
         said.iter().map(|said| Targets::of(said, &similarity, config.merge_targets)).collect();
 
-    let device = heard.values.device();
-    let mut sum = Tensor::<1>::zeros([1], &device);
-    let mut watched = [0.0; 5];
-    let written = read.hidden.first().map(|_| Written::new(net, items, config));
-    let mut hidden = read.hidden.into_iter();
     let pad: Vec<u32> = if config.has_pad() {
-        vec![net.pad.expect("plans see to it that a pad among the targets is a token")]
+        vec![pad.expect("a pad among the targets is a token")]
     } else {
         Vec::new()
     };
     let of_pad = lm.embed(&pad).detach();
-    let norm = host(of_pad.clone()).iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-    let pad_norm = norm * items.len() as f64;
+    let written = read.hidden.first().map(|_| Written::new(lm, &pad, items, config));
+    let mut hidden = read.hidden.into_iter();
+    let mut sides = Vec::with_capacity(config.depths.len());
     for &depth in &config.depths {
         let (x, vectors, pool, first, pad_row) = if depth == 0 {
             let pool = Tensor::cat(vec![embedded.clone(), of_pad.clone()], 0);
@@ -260,7 +271,29 @@ pub(super) fn terms(
             .collect();
         let all = rows.len() == vectors.n_rows();
         let x = if all { x } else { embedding(x, &rows) };
-        let costs = cosine_costs(x, embedding(pool, &columns), &problems.batch);
+        let y = embedding(pool, &columns);
+        sides.push(Sides { problems, x, y });
+    }
+    sides
+}
+
+/// The terms of the loss, each a sum over utterances and a mean over depths.
+pub(super) fn terms(
+    net: &ConnectorNet,
+    items: &[SpokenItem],
+    heard: &Ragged,
+    read: Read<'_>,
+    config: &TransportConfig,
+) -> Vec<Term> {
+    let device = heard.values.device();
+    let mut sum = Tensor::<1>::zeros([1], &device);
+    let mut watched = [0.0; 5];
+    let pad: Vec<u32> = net.pad.filter(|_| config.has_pad()).into_iter().collect();
+    let of_pad = host(net.language_model.embed(&pad).detach());
+    let pad_norm = of_pad.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    for Sides { problems, x, y } in sides(&net.language_model, net.pad, items, heard, read, config)
+    {
+        let costs = cosine_costs(x, y, &problems.batch);
         let found = transport_loss(
             costs,
             &TransportProblems {
@@ -275,8 +308,14 @@ pub(super) fn terms(
         );
         sum = sum + found.sum;
         let n_left_out = items.len() - problems.utterances.len();
-        let values =
-            [found.cost, found.sparsity, found.n_unsolved as f64, n_left_out as f64, pad_norm];
+        let n_items = items.len() as f64;
+        let values = [
+            found.cost,
+            found.sparsity,
+            found.n_unsolved as f64,
+            n_left_out as f64,
+            pad_norm * n_items,
+        ];
         watched.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
     }
     let share = 1.0 / config.depths.len() as f64;
@@ -304,16 +343,14 @@ struct Written {
 }
 
 impl Written {
-    fn new(net: &ConnectorNet, items: &[SpokenItem], config: &TransportConfig) -> Self {
-        let learns = net.language_model.device().is_autodiff();
-        let lm = &net.language_model;
+    fn new(lm: &CausalLm, pad: &[u32], items: &[SpokenItem], config: &TransportConfig) -> Self {
+        let learns = lm.device().is_autodiff();
         let frozen = learns.then(|| lm.valid());
         let lm = frozen.as_ref().unwrap_or(lm);
-        let pad = net.pad.filter(|_| config.has_pad());
         let sequences: Vec<[Segment; 1]> = items
             .iter()
             .map(|item| {
-                let ids = item.before.iter().chain(&item.said.tokens).chain(&pad).copied();
+                let ids = item.before.iter().chain(&item.said.tokens).chain(pad).copied();
                 [Segment::Tokens(ids.collect())]
             })
             .collect();
@@ -326,7 +363,7 @@ impl Written {
         Self {
             hidden: hidden.collect(),
             first: starts.collect(),
-            pads: spans.iter().map(|span| pad.map(|_| span.end - 1)).collect(),
+            pads: spans.iter().map(|span| pad.first().map(|_| span.end - 1)).collect(),
         }
     }
 }

@@ -70,6 +70,13 @@ impl ConnectorConfig {
         }
     }
 
+    /// Encoder frames from one vector to the next.
+    pub fn stride(&self) -> usize {
+        match self {
+            Self::Slm(config) => config.reduction,
+        }
+    }
+
     /// What is wrong with the sizes, as sentences that name the fields.
     pub fn problems(&self) -> Vec<String> {
         match self {

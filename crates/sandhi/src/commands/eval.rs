@@ -103,7 +103,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// A recipe that only carries the name of a row; the model is what was loaded.
-fn nameless(name: &str) -> Recipe {
+pub(super) fn nameless(name: &str) -> Recipe {
     Recipe {
         name: name.to_owned(),
         about: String::new(),

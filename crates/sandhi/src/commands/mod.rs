@@ -9,6 +9,7 @@ pub mod download;
 pub mod eval;
 pub mod export;
 pub mod features;
+pub mod inspect;
 pub mod ot;
 pub mod pack;
 pub mod plan;

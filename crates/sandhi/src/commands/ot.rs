@@ -80,7 +80,7 @@ pub struct Args {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub(super) enum Kind {
     /// The linear program.
     Exact,
     /// With entropy, by Sinkhorn's sweeps.
@@ -113,7 +113,7 @@ impl From<Mode> for Gradient {
 }
 
 /// The name of a choice on the command line.
-fn name(choice: impl ValueEnum) -> String {
+pub(super) fn name(choice: impl ValueEnum) -> String {
     choice.to_possible_value().expect("no choice is hidden").get_name().to_owned()
 }
 

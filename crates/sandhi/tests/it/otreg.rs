@@ -64,6 +64,113 @@ fn a_sweep_trains_a_shared_stage_once_and_its_models_compress() {
     sandhi(dir.path(), &["transcribe", "packed", "a.wav"]).works();
     let table = sandhi(dir.path(), &["table", "out"]).works();
     assert!(table.contains("smoke_otreg") && table.contains("merged"), "{table}");
+    geometry(dir.path(), "out/merged/seed-1/model");
+    transport(dir.path(), "out/all/seed-1/model");
+}
+
+/// Where the speech of a file goes, by the settings of the model's recipe and by others.
+fn transport(dir: &Path, model: &str) {
+    let run = |file: &str, more: &[&str]| {
+        sandhi(dir, &[&["inspect", "transport", model, file][..], more].concat())
+    };
+    let said = ["--text", "the dog left early"];
+    let with = |more: &[&str]| run("a.wav", &[&said[..], more].concat());
+    let found = with(&["--svg", "plan.svg", "--json"]).json();
+    assert_eq!(
+        (&found["settings"]["masses"], &found["settings"]["pad"]),
+        (&"durations".into(), &"blank".into())
+    );
+    // Two seconds at 12.5 vectors each.
+    assert_eq!(found["n_vectors"], 25);
+    assert_eq!(found["words"].as_array().map(Vec::len), Some(4));
+    let plans = found["plans"].as_array().unwrap();
+    assert_eq!(plans.iter().map(|plan| &plan["depth"]).collect::<Vec<_>>(), [0, 2]);
+    for plan in plans {
+        let columns = plan["columns"].as_array().unwrap();
+        assert!(columns.len() > 4 && columns[columns.len() - 1]["is_pad"] == true, "{plan}");
+        let shares: f64 = columns.iter().map(|column| column["share"].as_f64().unwrap()).sum();
+        assert!((shares - 1.0).abs() < 1e-9 && plan["is_solved"] == true, "{plan}");
+    }
+    let drawn = fs::read_to_string(dir.join("plan.svg")).unwrap();
+    assert!(drawn.contains("<svg xmlns=") && drawn.contains("after block 2"), "{drawn}");
+    assert!(drawn.contains(">early</text>") && drawn.ends_with("</svg>\n"), "{drawn}");
+
+    let table = with(&[]).works();
+    for part in ["“the dog left early”", "depth 0", "depth 2", "pad -", "25 vectors", "␣left"]
+    {
+        assert!(table.contains(part), "{part:?} is not in {table}");
+    }
+    let other = ["--solver", "exact", "--depth", "1", "--masses", "uniform", "--pad-mass", "none"];
+    let found = with(&[&other[..], &["--json"]].concat()).json();
+    assert_eq!(found["settings"]["solver"]["kind"], "exact");
+    assert_eq!(
+        (&found["plans"][0]["depth"], found["plans"].as_array().unwrap().len()),
+        (&1.into(), 1)
+    );
+    let pads = found["plans"][0]["columns"].as_array().unwrap().iter();
+    assert_eq!(pads.filter(|column| column["is_pad"] == true).count(), 0);
+
+    run("a.wav", &["--text", " "]).fails_with(&["--text is empty", "a.wav"]);
+    run("b.wav", &said).fails_with(&["b.wav"]);
+    with(&["--depth", "9"]).fails_with(&["a.wav", "depth 9 is not below the 6 blocks"]);
+    with(&["--solver", "exact", "--epsilon", "0.1"]).fails_with(&["exact has no --epsilon"]);
+    with(&["--epsilon=-1"]).fails_with(&["solver.epsilon is -1"]);
+    with(&["--pad-mass", "2"]).fails_with(&["pad.share is 2"]);
+    with(&["--pad", "<none>"]).fails_with(&["the pad \"<none>\"", "no such token"]);
+    let text = format!("{}/../../weights/language_model", env!("CARGO_MANIFEST_DIR"));
+    sandhi(dir, &[&["inspect", "transport", &text, "a.wav"], &said[..]].concat())
+        .fails_with(&["a text model", "expected a connector"]);
+}
+
+/// Where the speech of a model that merges every pair lies among the embeddings.
+fn geometry(dir: &Path, model: &str) {
+    let run = |more: &[&str]| {
+        let args =
+            ["inspect", "geometry", model, "--domains", "tempo,texts", "--n", "3", "--quiet"];
+        sandhi(dir, &[&args[..], more].concat())
+    };
+    let found = run(&["--json"]).json();
+    assert_eq!(found["pad"], "-");
+    let rows = found["rows"].as_array().unwrap();
+    let places: Vec<String> =
+        rows.iter().map(|row| format!("{} {}", row["domain"], row["language"])).collect();
+    let expected: Vec<String> = [("tempo", "\"en\""), ("tempo", "\"de\""), ("tempo", "\"es\"")]
+        .into_iter()
+        .chain([("texts", "\"en\""), ("texts", "\"de\""), ("texts", "\"es\"")])
+        .chain([("tempo", "null"), ("texts", "null")])
+        .map(|(domain, language)| format!("\"{domain}\" {language}"))
+        .collect();
+    assert_eq!(places, expected);
+    for row in rows {
+        let number = |part: &str, name: &str| row[part][name].as_f64().unwrap();
+        let n = if row["language"].is_null() { 9 } else { 3 };
+        assert_eq!((&row["n_utterances"], &row["n_left_out"]), (&n.into(), &0.into()), "{row}");
+        for (part, name) in [("content", "distance"), ("pauses", "distance")] {
+            assert!((0.0..=2.0).contains(&number(part, name)), "{row}");
+        }
+        for name in ["right_of_table", "right_of_transcript"] {
+            assert!((0.0..=1.0).contains(&number("content", name)), "{row}");
+        }
+        assert!(number("content", "right_of_table") <= number("content", "right_of_transcript"));
+        let vectors = number("content", "n") + number("pauses", "n");
+        let [before, after] = ["vectors", "given"].map(|name| row[name].as_f64().unwrap());
+        assert!((vectors - before * f64::from(n)).abs() < 1e-6, "{row}");
+        // Pairs became one, and a last vector may be alone.
+        assert!(after >= 0.5 * before && after <= 0.5 * before + 0.5, "{row}");
+    }
+    let pass = &found["prompt_pass"];
+    assert!(pass["rows"].as_u64() > pass["rows_given"].as_u64(), "{pass}");
+    assert!(pass["compressed_s"].as_f64() > Some(0.0), "{pass}");
+
+    let table = run(&[]).works();
+    assert!(table.contains("the pad is \"-\"") && table.contains("reading 3 prompts"), "{table}");
+    assert_eq!(table.lines().filter(|line| line.contains("  all  ")).count(), 2, "{table}");
+    run(&["--pad", "<none>"]).fails_with(&["the pad \"<none>\"", "no such token"]);
+    run(&["--domains", "moon"]).fails_with(&["unknown domain \"moon\"", "base, voices"]);
+    let text = format!("{}/../../weights/language_model", env!("CARGO_MANIFEST_DIR"));
+    sandhi(dir, &["inspect", "geometry", &text])
+        .fails_with(&["a text model", "expected a connector"]);
+    sandhi(dir, &["inspect", "geometry", "none"]).fails_with(&["none"]);
 }
 
 #[test]
