@@ -78,6 +78,18 @@ pub fn manifest(data: &[u8]) {
             }
             return;
         }
+        10 => {
+            for stem in String::from_utf8_lossy(data).lines() {
+                if let Some((text, speaker, take)) = manifest::fsdd_recording(stem) {
+                    assert!(stem.contains(speaker) && !speaker.is_empty(), "{stem:?}: {speaker:?}");
+                    assert!(
+                        !text.is_empty() && stem.ends_with(&take.to_string()),
+                        "{stem:?}: {take}"
+                    );
+                }
+            }
+            return;
+        }
         _ => None,
     };
     if let Ok(import) = manifest::import_bytes(data, Path::new("fuzz"), format) {
@@ -213,6 +225,7 @@ mod tests {
             .concat(),
         );
         seeds.push([&[9], &seeds[1][1..]].concat());
+        seeds.push(b"\x0a7_jackson_32\n0_a_b_4\nx_y_1\n".to_vec());
         let all_read = seeds.iter().filter(|seed| seed[0] < 7).all(|seed| {
             let import = manifest::import_bytes(&seed[1..], Path::new("fuzz"), None);
             import.is_ok_and(|import| !import.utterances.is_empty())

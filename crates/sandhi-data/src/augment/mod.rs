@@ -31,6 +31,18 @@ pub fn gain(samples: &mut [f32], gain_db: f64) {
     scale(samples, 10_f64.powf(gain_db / 20.0));
 }
 
+/// Turns down what would be clipped, to a peak of 0.99; says whether it did.
+pub fn limit(samples: &mut [f32]) -> bool {
+    const PEAK: f32 = 0.99;
+    let peak = samples.iter().fold(0.0_f32, |peak, s| peak.max(s.abs()));
+    if peak > PEAK {
+        for sample in samples {
+            *sample *= PEAK / peak;
+        }
+    }
+    peak > PEAK
+}
+
 fn scale(samples: &mut [f32], factor: f64) {
     for sample in samples {
         *sample = (f64::from(*sample) * factor) as f32;
@@ -228,6 +240,16 @@ mod tests {
         let mut samples = [0.1_f32, -0.2];
         gain(&mut samples, 20.0);
         assert_eq!(samples, [1.0, -2.0]);
+    }
+
+    #[test]
+    fn only_what_is_too_loud_is_turned_down() {
+        let mut samples = [0.5_f32, -0.99];
+        assert!(!limit(&mut samples));
+        assert_eq!(samples, [0.5, -0.99]);
+        let mut samples = [1.0_f32, -1.98];
+        assert!(limit(&mut samples));
+        assert!((samples[0] - 0.495).abs() < 1e-6 && (samples[1] + 0.99).abs() < 1e-6);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     error::Error,
     json,
     lines::{Lines, read_error},
-    read::is_common_voice_header,
+    read::{is_common_voice_header, is_fsdd_folder},
 };
 
 /// The manifests that are read.
@@ -38,11 +38,13 @@ pub enum Format {
     Sphinx,
     /// A table of Common Voice or CoVoST 2, with `clips/` beside it.
     CommonVoice,
+    /// The Free Spoken Digit Dataset: `7_jackson_32.wav`, in one folder or several.
+    Fsdd,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Sandhi,
         Self::Nemo,
         Self::SlamLlm,
@@ -54,6 +56,7 @@ impl Format {
         Self::LibriSpeech,
         Self::Sphinx,
         Self::CommonVoice,
+        Self::Fsdd,
     ];
 
     /// The name on the command line and in files.
@@ -70,6 +73,7 @@ impl Format {
             Self::LibriSpeech => "libri-speech",
             Self::Sphinx => "sphinx",
             Self::CommonVoice => "common-voice",
+            Self::Fsdd => "fsdd",
         }
     }
 
@@ -105,6 +109,8 @@ impl Format {
             Ok(Self::CommonVoice)
         } else if has_transcripts(path, 5)? {
             Ok(Self::LibriSpeech)
+        } else if is_fsdd_folder(path)? {
+            Ok(Self::Fsdd)
         } else {
             let found = format!("a folder of {} files and none of a known layout", names.len());
             Err(Error::UnknownFormat { path: path.to_owned(), found })

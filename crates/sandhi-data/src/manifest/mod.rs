@@ -3,7 +3,7 @@
 //! ```text
 //! NeMo, SLAM-LLM, Qwen, wenet, chat, Lhotse ─┐
 //! Kaldi, LibriSpeech, Sphinx, Common Voice ──┼─ import ─ utterances + what was rejected and why
-//! our JSONL ─────────────────────────────────┘              └─ write_jsonl, validate
+//! digits of FSDD, our JSONL ─────────────────┘              └─ write_jsonl, validate
 //! ```
 //!
 //! Reading is strict about each line and lenient about the file: a line that is wrong in any way
@@ -28,8 +28,8 @@ use serde_json::{Map, Value};
 pub use collect::Import;
 pub use error::{Error, Kind, Rejected};
 pub use format::Format;
+pub(crate) use read::{fsdd_recording, import_kaldi_tables, sphinx_transcript};
 pub use read::{import, import_bytes, import_split};
-pub(crate) use read::{import_kaldi_tables, sphinx_transcript};
 pub use validate::{Bad, Bin, Durations, TextStats, Validation, validate};
 pub use write::{to_jsonl, write_jsonl};
 

@@ -558,6 +558,81 @@ fn sphinx_folder() {
 }
 
 #[test]
+fn digits_are_told_by_the_names_of_their_files() {
+    let sounds = ["test/0_george_4.flac", "train/7_jackson_32.flac", "train/9_de_la_cruz_0.WAV"];
+    let folder = Folder::new(&sounds);
+    folder.write("README.md", "digits");
+    folder.write("train/notes.txt", "no sound");
+    let imported = folder.import(".");
+    assert_eq!((imported.format, imported.rejected.as_slice()), (Format::Fsdd, &[][..]));
+    let got: Vec<_> = imported
+        .utterances
+        .iter()
+        .map(|u| (u.id.as_str(), u.text.as_str(), u.speaker.as_deref(), u.split.as_deref()))
+        .collect();
+    assert_eq!(
+        got,
+        [
+            ("0_george_4", "zero", Some("george"), Some("test")),
+            ("7_jackson_32", "seven", Some("jackson"), Some("train")),
+            // Its folder says so, whatever the number of the take.
+            ("9_de_la_cruz_0", "nine", Some("de_la_cruz"), Some("train")),
+        ]
+    );
+    assert!(imported.utterances.iter().all(|u| u.language.as_deref() == Some("en")));
+    assert_eq!(imported.utterances[1].audio.path, folder.path("./train/7_jackson_32.flac"));
+    let test = folder.import("test");
+    assert_eq!((test.format, test.utterances.len()), (Format::Fsdd, 1));
+    let text = |split| {
+        let part = import_split(&folder.path("."), Some(split)).unwrap().utterances;
+        part.into_iter().map(|u| u.text).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!([text("test"), text("train")], ["zero", "seven nine"]);
+}
+
+#[test]
+fn digits_of_one_folder_have_their_official_split() {
+    let names = ["recordings/1_theo_4.wav", "recordings/1_theo_5.wav", "recordings/2_theo_49.wav"];
+    let imported = Folder::new(&names).import(".");
+    let splits: Vec<_> = imported.utterances.iter().map(|u| u.split.as_deref().unwrap()).collect();
+    assert_eq!(splits, ["test", "train", "train"]);
+}
+
+#[test]
+fn sounds_that_name_no_digit_are_rejected() {
+    let wrong = [
+        "10_theo_1.wav",
+        "a_theo_1.wav",
+        "_theo_1.wav",
+        "+1_theo_1.wav",
+        "1_theo.wav",
+        "1__1.wav",
+        "1_theo_.wav",
+        "1_theo_+1.wav",
+        "1_theo_x.wav",
+        "1_theo_4294967296.wav",
+        "１_theo_1.wav",
+    ];
+    let folder = Folder::new(&[&wrong[..], &["1_theo_1.wav"]].concat());
+    let imported = folder.import(".");
+    assert_eq!((imported.format, imported.utterances.len()), (Format::Fsdd, 1));
+    assert_eq!(imported.rejected.len(), wrong.len());
+    for rejected in &imported.rejected {
+        assert_eq!((rejected.kind, rejected.field.as_str()), (Kind::BadValue, "name"));
+        assert_eq!(rejected.expected, "digit_speaker_take, e.g. 7_jackson_32");
+    }
+    // The same take twice, in two folders.
+    let twice = Folder::new(&["a/1_theo_1.wav", "b/1_theo_1.wav"]).import(".");
+    let kinds: Vec<_> = twice.rejected.iter().map(|rejected| rejected.kind).collect();
+    assert_eq!((twice.utterances.len(), kinds), (1, vec![Kind::DuplicateId]));
+    // Sounds alone are no digits; one file of the set is not the set.
+    let error = import_error(&Folder::new(&["a/noise.wav"]).path("."));
+    assert!(error.contains("none of a known layout") && error.contains("fsdd"), "{error}");
+    let error = import(&folder.path("1_theo_1.wav"), Some(Format::Fsdd)).unwrap_err().to_string();
+    assert!(error.contains("a fsdd data set needs its folder"), "{error}");
+}
+
+#[test]
 fn bytes_are_read_without_files() {
     let line = br#"{"audio_filepath": "x/a.wav", "duration": 1, "text": "t"}"#;
     let import = import_bytes(line, Path::new("dir/m.jsonl"), None).unwrap();
@@ -588,4 +663,20 @@ fn an4_has_its_official_split() {
     let first = import.utterances.iter().find(|u| u.id == "an4_clstk/fash/an251-fash-b").unwrap();
     assert_eq!(first.text, "YES");
     assert!(import.utterances.iter().all(|u| !u.text.contains(['<', '>', '('])));
+}
+
+#[test]
+fn fsdd_has_its_official_split() {
+    let Some(data) = test_data() else { return };
+    if !data.join("fsdd").is_dir() {
+        eprintln!("skipped: no fsdd in {}", data.display());
+        return;
+    }
+    let import = import(&data.join("fsdd"), None).unwrap();
+    assert_eq!((import.format, import.rejected.as_slice()), (Format::Fsdd, &[][..]));
+    let test: Vec<_> =
+        import.utterances.iter().filter(|u| u.split.as_deref() == Some("test")).collect();
+    // Six speakers, ten digits, five takes.
+    assert_eq!(test.len(), 300);
+    assert_eq!(test.iter().filter(|u| u.text == "three").count(), 30);
 }

@@ -2,7 +2,7 @@
 
 use super::SAMPLE_RATE_HZ;
 use crate::{
-    augment::{NoiseKind, add_noise, band_limit, gain, mu_law, reverberate, room_response},
+    augment::{NoiseKind, add_noise, band_limit, gain, limit, mu_law, reverberate, room_response},
     rng::Stream,
 };
 
@@ -56,17 +56,6 @@ impl Channel {
             // The curve expects samples within one.
             limit(samples);
             mu_law(samples);
-        }
-    }
-}
-
-/// Turns down what would be clipped.
-pub(super) fn limit(samples: &mut [f32]) {
-    const PEAK: f32 = 0.99;
-    let peak = samples.iter().fold(0.0_f32, |peak, s| peak.max(s.abs()));
-    if peak > PEAK {
-        for sample in samples {
-            *sample *= PEAK / peak;
         }
     }
 }

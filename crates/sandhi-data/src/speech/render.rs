@@ -1,7 +1,7 @@
 //! From a request to speech: synthesize, resample, add silences, pass through the channel.
 
-use super::{Error, Request, SAMPLE_RATE_HZ, Speech, channel::limit, plan};
-use crate::{alignment::Alignment, audio::Waveform, espeak::Espeak, rng::Stream};
+use super::{Error, Request, SAMPLE_RATE_HZ, Speech, plan};
+use crate::{alignment::Alignment, audio::Waveform, augment::limit, espeak::Espeak, rng::Stream};
 
 /// Both sides of a cut fade over that many samples, 4 ms, so that it does not click.
 const FADE: usize = 64;

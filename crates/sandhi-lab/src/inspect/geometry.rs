@@ -26,7 +26,7 @@ use crate::{
         pack::{Segment, pack},
     },
     recipe::Half,
-    sources::{self, Workshop, token_times},
+    sources::{Workshop, token_times},
     tasks::transcriptions,
     train::dataset::Utterance,
 };

@@ -221,3 +221,20 @@ fn what_cannot_be_is_refused_before_training() {
     fs::write(dir.path().join("without.toml"), without).unwrap();
     refused("without.toml", &[], &["model.pad_token", "stage[1] draws speech to it"]);
 }
+
+#[test]
+fn recipes_on_people_s_voices_lack_nothing_but_their_data() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["an4_base", "an4_otreg"] {
+        let recipe = recipe(&format!("real/otreg/{name}"));
+        let ran =
+            sandhi(dir.path(), &["plan", &recipe, "--path", "an4=none", "--path", "bases=no"]);
+        ran.fails_with(&[
+            "model.encoder.path",
+            "model.language_model.path",
+            "stage[1].data[0].path",
+        ]);
+        let problems: Vec<&str> = ran.err.lines().filter(|line| line.starts_with("  - ")).collect();
+        assert!(problems.iter().all(|line| line.contains("does not exist")), "{problems:?}");
+    }
+}

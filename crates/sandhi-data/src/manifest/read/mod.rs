@@ -1,6 +1,7 @@
 //! The readers, one file per format.
 
 mod common_voice;
+mod fsdd;
 mod jsonl;
 mod kaldi;
 mod lhotse;
@@ -17,6 +18,7 @@ use super::{
     lines::{Lines, read_error},
 };
 pub(super) use common_voice::is_header as is_common_voice_header;
+pub(super) use fsdd::is_folder as is_fsdd_folder;
 
 /// Reads a manifest or a data folder. `format` is told from the content when it is `None`.
 ///
@@ -43,6 +45,7 @@ pub fn import(path: &Path, format: Option<Format>) -> Result<Import, Error> {
         Format::Kaldi => kaldi::folder(path, &mut collector)?,
         Format::LibriSpeech => librispeech::tree(path, &mut collector)?,
         Format::Sphinx => sphinx::folder(path, &mut collector)?,
+        Format::Fsdd => fsdd::folder(path, &mut collector)?,
         Format::CommonVoice if path.is_dir() => return Err(common_voice::folder(path)),
         _ => jsonl(path, &mut Lines::open(path)?, format, &mut collector)?,
     }
@@ -104,6 +107,11 @@ pub(crate) fn sphinx_transcript(line: &str) -> Option<(String, String)> {
     sphinx::transcript(line).ok()
 }
 
+/// Digit, speaker and take of a file of the Free Spoken Digit Dataset.
+pub(crate) fn fsdd_recording(stem: &str) -> Option<(&'static str, &str, u32)> {
+    fsdd::recording(stem).ok().map(|found| (found.text, found.speaker, found.take))
+}
+
 fn jsonl(
     path: &Path,
     lines: &mut Lines<'_>,
@@ -119,7 +127,7 @@ fn jsonl(
         Format::Chat => jsonl::chat,
         Format::Lhotse => return lhotse::cuts(path, lines, collector),
         Format::CommonVoice => return common_voice::table(path, lines, collector),
-        Format::Kaldi | Format::LibriSpeech | Format::Sphinx => {
+        Format::Kaldi | Format::LibriSpeech | Format::Sphinx | Format::Fsdd => {
             let missing = "its folder, not one file of it".to_owned();
             return Err(Error::MissingFile { path: path.to_owned(), format, missing });
         }

@@ -15,8 +15,8 @@ pub struct Args {
     /// Our manifest, JSON lines.
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
-    /// sandhi, nemo, slam-llm, qwen, wenet, chat, lhotse, kaldi, libri-speech, sphinx or common-voice; told from the
-    /// content when absent.
+    /// sandhi, nemo, slam-llm, qwen, wenet, chat, lhotse, kaldi, libri-speech, sphinx, common-voice or fsdd; told from
+    /// the content when absent.
     #[arg(long)]
     format: Option<Format>,
     /// Only utterances of this part, e.g. `train`.

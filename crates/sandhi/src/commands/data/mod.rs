@@ -1,5 +1,6 @@
 //! `sandhi data`: make, read and check data.
 
+mod degrade;
 mod import;
 mod microworld;
 mod speak;
@@ -20,6 +21,8 @@ enum Command {
     Microworld(microworld::Args),
     /// Read a manifest or data folder of any known format and write ours.
     Import(import::Args),
+    /// Copy the sound of a manifest as it would be heard in noise, at another speed or over a telephone.
+    Degrade(degrade::Args),
     /// Decode all sound of a manifest and say what is in it and what is bad.
     Validate(validate::Args),
 }
@@ -29,6 +32,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Microworld(args) => microworld::run(args),
         Command::Import(args) => import::run(args),
+        Command::Degrade(args) => degrade::run(args),
         Command::Validate(args) => validate::run(args),
     }
 }
