@@ -514,7 +514,7 @@ mod tests {
         let found = transport(&model, &request(Some(&words[..]))).unwrap();
         assert_eq!(found.words, words);
         let error = transport(&model, &request(Some(&words[1..]))).unwrap_err().to_string();
-        assert!(error.contains("times of 2 words, expected 3"), "{error}");
+        assert!(error.contains("no utterance has times for each of its words"), "{error}");
         let heard = transport(&model, &request(None)).unwrap();
         assert_eq!(heard.words.len(), 3);
         assert!(found.columns()[0].starts_with('s'), "{:?}", found.columns());
