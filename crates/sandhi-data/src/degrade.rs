@@ -239,9 +239,9 @@ mod tests {
         Waveform::new(samples, 16_000).write_wav(&path).unwrap();
         let how = Degradation { telephone: true, ..Degradation::default() };
         let copy = how.copy(&Utterance::new("a", path, ""), 1).unwrap();
-        // Of two equal tones one is left: 0.3² / 2.
+        // Of two equal tones one is left: 0.3² / 2, within twice the 2.2 % that μ-law may change a sample by.
         let middle = power(&copy.sound.samples[2_000..14_000]);
-        assert!((middle - 0.045).abs() < 0.001, "{middle}");
+        assert!((middle - 0.045).abs() < 0.002_2, "{middle}");
         let mut levels = copy.sound.samples.clone();
         levels.sort_by(f32::total_cmp);
         levels.dedup();

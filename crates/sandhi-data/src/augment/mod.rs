@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(samples, [0.5, -0.99]);
         let mut samples = [1.0_f32, -1.98];
         assert!(limit(&mut samples));
-        assert!((samples[0] - 0.495).abs() < 1e-6 && (samples[1] + 0.99).abs() < 1e-6);
+        assert!((samples[0] - 0.5).abs() < 1e-6 && (samples[1] + 0.99).abs() < 1e-6);
     }
 
     #[test]
