@@ -434,7 +434,7 @@ impl ConnectorModel {
     /// The connector's vectors for encoder frames.
     pub fn uncompressed(&self, frames: &HostRagged) -> Ragged {
         let frames = frames.to_device(&self.text.lm.device());
-        self.connector.forward(&ConnectorInput { frames }, Dropout::OFF).vectors
+        self.connector.forward(&ConnectorInput::frames(frames), Dropout::OFF).vectors
     }
 
     /// Vectors that the language model is given of `n_frames` encoder frames.

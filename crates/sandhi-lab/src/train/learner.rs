@@ -313,7 +313,7 @@ impl Learner for ConnectorNet {
             }
         };
         let heard =
-            self.connector.forward(&ConnectorInput { frames }, dropout.branch("connector")).vectors;
+            self.connector.forward(&ConnectorInput::frames(frames), dropout.branch("connector")).vectors;
         let given = match &self.compression {
             Some(compression) => compression.forward(&heard, &self.language_model),
             None => heard.clone(),

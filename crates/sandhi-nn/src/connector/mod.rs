@@ -41,11 +41,51 @@ pub enum Connector {
     Slm(SlmAdapter),
 }
 
-/// What a connector may look at. What it does not need it ignores.
+/// What a connector may look at. What it does not need it ignores; [`ConnectorConfig::needs`] says what it needs.
 #[derive(Debug, Clone)]
 pub struct ConnectorInput {
     /// `[n_frames, d_encoder]`, one span an utterance.
     pub frames: Ragged,
+    /// What the encoder's CTC head takes the frames for.
+    pub ctc: Option<CtcSteps>,
+    /// The last frame of every segment, counted from the utterance's first and strictly ascending; frames behind the
+    /// last one belong to no segment.
+    pub segments: Option<Vec<Vec<u32>>>,
+    /// The language model's embeddings, `[n_tokens, d_model]`, and the token that stands for no content.
+    pub embeddings: Option<Embeddings>,
+    /// The tokens that are said, in training alone.
+    pub said: Option<Vec<Vec<u32>>>,
+}
+
+/// Log-probabilities of the symbols of a CTC head; symbol 0 is the blank.
+#[derive(Debug, Clone)]
+pub struct CtcSteps {
+    /// `[n_steps, n_symbols]`, `steps_per_frame` rows a frame, normalized.
+    pub log_probs: Ragged,
+    /// Steps of a frame.
+    pub steps_per_frame: usize,
+}
+
+/// The table of a language model.
+#[derive(Debug, Clone)]
+pub struct Embeddings {
+    /// `[n_tokens, d_model]`.
+    pub table: Tensor<2>,
+    /// The token that stands for no content.
+    pub pad: u32,
+}
+
+/// What a connector cannot do without, besides the frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// [`ConnectorInput::ctc`].
+    pub ctc: bool,
+    /// [`ConnectorInput::segments`].
+    pub segments: bool,
+    /// [`ConnectorInput::embeddings`].
+    pub embeddings: bool,
+    /// [`ConnectorInput::said`], in training.
+    pub said: bool,
 }
 
 /// What a connector gives.
@@ -53,6 +93,47 @@ pub struct ConnectorInput {
 pub struct ConnectorOutput {
     /// `[n_vectors, d_model]`, one span an utterance.
     pub vectors: Ragged,
+    /// The last frame that every vector is made of, counted from the utterance's first, where that is known.
+    pub ends: Option<Vec<Vec<u32>>>,
+    /// What the connector itself is to be trained with, one for each of [`ConnectorConfig::penalties`] where
+    /// [`ConnectorInput::said`] is given, none otherwise.
+    pub penalties: Vec<Tensor<1>>,
+}
+
+/// A loss of the connector's own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Penalty {
+    /// Its name in logs.
+    pub name: &'static str,
+    /// Its weight in the total.
+    pub weight: f64,
+    /// What it is a sum over.
+    pub per: Per,
+}
+
+/// What a sum is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Per {
+    /// Utterances.
+    Utterance,
+    /// Tokens that are said.
+    Token,
+    /// Frames of the encoder.
+    Frame,
+}
+
+impl ConnectorInput {
+    /// Frames alone.
+    pub fn frames(frames: Ragged) -> Self {
+        Self { frames, ctc: None, segments: None, embeddings: None, said: None }
+    }
+}
+
+impl ConnectorOutput {
+    /// Vectors alone.
+    fn vectors(vectors: Ragged) -> Self {
+        Self { vectors, ends: None, penalties: Vec::new() }
+    }
 }
 
 impl ConnectorConfig {
@@ -70,7 +151,21 @@ impl ConnectorConfig {
         }
     }
 
-    /// Encoder frames from one vector to the next.
+    /// What it cannot do without.
+    pub fn needs(&self) -> Needs {
+        match self {
+            Self::Slm(_) => Needs::default(),
+        }
+    }
+
+    /// Losses of its own.
+    pub fn penalties(&self) -> Vec<Penalty> {
+        match self {
+            Self::Slm(_) => Vec::new(),
+        }
+    }
+
+    /// Encoder frames from one vector to the next; 1 where the data decide.
     pub fn stride(&self) -> usize {
         match self {
             Self::Slm(config) => config.reduction,
@@ -105,7 +200,7 @@ impl Connector {
     pub fn forward(&self, input: &ConnectorInput, dropout: Dropout) -> ConnectorOutput {
         match self {
             Self::Slm(adapter) => {
-                ConnectorOutput { vectors: adapter.forward(&input.frames, dropout) }
+                ConnectorOutput::vectors(adapter.forward(&input.frames, dropout))
             }
         }
     }

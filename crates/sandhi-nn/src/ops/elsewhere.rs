@@ -242,7 +242,7 @@ mod training {
         let symbols = net.head.forward(&frames);
         let ctc =
             ctc_loss(symbols.values, &symbols.offsets, &[vec![1, 2, 2], vec![4]], 0, &[0.5, 0.5]);
-        let vectors = net.connector.forward(&ConnectorInput { frames }, Dropout::OFF).vectors;
+        let vectors = net.connector.forward(&ConnectorInput::frames(frames), Dropout::OFF).vectors;
         let hidden = net.lm.forward(&vectors, &[], Dropout::OFF).last;
         let logits = net.lm.logits(hidden);
         let [n, _] = logits.dims();
