@@ -1,5 +1,6 @@
 //! Recipes, training, generation, tasks and reports of speech language models.
 
+pub mod align;
 pub mod chat;
 pub mod checkpoint;
 pub mod experiment;
@@ -25,4 +26,3 @@ pub mod tensor;
 pub mod train;
 pub mod transcribe;
 pub mod units;
-pub mod word_times;

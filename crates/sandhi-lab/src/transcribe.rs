@@ -9,10 +9,10 @@ use sandhi_data::{alignment::Alignment, audio::Waveform};
 use sandhi_nn::ragged::Ragged;
 
 use crate::{
+    align::Aligner,
     generate::{self, Decoding},
     model::{AnyModel, ConnectorModel, HostRagged, SpeechModel, TextModel, pack::Segment},
     sources::Error,
-    word_times::WordTimes,
 };
 
 /// How long sound is cut.
@@ -104,7 +104,7 @@ pub fn transcribe(
         AnyModel::Text(_) => return Err(deaf()),
     };
     let recognizer = speech.recognizer.as_ref();
-    let times = WordTimes::new(speech);
+    let aligner = Aligner::new(speech);
     let mut passages = Vec::with_capacity(ranges.len());
     for some in ranges.chunks(16) {
         let pieces: Vec<&[f32]> = some.iter().map(|range| &wave.samples[range.clone()]).collect();
@@ -122,8 +122,9 @@ pub fn transcribe(
         for (range, text) in some.iter().zip(texts) {
             let start_s = range.start as f64 / 16_000.0;
             let rows = rows.as_mut().and_then(Iterator::next);
-            let words = match (&times, rows) {
-                (Some(times), Some(rows)) => times.of(rows, &text).unwrap_or_default(),
+            let words = match (&aligner, rows) {
+                // What has no place has no times.
+                (Some(aligner), Some(rows)) => aligner.of(rows, &text).unwrap_or_default().words(),
                 _ => Vec::new(),
             };
             passages.push(Passage {

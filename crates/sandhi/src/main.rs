@@ -11,6 +11,7 @@ mod device;
 mod foundation;
 mod hub_args;
 mod model_args;
+mod new_folder;
 mod output;
 mod provenance;
 mod recipe_args;
@@ -21,8 +22,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, completions, data, doctor, download, eval, export, features, inspect, ot, pack,
-    plan, quickstart, score, sweep, table, train, transcribe, units, verify,
+    align, ask, bench, completions, data, doctor, download, eval, export, features, inspect, ot,
+    pack, plan, quickstart, score, sweep, table, train, transcribe, units, verify,
 };
 
 #[global_allocator]
@@ -52,6 +53,8 @@ enum Command {
     Eval(eval::Args),
     /// Write down what sound files say.
     Transcribe(transcribe::Args),
+    /// Say when the words of known texts are said.
+    Align(align::Args),
     /// Write sound files as the discrete units of a published encoder: wav2vec 2.0, HuBERT, WavLM or Whisper.
     Units(units::Args),
     /// Ask a model about a sound file.
@@ -106,6 +109,7 @@ fn main() -> ExitCode {
         Command::Table(args) => table::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Transcribe(args) => transcribe::run(args),
+        Command::Align(args) => align::run(args),
         Command::Units(args) => units::run(args),
         Command::Ask(args) => ask::run(args),
         Command::Pack(args) => pack::run(args),

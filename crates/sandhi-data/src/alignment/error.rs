@@ -38,6 +38,14 @@ pub enum Error {
         /// What should.
         expected: String,
     },
+    /// No file of word times.
+    #[error("{file}: found {found}, expected .TextGrid, .ctm, .jsonl, .srt or .vtt")]
+    Unknown {
+        /// The path as given.
+        file: String,
+        /// What it is.
+        found: &'static str,
+    },
     /// Labels that the format cannot express.
     #[error(
         "cannot write `{label}` at {start_s} s as {format}: found {found}, expected {expected}"

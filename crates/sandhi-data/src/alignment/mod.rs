@@ -10,6 +10,7 @@
 
 pub mod ctm;
 mod error;
+mod file;
 pub mod jsonl;
 pub mod lhotse;
 pub mod subtitles;
@@ -17,7 +18,10 @@ pub mod textgrid;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::error::Error;
+pub use self::{
+    error::Error,
+    file::{Format, read},
+};
 
 /// One label with its time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,9 +4,12 @@
 //! words ── lines of at most 42 characters and 6 seconds, cut at pauses and at full stops ── cues
 //! ```
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
-use super::Alignment;
+use super::{
+    Alignment, Error,
+    error::{self, Text},
+};
 
 /// A text that is shown for some time.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +85,82 @@ pub fn to_vtt(cues: &[Cue]) -> String {
     out
 }
 
+/// Reads a file in either format: what is no cue (numbers, headers, notes, styles) is passed over, marks like `<i>` are
+/// taken out of WebVTT's text.
+///
+/// # Errors
+///
+/// [`Error::Io`], [`Error::Encoding`], [`Error::Malformed`] with the line.
+pub fn read(path: &Path) -> Result<Vec<Cue>, Error> {
+    parse(&Text::read(path)?)
+}
+
+/// Reads the bytes of a file; `name` stands for it in messages.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn decode(bytes: Vec<u8>, name: &str) -> Result<Vec<Cue>, Error> {
+    parse(&Text::decode(bytes, name)?)
+}
+
+fn parse(text: &Text) -> Result<Vec<Cue>, Error> {
+    let is_vtt = text.text.starts_with("WEBVTT");
+    let mut cues = Vec::new();
+    let mut lines = text.text.lines().enumerate();
+    while let Some((i, line)) = lines.next() {
+        let Some((start, rest)) = line.split_once("-->") else { continue };
+        // Behind the end may stand where the cue is shown.
+        let end = rest.split_whitespace().next().unwrap_or_default();
+        let time = |found: &str| {
+            let expected = "a time like 01:02:03,456";
+            seconds(found.trim())
+                .ok_or_else(|| text.malformed(i + 1, format!("`{found}`"), expected))
+        };
+        let Some((start_s, end_s)) = error::span(time(start)?, time(end)?) else {
+            return Err(text.malformed(i + 1, format!("`{line}`"), "an end behind the start"));
+        };
+        let spoken =
+            lines.by_ref().map(|(_, line)| line).take_while(|line| !line.trim().is_empty());
+        let spoken = spoken.collect::<Vec<_>>().join(" ");
+        let text = if is_vtt { unmarked(&spoken) } else { spoken };
+        cues.push(Cue { start_s, end_s, text: one_line(&text) });
+    }
+    Ok(cues)
+}
+
+/// WebVTT's text without its marks.
+fn unmarked(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut inside = false;
+    for c in text.chars() {
+        match c {
+            '<' => inside = true,
+            '>' if inside => inside = false,
+            _ if !inside => plain.push(c),
+            _ => {}
+        }
+    }
+    plain.replace("&lt;", "<").replace("&gt;", ">").replace("&nbsp;", " ").replace("&amp;", "&")
+}
+
+/// `01:02:03,456`, `02:03.456`.
+fn seconds(time: &str) -> Option<f64> {
+    let (clock, milliseconds) = time.split_once([',', '.'])?;
+    let digits = |text: &str| {
+        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| text.parse::<u32>().ok()).flatten()
+    };
+    let mut fields = clock.split(':').rev().map(digits);
+    let (seconds, minutes) = (fields.next()??, fields.next()??);
+    let hours = fields.next().unwrap_or(Some(0))?;
+    if fields.next().is_some() || milliseconds.len() != 3 || seconds > 59 || minutes > 59 {
+        return None;
+    }
+    let whole = f64::from(hours) * 3_600.0 + f64::from(60 * minutes + seconds);
+    Some(whole + f64::from(digits(milliseconds)?) / 1e3)
+}
+
 /// An empty line would end the cue.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -116,6 +195,26 @@ mod tests {
             "WEBVTT\n\n00:00:00.001 --> 00:00:02.000\none two\n\n\
              01:02:03.456 --> 01:02:04.000\na &lt;b&gt; &amp; c --&gt; d\n\n"
         );
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let cues = [
+            Cue { start_s: 0.5, end_s: 1.999, text: "one & <two>".to_owned() },
+            Cue { start_s: 3_723.456, end_s: 3_724.0, text: "three".to_owned() },
+        ];
+        for text in [to_srt(&cues), to_vtt(&cues)] {
+            assert_eq!(decode(text.into_bytes(), "x").unwrap(), cues);
+        }
+        let others = "WEBVTT - by hand\n\nNOTE not this\n\nintro\n00:01.000 --> 00:02.500 align:start\n\
+                      <v Anna>Well,\nno</v>\n";
+        let found = decode(others.into(), "x").unwrap();
+        assert_eq!(found, [Cue { start_s: 1.0, end_s: 2.5, text: "Well, no".to_owned() }]);
+        for wrong in ["1:2 --> 00:00:03,000", "00:00:02,000 --> 00:00:01,000", "00:61:00,000 --> x"]
+        {
+            let error = decode(format!("1\n{wrong}\na\n").into(), "x.srt").unwrap_err();
+            assert!(error.to_string().starts_with("x.srt:2: found"), "{error}");
+        }
     }
 
     #[test]

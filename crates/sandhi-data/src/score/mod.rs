@@ -11,6 +11,7 @@
 
 mod bleu;
 mod bootstrap;
+mod boundaries;
 mod chrf;
 mod edit;
 mod error_rate;
@@ -21,6 +22,7 @@ mod normalize;
 
 pub use bleu::{Bleu, BleuConfig, BleuCounts, BleuTokenizer, Smoothing, bleu};
 pub use bootstrap::{Bootstrap, Interval};
+pub use boundaries::{Boundaries, BoundaryCounts, TOLERANCES_S, boundaries};
 pub use chrf::{Chrf, ChrfConfig, ChrfCounts, GramCounts, chrf};
 pub use edit::{Edit, align};
 pub use error_rate::{EditCounts, ErrorRate, cer, wer, word_edits, words};

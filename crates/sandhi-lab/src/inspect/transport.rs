@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::{
+    align::Aligner,
     chat::Chat,
     generate::Decoding,
     model::{
@@ -35,7 +36,6 @@ use crate::{
         transport::{Read, Sides, sides},
     },
     transcribe,
-    word_times::WordTimes,
 };
 
 /// Peaks of the waveform a second.
@@ -230,10 +230,11 @@ fn check(model: &ConnectorModel, request: &TransportRequest<'_>) -> Result<(), E
 
 /// The words by the encoder's CTC head; none without one, or where the text does not fit into the sound.
 fn heard_words(model: &ConnectorModel, frames: &HostRagged, text: &str) -> Vec<Alignment> {
-    let times = WordTimes::new(&model.speech).zip(model.speech.recognizer.as_ref());
-    times
-        .and_then(|(times, recognizer)| times.of(&recognizer.log_probs(frames).values, text))
-        .unwrap_or_default()
+    let aligner = Aligner::new(&model.speech).zip(model.speech.recognizer.as_ref());
+    let aligned = aligner.and_then(|(aligner, recognizer)| {
+        aligner.of(&recognizer.log_probs(frames).values, text).ok()
+    });
+    aligned.unwrap_or_default().words()
 }
 
 /// The transcript's tokens, with the masses that the settings ask for.

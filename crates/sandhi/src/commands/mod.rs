@@ -1,5 +1,6 @@
 //! One file a subcommand, each with `Args` and `run`.
 
+pub mod align;
 pub mod ask;
 pub mod bench;
 pub mod completions;

@@ -1,10 +1,13 @@
-//! `sandhi score`: files of references and hypotheses, one utterance a line.
+//! `sandhi score`: files of references and hypotheses, one utterance a line; for times, files of times.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use sandhi_data::score::{self, Bootstrap, Interval, Normalizer};
+use sandhi_data::{
+    alignment::{self, Alignment, Source},
+    score::{self, Bootstrap, Boundaries, Interval, Normalizer, TOLERANCES_S},
+};
 use serde_json::{Value, json};
 
 use crate::output;
@@ -15,10 +18,11 @@ pub struct Args {
     /// The score.
     #[arg(value_enum)]
     metric: Metric,
-    /// References, one utterance a line; empty lines count.
+    /// References, one utterance a line; empty lines count. For boundaries a file of word times (.TextGrid, .ctm, .jsonl,
+    /// .srt, .vtt), or a folder of them.
     #[arg(long = "ref", value_name = "FILE")]
     reference: PathBuf,
-    /// Hypotheses, line by line for the references.
+    /// Hypotheses, line by line for the references; for boundaries the same utterances by name.
     #[arg(long = "hyp", value_name = "FILE")]
     hypothesis: PathBuf,
     /// What is done to both first: none, basic, basic-without-diacritics, basic-letters, english.
@@ -41,6 +45,8 @@ enum Metric {
     Chrf,
     /// The share of lines that are equal, white space aside.
     Exact,
+    /// How far starts and ends of words are from the reference's, in seconds.
+    Boundaries,
 }
 
 /// The lines of a text file; the last line end opens no line.
@@ -60,8 +66,94 @@ fn lines(path: &Path, normalizer: Normalizer) -> anyhow::Result<Vec<String>> {
     Ok(lines.into_iter().map(plain).collect())
 }
 
+/// Boundary errors, for people and programs.
+pub struct BoundaryReport {
+    /// In a line.
+    pub line: String,
+    /// With all counts.
+    pub json: Value,
+}
+
+/// Says how far word times are from their references.
+pub fn boundary_report(found: &Boundaries, bootstrap: &Bootstrap) -> BoundaryReport {
+    let (boundary, duration) = (found.boundary_error(bootstrap), found.duration_error(bootstrap));
+    let counts = found.counts;
+    let ms = |seconds: f64| 1e3 * seconds;
+    let n = counts.n_matched.max(1) as f64;
+    let within: Vec<String> = TOLERANCES_S
+        .iter()
+        .zip(counts.shares_within())
+        .map(|(tolerance, share)| format!("{:.1} % within {:.0} ms", 100.0 * share, ms(*tolerance)))
+        .collect();
+    let line = format!(
+        "boundaries {:.1} ms [{:.1}, {:.1}], median {:.1}; {}; durations {:.1} ms [{:.1}, {:.1}]; starts {:+.1} ms, ends \
+         {:+.1} ms; {} of {} words",
+        ms(boundary.value),
+        ms(boundary.lo),
+        ms(boundary.hi),
+        ms(found.median_s),
+        within.join(", "),
+        ms(duration.value),
+        ms(duration.lo),
+        ms(duration.hi),
+        ms(counts.late_start_s / n),
+        ms(counts.late_end_s / n),
+        counts.n_matched,
+        counts.n_reference,
+    );
+    let json = json!({
+        "metric": "boundaries",
+        "boundary_error_s": boundary,
+        "duration_error_s": duration,
+        "median_s": found.median_s,
+        "tolerances_s": TOLERANCES_S,
+        "shares_within": counts.shares_within(),
+        "counts": counts,
+        "bootstrap": bootstrap,
+    });
+    BoundaryReport { line, json }
+}
+
+/// Compares two files or folders of word times; utterances are matched by name.
+fn run_boundaries(args: &Args) -> anyhow::Result<()> {
+    let references = alignment::read(&args.reference, &Source::Exact)?;
+    let hypotheses = alignment::read(&args.hypothesis, &Source::Silver)?;
+    let of = |id: &str| hypotheses.iter().find(|(name, _)| name == id).map(|(_, words)| words);
+    let (mut right, mut found): (Vec<&[Alignment]>, Vec<&[Alignment]>) = (Vec::new(), Vec::new());
+    // A file of one utterance is called as one likes.
+    let alone = references.len() == 1 && hypotheses.len() == 1;
+    for (id, words) in &references {
+        let theirs = if alone { Some(&hypotheses[0].1) } else { of(id) };
+        right.push(words);
+        found.push(theirs.map_or(&[], Vec::as_slice));
+    }
+    let n_known = references.iter().filter(|(id, _)| alone || of(id).is_some()).count();
+    if n_known == 0 {
+        bail!(
+            "{} and {} have no utterance in common",
+            args.reference.display(),
+            args.hypothesis.display()
+        );
+    }
+    if n_known < references.len() {
+        eprintln!(
+            "{} of {} utterances have no hypothesis",
+            references.len() - n_known,
+            references.len()
+        );
+    }
+    let report = boundary_report(&score::boundaries(&right, &found)?, &Bootstrap::default());
+    if args.json { output::print_json(&report.json) } else { output::print(&report.line) }
+}
+
 /// Prints the score.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    if args.metric == Metric::Boundaries {
+        if args.normalizer != Normalizer::default() {
+            bail!("--normalizer: words are compared as CTC characters, expected none");
+        }
+        return run_boundaries(&args);
+    }
     let references = lines(&args.reference, args.normalizer)?;
     let hypotheses = lines(&args.hypothesis, args.normalizer)?;
     if references.len() != hypotheses.len() {
@@ -109,6 +201,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let chrf = score::chrf(&references, &hypotheses)?;
             ("chrf".to_owned(), chrf.interval(&bootstrap), chrf.signature, Value::Null)
         }
+        Metric::Boundaries => unreachable!("times are no lines of text"),
         Metric::Exact => {
             let exact = score::exact_match(&references, &hypotheses)?;
             let signature = format!("version:sandhi-{}", env!("CARGO_PKG_VERSION"));

@@ -4,12 +4,9 @@
 //! MANIFEST ─ utterances ─ degrade ─> DIR.partial/00017-an406-fcaw-b.wav …, manifest.jsonl ─ renamed ─> DIR
 //! ```
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::ensure;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use sandhi_data::{
@@ -20,6 +17,7 @@ use sandhi_data::{
 use serde_json::json;
 
 use super::{SHOWN, tell_rejected};
+use crate::new_folder::{NewFolder, file_name};
 
 /// Arguments of `sandhi data degrade`.
 #[derive(Debug, clap::Args)]
@@ -82,7 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let made = chunk.par_iter().enumerate().map(|(i, utterance)| {
             let made = how.copy(utterance, args.seed);
             made.map(|made| {
-                write(utterance, made, chunk_idx * CHUNK + i, &how, &args, &folder.partial)
+                write(utterance, made, chunk_idx * CHUNK + i, &how, &args, folder.path())
             })
             .map_err(|error| format!("{}: {error}", utterance.id))
         });
@@ -107,7 +105,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     ensure!(!copies.is_empty(), "{of}: no utterance can be used ({n_bad} sounds are wrong)");
     let usable = !args.strict || n_bad == 0;
     ensure!(usable, "{of}: {n_bad} sounds are wrong, nothing was written");
-    write_jsonl(&folder.partial.join(MANIFEST), &copies)?;
+    write_jsonl(&folder.path().join(MANIFEST), &copies)?;
     folder.finish()?;
     eprintln!(
         "{} utterances in {}, {n_turned_down} of them turned down so as not to be clipped, {} left out",
@@ -129,7 +127,7 @@ fn write(
     args: &Args,
     folder: &Path,
 ) -> anyhow::Result<(Utterance, bool)> {
-    let path = folder.join(file_name(idx, &utterance.id));
+    let path = folder.join(format!("{}.wav", file_name(idx, &utterance.id)));
     made.sound.write_wav(&path)?;
     let mut copy =
         Utterance { audio: AudioRef::whole(path), words: made.words, ..utterance.clone() };
@@ -144,59 +142,3 @@ fn write(
 
 /// Where the manifest says what was done.
 const DEGRADED: &str = "degraded";
-
-/// A name that no other utterance has, and that an id can be recognized in.
-fn file_name(idx: usize, id: &str) -> String {
-    let kept = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' };
-    let name: String = id.chars().take(100).map(kept).collect();
-    format!("{idx:05}-{name}.wav")
-}
-
-/// A folder that is there whole or not at all: filled beside its name, then renamed.
-struct NewFolder {
-    partial: PathBuf,
-    dir: PathBuf,
-}
-
-impl NewFolder {
-    /// Begins a folder that does not exist, or is empty; folders above it are made. What an interrupted attempt left
-    /// beside it is removed.
-    fn create(dir: &Path) -> anyhow::Result<Self> {
-        let Some(name) = dir.file_name() else {
-            bail!("{}: expected the name of a new folder", dir.display());
-        };
-        match fs::read_dir(dir) {
-            Ok(mut entries) => ensure!(
-                entries.next().is_none(),
-                "{} exists and is not empty; give another --out",
-                dir.display()
-            ),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| dir.display().to_string()),
-        }
-        let mut partial = name.to_owned();
-        partial.push(".partial");
-        let partial = dir.with_file_name(partial);
-        let failed = || format!("{}: cannot create", partial.display());
-        if partial.exists() {
-            fs::remove_dir_all(&partial).with_context(failed)?;
-        }
-        fs::create_dir_all(&partial).with_context(failed)?;
-        Ok(Self { partial, dir: dir.to_owned() })
-    }
-
-    fn finish(self) -> anyhow::Result<()> {
-        let failed = || format!("{}: cannot create", self.dir.display());
-        if self.dir.exists() {
-            fs::remove_dir(&self.dir).with_context(failed)?;
-        }
-        fs::rename(&self.partial, &self.dir).with_context(failed)
-    }
-}
-
-impl Drop for NewFolder {
-    fn drop(&mut self) {
-        // After `finish` there is nothing; before it, the error that ended the command matters more.
-        let _ = fs::remove_dir_all(&self.partial);
-    }
-}

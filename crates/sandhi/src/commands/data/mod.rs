@@ -40,10 +40,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 use sandhi_data::manifest::Rejected;
 
 /// How many rejected lines are told one by one.
-const SHOWN: usize = 20;
+pub(super) const SHOWN: usize = 20;
 
 /// Tells what was left out, on stderr.
-fn tell_rejected(rejected: &[Rejected]) {
+pub(super) fn tell_rejected(rejected: &[Rejected]) {
     for line in rejected.iter().take(SHOWN) {
         eprintln!("skipped: {line}");
     }

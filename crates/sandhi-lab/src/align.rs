@@ -1,0 +1,437 @@
+//! Placing a known text in sound: words, characters and pieces with their times, by the CTC head of a speech model.
+//!
+//! ```text
+//! text      the           ball            the best path that spells the characters, by Viterbi
+//! symbols   t h e ␣ ␣ ␣ b _ a l _ l _ _
+//! word     |-----|     |-----------|      from its first character's start to its last one's end
+//! pieces                |--ba--|-ll--|    of any tokenizer, by the characters that they cover
+//! ```
+//!
+//! Sound of any length: it is cut where it is quiet for the encoder, the path runs through all of it. CTC may say a
+//! character anywhere within it, often as a short spike, so that words come out a little short; their order and places
+//! hold.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use sandhi_align::ctc;
+use sandhi_data::{
+    alignment::{Alignment, Source},
+    text::{Characters, Unknown, normalize},
+};
+
+use crate::{
+    model::{HostRagged, Recognizer, SpeechModel, fingerprint},
+    sources::Error,
+    transcribe::{Chunking, chunks, frames, no_recognizer},
+};
+
+/// Why a text has no place in a sound.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Failure {
+    /// Nothing is to be placed.
+    #[error("the text is empty")]
+    Empty,
+    /// The model cannot spell any of it.
+    #[error("found no character that the model knows in {text:?}; it knows {known:?}")]
+    Unknown {
+        /// The text.
+        text: String,
+        /// The model's characters.
+        known: String,
+    },
+    /// The sound is too short.
+    #[error(
+        "the text takes {n_needed} CTC steps at least, the sound has {n_steps} ({duration_s:.2} s)"
+    )]
+    TooLong {
+        /// Steps of the shortest spelling.
+        n_needed: usize,
+        /// Steps of the sound.
+        n_steps: usize,
+        /// Seconds of sound.
+        duration_s: f64,
+    },
+    /// What is heard is something else.
+    #[error("found a confidence of {found:.4}, expected at least {least}: is this what is said?")]
+    Unsure {
+        /// [`Aligned::confidence`].
+        found: f64,
+        /// What was asked for.
+        least: f64,
+    },
+    /// The path could not be found.
+    #[error(transparent)]
+    Path(#[from] ctc::Error),
+}
+
+/// A text in its place.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Aligned {
+    /// The words that could be placed, in order.
+    pub words: Vec<AlignedWord>,
+    /// Words without a character that the model knows.
+    pub unplaced: Vec<String>,
+}
+
+/// A word in its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlignedWord {
+    /// The bytes of the text that it covers.
+    pub range: Range<usize>,
+    /// When it is said.
+    pub word: Alignment,
+    /// When its characters are said, those that the model knows.
+    pub characters: Vec<Alignment>,
+}
+
+impl Aligned {
+    /// The words alone.
+    pub fn words(&self) -> Vec<Alignment> {
+        self.words.iter().map(|aligned| aligned.word.clone()).collect()
+    }
+
+    /// The characters alone.
+    pub fn characters(&self) -> Vec<Alignment> {
+        self.words.iter().flat_map(|aligned| aligned.characters.iter().cloned()).collect()
+    }
+
+    /// Geometric mean of the probabilities of the characters; 0 where there is none.
+    pub fn confidence(&self) -> f64 {
+        let logs = self.words.iter().flat_map(|aligned| &aligned.characters);
+        let logs: Vec<f64> = logs.filter_map(|c| c.confidence).map(|p| f64::from(p).ln()).collect();
+        if logs.is_empty() { 0.0 } else { (logs.iter().sum::<f64>() / logs.len() as f64).exp() }
+    }
+
+    /// When pieces of `text` are said, that cover these bytes in order: from the first to the last of the characters that
+    /// they cover. A piece without a character that was placed (a full stop) takes no time where the one before it ends.
+    pub fn pieces(
+        &self,
+        text: &str,
+        symbols: &Characters,
+        pieces: &[Range<usize>],
+    ) -> Vec<[f64; 2]> {
+        let mut at_s = self.words.first().map_or(0.0, |aligned| aligned.word.start_s);
+        let mut times = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let mut span: Option<[f64; 2]> = None;
+            for aligned in &self.words {
+                let from = piece.start.max(aligned.range.start);
+                let to = piece.end.min(aligned.range.end);
+                if from >= to {
+                    continue;
+                }
+                // Characters are counted from the word's start, in the context that they are normalized in.
+                let count = |end: usize| n_known(symbols, &text[aligned.range.start..end]);
+                let n = aligned.characters.len();
+                let covered = count(from).min(n)..count(to).min(n);
+                for character in &aligned.characters[covered] {
+                    let start_s = span.map_or(character.start_s, |[start_s, _]| start_s);
+                    span = Some([start_s, character.end_s]);
+                }
+            }
+            let time = span.unwrap_or([at_s, at_s]);
+            at_s = time[1];
+            times.push(time);
+        }
+        times
+    }
+}
+
+/// Characters of the beginning of a word that the model knows.
+fn n_known(symbols: &Characters, text: &str) -> usize {
+    normalize(text).chars().filter(|&c| symbols.id(c).is_some()).count()
+}
+
+/// Places texts in sound.
+#[derive(Debug)]
+pub struct Aligner<'a> {
+    model: &'a SpeechModel,
+    recognizer: &'a Recognizer,
+    /// Seconds of a CTC step.
+    step_s: f64,
+    source: Source,
+}
+
+/// Pieces of sound that are encoded at once.
+const AT_ONCE: usize = 16;
+
+/// CTC steps of a sound, and when each of them is.
+struct Steps {
+    /// `[n_steps, n_symbols]`.
+    log_probs: Vec<f32>,
+    /// Of each chunk: its first step, its start and its end in seconds.
+    chunks: Vec<(usize, Range<f64>)>,
+    duration_s: f64,
+}
+
+impl<'a> Aligner<'a> {
+    /// By the head of this model, where it has one.
+    pub fn new(model: &'a SpeechModel) -> Option<Self> {
+        let recognizer = model.recognizer.as_ref()?;
+        let steps = recognizer.config.steps_per_frame as f64;
+        Some(Self {
+            model,
+            recognizer,
+            step_s: 1.0 / (model.frame_rate_hz() * steps),
+            source: Source::Model(fingerprint(&model.ctc_net()?)),
+        })
+    }
+
+    /// What the head's symbols mean.
+    pub fn symbols(&self) -> &Characters {
+        &self.recognizer.symbols
+    }
+
+    /// Places texts in 16 kHz sounds of any length.
+    ///
+    /// # Errors
+    ///
+    /// When a sound has no features; why a text has no place is in the list.
+    pub fn align(
+        &self,
+        sounds: &[(&[f32], &str)],
+        chunking: Chunking,
+    ) -> Result<Vec<Result<Aligned, Failure>>, Error> {
+        let steps = self.steps(sounds, chunking)?;
+        let (symbols, step_s, source) = (self.symbols(), self.step_s, &self.source);
+        let place = |(steps, (_, text)): (&Steps, &(&[f32], &str))| {
+            let time = |step: usize, ends: bool| steps.time(step, ends, step_s);
+            place(symbols, source, &steps.log_probs, text, steps.duration_s, &time)
+        };
+        Ok(steps.par_iter().zip(sounds).map(place).collect())
+    }
+
+    /// Places a text in the steps of one piece of sound; times count from its start.
+    ///
+    /// # Shapes
+    ///
+    /// - `log_probs`: `[n_steps, n_symbols]`, of [`Recognizer::log_probs`]
+    ///
+    /// # Errors
+    ///
+    /// Why the text has no place.
+    pub fn of(&self, log_probs: &[f32], text: &str) -> Result<Aligned, Failure> {
+        let n_steps = log_probs.len() / self.symbols().n_symbols();
+        let time = |step: usize, _: bool| step as f64 * self.step_s;
+        let duration_s = n_steps as f64 * self.step_s;
+        place(self.symbols(), &self.source, log_probs, text, duration_s, &time)
+    }
+
+    fn steps(&self, sounds: &[(&[f32], &str)], chunking: Chunking) -> Result<Vec<Steps>, Error> {
+        const RATE_HZ: f64 = 16_000.0;
+        let mut pieces: Vec<&[f32]> = Vec::new();
+        let mut ranges = Vec::new();
+        for (samples, _) in sounds {
+            let cut = chunks(samples, 16_000, chunking);
+            pieces.extend(cut.iter().map(|range| &samples[range.clone()]));
+            ranges.push(cut);
+        }
+        let groups: Vec<(SpeechModel, &[&[f32]])> =
+            pieces.chunks(AT_ONCE).map(|group| (self.model.clone(), group)).collect();
+        let heard: Vec<HostRagged> = groups
+            .into_par_iter()
+            .map(|(model, group)| {
+                let recognizer = model.recognizer.as_ref().ok_or_else(no_recognizer)?;
+                Ok(recognizer.log_probs(&frames(&model, group)?))
+            })
+            .collect::<Result<_, Error>>()?;
+        let width = self.symbols().n_symbols();
+        let mut rows = heard.iter().flat_map(HostRagged::sequences);
+        let steps = ranges.iter().zip(sounds).map(|(cut, (samples, _))| {
+            let mut steps = Steps {
+                log_probs: Vec::new(),
+                chunks: Vec::with_capacity(cut.len()),
+                duration_s: samples.len() as f64 / RATE_HZ,
+            };
+            for range in cut {
+                let span = range.start as f64 / RATE_HZ..range.end as f64 / RATE_HZ;
+                steps.chunks.push((steps.log_probs.len() / width, span));
+                steps.log_probs.extend_from_slice(rows.next().expect("rows of every piece"));
+            }
+            steps
+        });
+        Ok(steps.collect())
+    }
+}
+
+impl Steps {
+    /// When a step begins, or, if it is one past a last one, when that one `ends`.
+    fn time(&self, step: usize, ends: bool, step_s: f64) -> f64 {
+        let of = step - usize::from(ends && step > 0);
+        let chunk = self.chunks.partition_point(|(first, _)| *first <= of);
+        let Some((first, span)) = chunk.checked_sub(1).and_then(|i| self.chunks.get(i)) else {
+            return 0.0;
+        };
+        // The last step may reach beyond the chunk.
+        (span.start + (step - first) as f64 * step_s).min(span.end)
+    }
+}
+
+/// Finds the best path of a text; `time` says when a step begins, or when the step before it ends.
+fn place(
+    symbols: &Characters,
+    source: &Source,
+    log_probs: &[f32],
+    text: &str,
+    duration_s: f64,
+    time: &dyn Fn(usize, bool) -> f64,
+) -> Result<Aligned, Failure> {
+    if text.trim().is_empty() {
+        return Err(Failure::Empty);
+    }
+    let mut target: Vec<u32> = Vec::new();
+    let mut words = Vec::new();
+    let mut unplaced = Vec::new();
+    for word in text.split_whitespace() {
+        let at = word.as_ptr() as usize - text.as_ptr() as usize;
+        let ids = symbols.encode(word, Unknown::Skip).expect("what is unknown is skipped");
+        if ids.is_empty() {
+            // A dash or a full stop of its own is not said.
+            if !normalize(word).is_empty() {
+                unplaced.push(word.to_owned());
+            }
+            continue;
+        }
+        if !target.is_empty() {
+            target.extend(symbols.id(' '));
+        }
+        words.push((word, at..at + word.len(), target.len()..target.len() + ids.len()));
+        target.extend(ids);
+    }
+    if words.is_empty() {
+        let known = String::from(symbols.clone());
+        return Err(Failure::Unknown { text: text.to_owned(), known });
+    }
+    let spans = ctc::viterbi_align(log_probs, symbols.n_symbols(), &target, Characters::BLANK);
+    let spans = spans.map_err(|error| match error {
+        ctc::Error::TooFewFrames { n_frames, n_needed } => {
+            Failure::TooLong { n_needed, n_steps: n_frames, duration_s }
+        }
+        error => Failure::Path(error),
+    })?;
+    let timed = |label: String, spans: &[ctc::Span], confidence: f32| Alignment {
+        label,
+        start_s: time(spans[0].start, false),
+        end_s: time(spans[spans.len() - 1].end, true),
+        confidence: Some(confidence),
+        source: source.clone(),
+    };
+    let aligned = |(word, range, of): (&str, Range<usize>, Range<usize>)| {
+        let (ids, spans) = (&target[of.clone()], &spans[of]);
+        let log_mean = spans.iter().map(|s| s.confidence.ln()).sum::<f32>() / spans.len() as f32;
+        let character = |(&id, span): (&u32, &ctc::Span)| {
+            let label = symbols.symbol(id).map(String::from).unwrap_or_default();
+            timed(label, std::slice::from_ref(span), span.confidence)
+        };
+        AlignedWord {
+            range,
+            word: timed(word.to_owned(), spans, log_mean.exp()),
+            characters: ids.iter().zip(spans).map(character).collect(),
+        }
+    };
+    Ok(Aligned { words: words.into_iter().map(aligned).collect(), unplaced })
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::prelude::Device;
+    use sandhi_nn::init::Init;
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    fn model() -> SpeechModel {
+        SpeechModel::init(
+            from_value(json!({ "kind": "whisper", "n_mels": 80 })).unwrap(),
+            from_value(json!({
+                "kind": "conformer", "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 16,
+                "kernel": 3,
+            }))
+            .unwrap(),
+            from_value(json!({ "steps_per_frame": 2 })).unwrap(),
+            Characters::new(" abc".chars()).unwrap(),
+            &Init::new(1, &Device::flex()),
+        )
+        .unwrap()
+    }
+
+    /// Rows in which one symbol has nearly everything.
+    fn sure(model: &SpeechModel, path: &str) -> Vec<f32> {
+        let symbols = &model.recognizer.as_ref().unwrap().symbols;
+        let n = symbols.n_symbols();
+        let mut rows = vec![-20.0; path.len() * n];
+        for (row, symbol) in rows.chunks_mut(n).zip(path.chars()) {
+            row[symbols.id(symbol).unwrap_or(0) as usize] = -1e-3;
+        }
+        rows
+    }
+
+    fn ms(s: f64) -> i64 {
+        (1e3 * s).round() as i64
+    }
+
+    #[test]
+    fn words_lie_where_their_characters_are() {
+        let model = model();
+        let aligner = Aligner::new(&model).unwrap();
+        // Steps of 20 ms: 25 Hz, two steps a frame.
+        let text = " Ab, – ca";
+        let found = aligner.of(&sure(&model, "_ab_ _cc_a_"), text).unwrap();
+        let words = found.words();
+        let places: Vec<(&str, i64, i64)> =
+            words.iter().map(|w| (w.label.as_str(), ms(w.start_s), ms(w.end_s))).collect();
+        assert_eq!(places, [("Ab,", 20, 60), ("ca", 120, 200)]);
+        assert!(found.confidence() > 0.99 && found.unplaced.is_empty());
+        let ranges: Vec<&str> = found.words.iter().map(|w| &text[w.range.clone()]).collect();
+        assert_eq!(ranges, ["Ab,", "ca"]);
+        let characters: Vec<(String, i64, i64)> =
+            found.characters().into_iter().map(|c| (c.label, ms(c.start_s), ms(c.end_s))).collect();
+        let expected = [("a", 20, 40), ("b", 40, 60), ("c", 120, 160), ("a", 180, 200)];
+        assert_eq!(characters, expected.map(|(c, s, e)| (c.to_owned(), s, e)));
+        // A piece that crosses words, a comma, a piece of one letter.
+        let pieces = [0..2, 2..3, 3..4, 4..10, 10..11];
+        let times = found.pieces(text, aligner.symbols(), &pieces);
+        let times: Vec<[i64; 2]> = times.into_iter().map(|time| time.map(ms)).collect();
+        assert_eq!(times, [[20, 40], [40, 60], [60, 60], [120, 160], [180, 200]]);
+    }
+
+    #[test]
+    fn what_cannot_be_placed_is_said() {
+        let model = model();
+        let aligner = Aligner::new(&model).unwrap();
+        let of = |path: &str, text: &str| aligner.of(&sure(&model, path), text);
+        assert_eq!(of("ab", " \n"), Err(Failure::Empty));
+        let error = of("ab", "… 7?").unwrap_err().to_string();
+        assert!(error.contains("\"… 7?\"") && error.contains("\" abc\""), "{error}");
+        let error = of("ab", "abb").unwrap_err().to_string();
+        assert!(error.contains("takes 4 CTC steps") && error.contains("has 2 (0.04 s)"), "{error}");
+        assert_eq!(of("ab", "7 ab xyz").unwrap().unplaced, ["7", "xyz"]);
+    }
+
+    /// A path through two chunks gives times of the whole; a chunk's last step ends with it.
+    #[test]
+    fn steps_of_chunks_have_times_of_the_whole() {
+        let chunks = vec![(0, 0.0..0.05), (3, 0.05..0.11)];
+        let steps = Steps { log_probs: Vec::new(), chunks, duration_s: 0.11 };
+        let times = [(0, false), (2, false), (3, true), (3, false), (4, false), (6, true)];
+        let found = times.map(|(step, ends)| ms(steps.time(step, ends, 0.02)));
+        assert_eq!(found, [0, 40, 50, 50, 70, 110]);
+    }
+
+    #[test]
+    fn long_sound_is_one_path() {
+        let model = model();
+        let aligner = Aligner::new(&model).unwrap();
+        let samples: Vec<f32> = (0..48_000).map(|i| (i as f32 * 0.05).sin() * 0.1).collect();
+        let chunking = Chunking { max_s: 1.0, min_s: 0.5 };
+        let sounds = [(samples.as_slice(), "abc abc abc"), (&samples[..8_000], "a")];
+        let found = aligner.align(&sounds, chunking).unwrap();
+        let long = found[0].as_ref().unwrap();
+        let ends: Vec<f64> = long.words.iter().map(|w| w.word.end_s).collect();
+        assert!(long.words.len() == 3 && ends.is_sorted() && ends[2] <= 3.0, "{ends:?}");
+        // What else is aligned at the same time does not matter.
+        let alone = aligner.align(&sounds[1..], chunking).unwrap();
+        assert_eq!(found[1], alone[0]);
+    }
+}

@@ -1,0 +1,445 @@
+//! `sandhi align`: when the words of known texts are said.
+//!
+//! ```text
+//! FILE --text T, or --manifest M ─ sounds and texts ─ Aligner ─┬─ TextGrid, CTM, Lhotse, JSON lines, subtitles
+//!                                                              └─ failures.jsonl: what has no place, and why
+//! ```
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, bail, ensure};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rayon::prelude::*;
+use sandhi_data::{
+    alignment::{
+        Alignment, Format, ctm, jsonl, lhotse,
+        subtitles::{self, CueConfig},
+        textgrid::{Layout, TextGrid, Tier},
+    },
+    audio::Waveform,
+    manifest::{self, Utterance},
+    score::{Bootstrap, boundaries},
+    text::Tokenizer,
+};
+use sandhi_lab::{
+    align::{Aligned, Aligner, Failure},
+    hf::ModelSource,
+    model::{AnyModel, SpeechModel},
+    transcribe::Chunking,
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::data::{SHOWN, tell_rejected};
+use crate::{
+    device::DeviceArg,
+    model_args::ModelArgs,
+    new_folder::{NewFolder, file_name},
+    output,
+};
+
+/// Arguments of `sandhi align`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A sound file; its text is given by --text or --text-file.
+    #[arg(required_unless_present = "manifest", conflicts_with = "manifest")]
+    file: Option<PathBuf>,
+    /// What is said in FILE.
+    #[arg(long, conflicts_with_all = ["text_file", "manifest"])]
+    text: Option<String>,
+    /// A file of text: what is said in FILE.
+    #[arg(long, value_name = "FILE", conflicts_with = "manifest")]
+    text_file: Option<PathBuf>,
+    /// Utterances with transcripts: a manifest or a data folder.
+    #[arg(long, value_name = "PATH")]
+    manifest: Option<PathBuf>,
+    /// Only utterances of this part of the manifest, e.g. `test`.
+    #[arg(long, requires = "manifest")]
+    split: Option<String>,
+    /// textgrid, srt and vtt: a new folder with a file an utterance, or the file of FILE; ctm, lhotse and jsonl: a file.
+    /// Without it the times of FILE are printed.
+    #[arg(long, value_name = "PATH", required_unless_present = "file")]
+    out: Option<PathBuf>,
+    /// textgrid, ctm, lhotse, jsonl, srt or vtt.
+    #[arg(long, default_value = "textgrid")]
+    format: Format,
+    /// A language model's directory: the pieces of its tokenizer have times too, in textgrid and lhotse.
+    #[arg(long, value_name = "MODEL")]
+    pieces: Option<ModelSource>,
+    /// An utterance whose characters have a lower probability, in the geometric mean, is a failure.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    min_confidence: f64,
+    /// Longest sound that is encoded at once, in seconds; longer ones are cut where it is quiet.
+    #[arg(long, default_value_t = 12.0)]
+    max_s: f64,
+    /// Print a summary as JSON.
+    #[arg(long, requires = "out")]
+    json: bool,
+    /// No progress bar.
+    #[arg(long)]
+    quiet: bool,
+    /// cpu, wgpu[:i], vulkan[:i], cuda[:i] or metal[:i].
+    #[arg(long, default_value = "cpu")]
+    device: DeviceArg,
+}
+
+/// Utterances that are read and aligned at once.
+const AT_ONCE: usize = 64;
+
+/// An utterance with its times.
+struct Done {
+    utterance: Utterance,
+    duration_s: f64,
+    aligned: Aligned,
+    /// Pieces of a tokenizer, where one is given.
+    pieces: Vec<Alignment>,
+}
+
+/// An utterance without.
+#[derive(Debug, Serialize)]
+struct Failed {
+    id: String,
+    why: String,
+}
+
+/// What is said of a run.
+#[derive(Debug, Serialize)]
+struct Summary {
+    n_aligned: usize,
+    n_failed: usize,
+    n_words: usize,
+    audio_s: f64,
+    wall_s: f64,
+    /// Against the times that the manifest has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boundaries: Option<Value>,
+}
+
+/// Aligns and writes.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    ensure!(
+        args.max_s.is_finite() && args.max_s >= 1.0,
+        "--max-s is {}, expected at least 1 second",
+        args.max_s
+    );
+    ensure!(
+        (0.0..=1.0).contains(&args.min_confidence),
+        "--min-confidence is {}, expected a probability",
+        args.min_confidence
+    );
+    let utterances = utterances(&args)?;
+    let model = args.model.open(&args.device.open()?)?;
+    let speech = match &model {
+        AnyModel::Connector(model) => &model.speech,
+        AnyModel::Ctc(model) => model,
+        AnyModel::Text(_) => bail!("a text model hears nothing; give a connector or ctc model"),
+    };
+    let Some(aligner) = Aligner::new(speech) else {
+        bail!("the encoder has no CTC head, which texts are placed by");
+    };
+    let pieces = match &args.pieces {
+        Some(source) => Some(tokenizer(source, &args)?),
+        None => None,
+    };
+
+    let start = Instant::now();
+    let hidden = args.quiet || args.manifest.is_none();
+    let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(utterances.len() as u64), target);
+    bar.set_style(ProgressStyle::with_template("aligning {bar:30} {pos}/{len}  {eta} left")?);
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    for group in utterances.chunks(AT_ONCE) {
+        for (utterance, found) in group.iter().zip(align(&aligner, speech, group, &args)?) {
+            match found {
+                Ok((duration_s, aligned)) => {
+                    let pieces = match &pieces {
+                        Some(tokenizer) => {
+                            pieces_of(tokenizer, &aligner, &utterance.text, &aligned)?
+                        }
+                        None => Vec::new(),
+                    };
+                    let utterance = utterance.clone();
+                    done.push(Done { utterance, duration_s, aligned, pieces });
+                }
+                Err(why) => failed.push(Failed { id: utterance.id.clone(), why }),
+            }
+        }
+        bar.inc(group.len() as u64);
+    }
+    bar.finish_and_clear();
+    tell(&done, &failed);
+    if done.is_empty() {
+        let why = failed.first().map(|failed| failed.why.clone()).unwrap_or_default();
+        let place = if failed.len() == 1 { "" } else { "the first: " };
+        bail!("none of {} utterances could be aligned; {place}{why}", failed.len());
+    }
+    write(&args, &done, &failed)?;
+    summarize(&args, &done, &failed, start.elapsed().as_secs_f64())
+}
+
+/// What is to be aligned.
+fn utterances(args: &Args) -> anyhow::Result<Vec<Utterance>> {
+    if let Some(manifest) = &args.manifest {
+        let import = manifest::import_split(manifest, args.split.as_deref())?;
+        tell_rejected(&import.rejected);
+        let n_rejected = import.rejected.len();
+        let of = manifest.display();
+        ensure!(
+            !import.utterances.is_empty(),
+            "{of}: no line can be used ({n_rejected} are wrong)"
+        );
+        return Ok(import.utterances);
+    }
+    let file = args.file.as_ref().expect("clap asks for a file where there is no manifest");
+    let text = match (&args.text, &args.text_file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(path)) => std::fs::read_to_string(path)
+            .with_context(|| format!("{}: cannot read text", path.display()))?,
+        (None, None) => bail!("--text or --text-file says what is said in {}", file.display()),
+    };
+    let id = file.file_stem().unwrap_or_default().to_string_lossy();
+    Ok(vec![Utterance::new(id, file, text)])
+}
+
+fn tokenizer(source: &ModelSource, args: &Args) -> anyhow::Result<Tokenizer> {
+    match AnyModel::open(source, &args.device.open()?, &args.model.hub.hub()?)? {
+        AnyModel::Text(model) => Ok(model.chat.tokenizer().clone()),
+        AnyModel::Connector(model) => Ok(model.text.chat.tokenizer().clone()),
+        AnyModel::Ctc(_) => {
+            bail!("--pieces: a speech model has no tokenizer; give a language model")
+        }
+    }
+}
+
+/// Seconds and times of every utterance, or why it has none.
+fn align(
+    aligner: &Aligner<'_>,
+    speech: &SpeechModel,
+    group: &[Utterance],
+    args: &Args,
+) -> anyhow::Result<Vec<Result<(f64, Aligned), String>>> {
+    let read = |utterance: &Utterance| {
+        let audio = &utterance.audio;
+        let wave = Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)
+            .and_then(|wave| wave.resampled(16_000))
+            .map_err(|error| error.to_string())?;
+        // What the front end would refuse is the utterance's failure, not the run's.
+        let first = &wave.samples[..wave.samples.len().min(16_000)];
+        speech.extract(first).map_err(|error| error.to_string())?;
+        if let Some(i) = wave.samples.iter().position(|sample| !sample.is_finite()) {
+            return Err(format!("sample {i} is {}, expected a number", wave.samples[i]));
+        }
+        Ok(wave)
+    };
+    let waves: Vec<Result<Waveform, String>> = group.par_iter().map(read).collect();
+    let good: Vec<(&[f32], &str)> = waves
+        .iter()
+        .zip(group)
+        .filter_map(|(wave, utterance)| {
+            Some((wave.as_ref().ok()?.samples.as_slice(), utterance.text.as_str()))
+        })
+        .collect();
+    let chunking = Chunking { max_s: args.max_s, min_s: (0.4 * args.max_s).min(5.0) };
+    let mut found = aligner.align(&good, chunking)?.into_iter();
+    let least = args.min_confidence;
+    let finish = |wave: Result<Waveform, String>| {
+        let wave = wave?;
+        let aligned = found.next().expect("an answer for every sound that could be read");
+        let aligned = aligned.map_err(|failure| failure.to_string())?;
+        let confidence = aligned.confidence();
+        if confidence < least {
+            return Err(Failure::Unsure { found: confidence, least }.to_string());
+        }
+        Ok((wave.duration_s(), aligned))
+    };
+    Ok(waves.into_iter().map(finish).collect())
+}
+
+fn pieces_of(
+    tokenizer: &Tokenizer,
+    aligner: &Aligner<'_>,
+    text: &str,
+    aligned: &Aligned,
+) -> anyhow::Result<Vec<Alignment>> {
+    let pieces = tokenizer.pieces(text)?;
+    let spans: Vec<_> = pieces.iter().map(|piece| piece.span.clone()).collect();
+    let times = aligned.pieces(text, aligner.symbols(), &spans);
+    let Some(first) = aligned.words.first() else { return Ok(Vec::new()) };
+    let timed = |(span, [start_s, end_s]): (std::ops::Range<usize>, [f64; 2])| Alignment {
+        label: text[span].to_owned(),
+        start_s,
+        end_s,
+        confidence: None,
+        source: first.word.source.clone(),
+    };
+    Ok(spans.into_iter().zip(times).map(timed).collect())
+}
+
+/// What went wrong, on stderr.
+fn tell(done: &[Done], failed: &[Failed]) {
+    for Failed { id, why } in failed.iter().take(SHOWN) {
+        eprintln!("failed: {id}: {why}");
+    }
+    if failed.len() > SHOWN {
+        eprintln!("failed: {} more", failed.len() - SHOWN);
+    }
+    let unplaced: Vec<&str> =
+        done.iter().flat_map(|done| &done.aligned.unplaced).map(String::as_str).collect();
+    if !unplaced.is_empty() {
+        let shown = unplaced.iter().take(SHOWN).copied().collect::<Vec<_>>().join(" ");
+        let n = unplaced.len();
+        eprintln!("without times: {n} words that the model cannot spell, among them {shown}");
+    }
+}
+
+fn write(args: &Args, done: &[Done], failed: &[Failed]) -> anyhow::Result<()> {
+    let format = args.format;
+    let Some(out) = &args.out else {
+        return output::print(&if format.is_one_file_an_utterance() {
+            own_file(format, &done[0])?
+        } else {
+            one_file(format, done)?
+        });
+    };
+    let failures: String = failed
+        .iter()
+        .map(|failed| Ok(format!("{}\n", serde_json::to_string(failed)?)))
+        .collect::<anyhow::Result<_>>()?;
+    if !format.is_one_file_an_utterance() || args.manifest.is_none() {
+        let text = if format.is_one_file_an_utterance() {
+            own_file(format, &done[0])?
+        } else {
+            one_file(format, done)?
+        };
+        output::write(Some(out), &text)?;
+        if !failed.is_empty() {
+            output::write(Some(&out.with_extension("failures.jsonl")), &failures)?;
+        }
+        return Ok(());
+    }
+    let folder = NewFolder::create(out)?;
+    let put = |name: &str, text: &str| {
+        let path: &Path = &folder.path().join(name);
+        std::fs::write(path, text).with_context(|| format!("{}: cannot write", path.display()))
+    };
+    for (i, done) in done.iter().enumerate() {
+        // An id that can be a file's name is it.
+        let id = &done.utterance.id;
+        let plain = id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+        let name = if plain { id.clone() } else { file_name(i, id) };
+        put(&format!("{name}.{}", format.extension()), &own_file(format, done)?)?;
+    }
+    if !failed.is_empty() {
+        put("failures.jsonl", &failures)?;
+    }
+    folder.finish()
+}
+
+/// The file of one utterance.
+fn own_file(format: Format, done: &Done) -> anyhow::Result<String> {
+    let words = done.aligned.words();
+    let cues = || subtitles::cues(&words, CueConfig::default());
+    Ok(match format {
+        Format::Srt => subtitles::to_srt(&cues()),
+        Format::Vtt => subtitles::to_vtt(&cues()),
+        _ => {
+            let tier =
+                |name, labels: &[Alignment]| Tier::from_alignments(name, labels, done.duration_s);
+            let mut tiers =
+                vec![tier("words", &words)?, tier("characters", &done.aligned.characters())?];
+            if !done.pieces.is_empty() {
+                // Praat knows no interval without length.
+                let pieces = done.pieces.iter().filter(|piece| piece.end_s > piece.start_s);
+                tiers.push(tier("pieces", &pieces.cloned().collect::<Vec<_>>())?);
+            }
+            TextGrid::new(tiers).to_text(Layout::Long)
+        }
+    })
+}
+
+/// The file of all.
+fn one_file(format: Format, done: &[Done]) -> anyhow::Result<String> {
+    Ok(match format {
+        Format::Ctm => {
+            let records = done.iter().flat_map(|done| {
+                let record = |word| ctm::Record {
+                    recording: done.utterance.id.clone(),
+                    channel: "1".to_owned(),
+                    word,
+                };
+                done.aligned.words().into_iter().map(record)
+            });
+            ctm::to_text(&records.collect::<Vec<_>>())?
+        }
+        Format::Lhotse => lhotse::to_text(&done.iter().map(supervision).collect::<Vec<_>>()),
+        _ => {
+            let record = |done: &Done| jsonl::Record {
+                id: done.utterance.id.clone(),
+                words: done.aligned.words(),
+            };
+            jsonl::to_text(&done.iter().map(record).collect::<Vec<_>>())
+        }
+    })
+}
+
+fn supervision(done: &Done) -> lhotse::Supervision {
+    let Utterance { id, audio, text, language, speaker, .. } = &done.utterance;
+    let from_start = |labels: Vec<Alignment>| -> Vec<Alignment> {
+        labels.into_iter().map(|label| label.shifted(audio.start_s)).collect()
+    };
+    let mut tiers = vec![
+        ("word".to_owned(), from_start(done.aligned.words())),
+        ("character".to_owned(), from_start(done.aligned.characters())),
+    ];
+    if !done.pieces.is_empty() {
+        tiers.push(("subword".to_owned(), from_start(done.pieces.clone())));
+    }
+    let mut other = Map::new();
+    other.insert("channel".into(), json!(audio.channel.unwrap_or(0)));
+    other.insert("text".into(), json!(text));
+    let named = [("language", language), ("speaker", speaker)];
+    other.extend(named.into_iter().filter_map(|(k, v)| Some((k.to_owned(), json!(v.as_ref()?)))));
+    lhotse::Supervision {
+        id: id.clone(),
+        recording_id: audio.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        start_s: audio.start_s,
+        duration_s: done.duration_s,
+        tiers,
+        other,
+    }
+}
+
+/// How much was done, and how well where that is known.
+fn summarize(args: &Args, done: &[Done], failed: &[Failed], wall_s: f64) -> anyhow::Result<()> {
+    let known: Vec<&Done> = done.iter().filter(|done| !done.utterance.words.is_empty()).collect();
+    let audio_s: f64 = done.iter().map(|done| done.duration_s).sum();
+    let mut summary = Summary {
+        n_aligned: done.len(),
+        n_failed: failed.len(),
+        n_words: done.iter().map(|done| done.aligned.words.len()).sum(),
+        audio_s,
+        wall_s,
+        boundaries: None,
+    };
+    if args.out.is_some() {
+        eprintln!(
+            "{} utterances, {} words, {} failed; {audio_s:.1} s of sound in {wall_s:.1} s",
+            summary.n_aligned, summary.n_words, summary.n_failed
+        );
+    }
+    if !known.is_empty() {
+        let references: Vec<&[Alignment]> =
+            known.iter().map(|done| done.utterance.words.as_slice()).collect();
+        let found: Vec<Vec<Alignment>> = known.iter().map(|done| done.aligned.words()).collect();
+        let report =
+            super::score::boundary_report(&boundaries(&references, &found)?, &Bootstrap::default());
+        eprintln!("against the manifest's own times: {}", report.line);
+        summary.boundaries = Some(report.json);
+    }
+    if args.json { output::print_json(&summary) } else { Ok(()) }
+}
