@@ -25,7 +25,7 @@ use sandhi_data::{
     text::Tokenizer,
 };
 use sandhi_lab::{
-    align::{Aligned, Aligner, Failure},
+    align::{Aligned, Aligner, Failure, Widening},
     hf::ModelSource,
     model::{AnyModel, SpeechModel},
     transcribe::Chunking,
@@ -77,6 +77,12 @@ pub struct Args {
     /// Longest sound that is encoded at once, in seconds; longer ones are cut where it is quiet.
     #[arg(long, default_value_t = 12.0)]
     max_s: f64,
+    /// How much earlier than on the CTC path words begin, unless another word is there, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 1e3 * Widening::default().before_s)]
+    before_ms: f64,
+    /// How much later they end.
+    #[arg(long, value_name = "MS", default_value_t = 1e3 * Widening::default().after_s)]
+    after_ms: f64,
     /// Print a summary as JSON.
     #[arg(long, requires = "out")]
     json: bool,
@@ -132,6 +138,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "--min-confidence is {}, expected a probability",
         args.min_confidence
     );
+    for (name, ms) in [("--before-ms", args.before_ms), ("--after-ms", args.after_ms)] {
+        ensure!((0.0..=1e3).contains(&ms), "{name} is {ms}, expected 0 to 1,000 milliseconds");
+    }
     let utterances = utterances(&args)?;
     let model = args.model.open(&args.device.open()?)?;
     let speech = match &model {
@@ -142,6 +151,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let Some(aligner) = Aligner::new(speech) else {
         bail!("the encoder has no CTC head, which texts are placed by");
     };
+    let aligner =
+        aligner.widening(Widening { before_s: args.before_ms / 1e3, after_s: args.after_ms / 1e3 });
     let pieces = match &args.pieces {
         Some(source) => Some(tokenizer(source, &args)?),
         None => None,

@@ -2,6 +2,7 @@
 //!
 //! Nothing here needs a file that is not in the repository; what speaks needs espeak-ng.
 
+mod align;
 mod data;
 mod hub;
 mod ot;
