@@ -7,6 +7,7 @@
 //! A recipe says what the file says and nothing is looked up; [`crate::plan`] resolves it. Every
 //! unknown key, wrong type and missing field is reported, all at once.
 
+mod distill;
 mod read;
 mod transport;
 
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::hf::ModelName;
 
 pub use self::{
+    distill::{DistillationConfig, EmbeddingConfig},
     read::{Error, Overrides, Problems, read, read_str},
     transport::{GradientKind, PadMass, SolverConfig, SparsityKind, TargetMass, TransportConfig},
 };
@@ -331,9 +333,36 @@ pub struct LossConfig {
     /// CTC of the transcript's tokens over the connector's vectors, by a linear head of its own, `ctc_head`, that is
     /// not part of the model that is saved; connector models only.
     pub token_ctc: f64,
+    /// Cross-entropy of every token of the transcript but the first, given the connector's vectors up to it; connector
+    /// models with one vector a token only.
+    pub next_token: f64,
     /// Optimal transport between the connector's vectors and the transcript's embeddings; connector models only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<TransportConfig>,
+    /// The distance of every vector from the embedding of its token; connector models with one vector a token only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<EmbeddingConfig>,
+    /// The divergence from the same language model that reads the transcript; connector models only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<DistillationConfig>,
+}
+
+impl LossConfig {
+    /// Whether a language model has to read prompts and answers.
+    pub fn reads(&self) -> bool {
+        self.cross_entropy > 0.0 || self.transport.is_some() || self.distillation.is_some()
+    }
+
+    /// Whether vectors are compared to tokens one by one.
+    pub fn wants_pairs(&self) -> bool {
+        self.embedding.is_some() || self.next_token > 0.0
+    }
+
+    /// Whether it matters what is said, besides what is to be answered.
+    pub fn wants_said(&self) -> bool {
+        let compares = self.transport.is_some() || self.distillation.is_some();
+        compares || self.wants_pairs() || self.token_ctc > 0.0
+    }
 }
 
 impl Default for LossConfig {
@@ -344,7 +373,10 @@ impl Default for LossConfig {
             ctc: 1.0,
             alignment: 0.0,
             token_ctc: 0.0,
+            next_token: 0.0,
             transport: None,
+            embedding: None,
+            distillation: None,
         }
     }
 }

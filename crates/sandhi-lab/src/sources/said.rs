@@ -36,7 +36,7 @@ pub(crate) fn said(
     encoded: bool,
 ) -> Result<Vec<Said>, Error> {
     let transport = loss.transport.as_ref();
-    if transport.is_none() && loss.token_ctc == 0.0 {
+    if !loss.wants_said() {
         return Ok(vec![Said::default(); texts.len()]);
     }
     let mut said = Vec::with_capacity(texts.len());

@@ -14,7 +14,7 @@ use sandhi_nn::{
     transformer::{CausalLm, Dropout},
 };
 
-use super::transport;
+use super::{distill, transport};
 use crate::{
     model::{
         Compression, CtcNet, HostRagged,
@@ -258,6 +258,14 @@ pub struct SpokenItem {
     pub said: Said,
 }
 
+impl SpokenItem {
+    /// The tokens behind the speech that are read. The last one of the answer is predicted and never read.
+    pub(super) fn tail(&self) -> Vec<u32> {
+        let answer = &self.answer[..self.answer.len() - 1];
+        self.after.iter().chain(answer).copied().collect()
+    }
+}
+
 /// What is said in an utterance.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Said {
@@ -280,13 +288,26 @@ impl Measured for SpeechBatch {
         let heard = match &self.heard {
             Heard::Frames(rows) | Heard::Features(rows) => rows.lengths.iter().sum::<usize>(),
         };
+        let n_items = self.items.len() as f64;
         let mut counts = vec![("ce", count as f64)];
+        let said = self.items.iter().map(|item| item.said.tokens.len()).sum::<usize>() as f64;
+        if loss.embedding.is_some() {
+            counts.extend(distill::EMBEDDING.map(|name| (name, said)));
+        }
+        if loss.next_token > 0.0 {
+            counts.push((distill::NEXT_TOKEN, distill::n_next_tokens(&self.items) as f64));
+        }
+        if loss.wants_pairs() {
+            counts.push((distill::UNPAIRED, n_items));
+        }
+        if loss.distillation.is_some() {
+            counts.extend(distill::DISTILLATION.map(|name| (name, count as f64)));
+        }
         if loss.transport.is_some() {
-            counts.extend(transport::TERMS.map(|name| (name, self.items.len() as f64)));
+            counts.extend(transport::TERMS.map(|name| (name, n_items)));
         }
         if loss.token_ctc > 0.0 {
-            let said = self.items.iter().map(|item| item.said.tokens.len()).sum::<usize>();
-            counts.push(("token_ctc", said as f64));
+            counts.push(("token_ctc", said));
         }
         Size { counts, n_items: self.items.len(), n_tokens: text + heard, audio_s: self.audio_s }
     }
@@ -320,41 +341,20 @@ impl Learner for ConnectorNet {
             Some(compression) => compression.forward(&heard, &self.language_model),
             None => heard.clone(),
         };
-        let sequences: Vec<Vec<Segment>> = batch
-            .items
-            .iter()
-            .enumerate()
-            .map(|(i, item)| {
-                // The last token of the answer is predicted and never read.
-                let tail = item
-                    .after
-                    .iter()
-                    .chain(&item.answer[..item.answer.len() - 1])
-                    .copied()
-                    .collect();
-                vec![
-                    Segment::Tokens(item.before.clone()),
-                    Segment::Speech(i),
-                    Segment::Tokens(tail),
-                ]
-            })
-            .collect();
-        let input = pack(&self.language_model, &sequences, Some(&given));
-        let tails: Vec<usize> = batch.items.iter().map(|item| item.answer.len()).collect();
-        let targets: Vec<u32> =
-            batch.items.iter().flat_map(|item| item.answer.iter().copied()).collect();
-        let depths: Vec<usize> = loss.transport.iter().flat_map(|t| t.inner_depths()).collect();
-        let hidden = self.language_model.forward_tails_at(&input, &tails, &depths, Dropout::OFF);
-        let logits = self.language_model.logits(hidden.last);
-        let sum = ops::cross_entropy(logits, &targets, &vec![1.0; targets.len()]);
-        let mut terms = vec![Term { name: "ce", weight: loss.cross_entropy, sum }];
-        if let Some(config) = &loss.transport {
-            let read = transport::Read {
-                input: &input.offsets,
-                given: &given.offsets,
-                hidden: hidden.depths,
-            };
-            terms.extend(transport::terms(self, &batch.items, &heard, read, config));
+        let mut terms = Vec::new();
+        if loss.reads() {
+            terms.extend(self.reading(batch, loss, &heard, &given));
+        }
+        if loss.wants_pairs() {
+            let pairs = distill::Pairs::new(&batch.items, &heard);
+            let lm = &self.language_model;
+            if let Some(config) = &loss.embedding {
+                terms.extend(pairs.embedding(lm, &batch.items, &heard, config));
+            }
+            if loss.next_token > 0.0 {
+                terms.push(pairs.next_token(lm, &batch.items, &heard, loss.next_token));
+            }
+            terms.push(pairs.unpaired(&device));
         }
         if loss.token_ctc > 0.0 {
             terms.push(self.token_ctc(&batch.items, &heard, loss.token_ctc));
@@ -364,6 +364,56 @@ impl Learner for ConnectorNet {
 }
 
 impl ConnectorNet {
+    /// The losses for which the language model reads prompts and answers.
+    fn reading(
+        &self,
+        batch: &SpeechBatch,
+        loss: &LossConfig,
+        heard: &Ragged,
+        given: &Ragged,
+    ) -> Vec<Term> {
+        let sequences: Vec<Vec<Segment>> = batch
+            .items
+            .iter()
+            .enumerate()
+            .map(|(i, item)| {
+                vec![
+                    Segment::Tokens(item.before.clone()),
+                    Segment::Speech(i),
+                    Segment::Tokens(item.tail()),
+                ]
+            })
+            .collect();
+        let input = pack(&self.language_model, &sequences, Some(given));
+        let tails: Vec<usize> = batch.items.iter().map(|item| item.answer.len()).collect();
+        let targets: Vec<u32> =
+            batch.items.iter().flat_map(|item| item.answer.iter().copied()).collect();
+        let mut depths: Vec<usize> = loss.transport.iter().flat_map(|t| t.inner_depths()).collect();
+        let n_transported = depths.len();
+        depths.extend(loss.distillation.iter().flat_map(|config| &config.depths));
+        let hidden = self.language_model.forward_tails_at(&input, &tails, &depths, Dropout::OFF);
+        let mut transported = hidden.depths;
+        let distilled = transported.split_off(n_transported);
+        let logits = self.language_model.logits(hidden.last);
+        let sum = ops::cross_entropy(logits.clone(), &targets, &vec![1.0; targets.len()]);
+        let mut terms = vec![Term { name: "ce", weight: loss.cross_entropy, sum }];
+        if let Some(config) = &loss.transport {
+            let read = transport::Read {
+                input: &input.offsets,
+                given: &given.offsets,
+                hidden: transported,
+            };
+            terms.extend(transport::terms(self, &batch.items, heard, read, config));
+        }
+        if let Some(config) = &loss.distillation {
+            let rows = distill::tail_rows(&input, &tails);
+            let hidden = distilled.into_iter().map(|x| ops::embedding(x, &rows)).collect();
+            let heard = distill::Heard { logits, hidden };
+            terms.extend(distill::distillation(&self.language_model, &batch.items, &heard, config));
+        }
+        terms
+    }
+
     /// CTC of the tokens that are said; utterances with too few vectors for theirs have no loss.
     fn token_ctc(&self, items: &[SpokenItem], heard: &Ragged, weight: f64) -> Term {
         let head = self.ctc_head.as_ref().expect("a stage with token_ctc has a head");

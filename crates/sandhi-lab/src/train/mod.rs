@@ -13,6 +13,7 @@
 //! last bit.
 
 pub mod dataset;
+mod distill;
 pub mod learner;
 pub mod optimizer;
 pub mod shared;

@@ -118,15 +118,20 @@ impl Checker<'_> {
         }
     }
 
-    /// Transport looks at depths that the language model has. The last block does not work on speech.
+    /// Transport and distillation look at depths that the language model has. The last block does not work on speech.
     pub(super) fn depths(&mut self, base: Option<&Base<TextBase>>) {
         let Some(Base::Known(text)) = base else { return };
         let n_layers = text.transformer.n_layers;
         for (i, stage) in self.recipe.stages.iter().enumerate() {
-            let depths = stage.loss.transport.iter().flat_map(|config| &config.depths);
-            for depth in depths.filter(|&&depth| depth >= n_layers) {
+            let loss = &stage.loss;
+            let transport = loss.transport.iter().flat_map(|config| &config.depths);
+            let distillation = loss.distillation.iter().flat_map(|config| &config.depths);
+            let named = transport
+                .map(|depth| ("transport", depth))
+                .chain(distillation.map(|depth| ("distillation", depth)));
+            for (name, depth) in named.filter(|(_, depth)| **depth >= n_layers) {
                 self.problem(
-                    &format!("stage[{i}].loss.transport.depths"),
+                    &format!("stage[{i}].loss.{name}.depths"),
                     format_args!(
                         "{depth} is not below the {n_layers} blocks of the language model"
                     ),

@@ -27,6 +27,7 @@ impl Checker<'_> {
             ("ctc", loss.ctc),
             ("alignment", loss.alignment),
             ("token_ctc", loss.token_ctc),
+            ("next_token", loss.next_token),
         ];
         for (name, weight) in weights {
             self.need(
@@ -40,8 +41,11 @@ impl Checker<'_> {
             ModelConfig::Text(_) => ("cross_entropy is", loss.cross_entropy),
             ModelConfig::Connector(_) => {
                 let transport = loss.transport.as_ref().map_or(0.0, |config| config.weight);
-                let sum = loss.cross_entropy + loss.token_ctc + transport;
-                ("cross_entropy, token_ctc and transport.weight are", sum)
+                let embedding = loss.embedding.as_ref().map_or(0.0, |config| config.weight);
+                let distillation =
+                    loss.distillation.as_ref().map_or(0.0, |config| config.weight + config.hidden);
+                let own = loss.cross_entropy + loss.token_ctc + loss.next_token;
+                ("all weights are", own + transport + embedding + distillation)
             }
         };
         self.need(
@@ -68,6 +72,9 @@ impl Checker<'_> {
         let given = [
             ("loss.transport", loss.transport.is_some()),
             ("loss.token_ctc", loss.token_ctc > 0.0),
+            ("loss.next_token", loss.next_token > 0.0),
+            ("loss.embedding", loss.embedding.is_some()),
+            ("loss.distillation", loss.distillation.is_some()),
             ("compression", stage.compression.is_some()),
         ];
         for (field, _) in given.into_iter().filter(|(_, is_given)| *is_given && !is_connector) {
@@ -76,6 +83,12 @@ impl Checker<'_> {
         }
         for problem in stage.compression.iter().flat_map(|compression| compression.problems()) {
             self.problem(&format!("{place}.compression"), problem);
+        }
+        for problem in loss.embedding.iter().flat_map(|config| config.problems()) {
+            self.problem(&format!("{place}.loss.embedding"), problem);
+        }
+        for problem in loss.distillation.iter().flat_map(|config| config.problems()) {
+            self.problem(&format!("{place}.loss.distillation"), problem);
         }
         for problem in loss.transport.iter().flat_map(|config| config.problems()) {
             self.problem(&format!("{place}.loss.transport"), problem);
