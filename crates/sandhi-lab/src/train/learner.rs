@@ -312,8 +312,10 @@ impl Learner for ConnectorNet {
                 self.encoder.forward(&features.to_device(&device), dropout)
             }
         };
-        let heard =
-            self.connector.forward(&ConnectorInput::frames(frames), dropout.branch("connector")).vectors;
+        let heard = self
+            .connector
+            .forward(&ConnectorInput::frames(frames), dropout.branch("connector"))
+            .vectors;
         let given = match &self.compression {
             Some(compression) => compression.forward(&heard, &self.language_model),
             None => heard.clone(),

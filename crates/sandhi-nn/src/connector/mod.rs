@@ -199,9 +199,7 @@ impl Connector {
     /// Maps frames to vectors.
     pub fn forward(&self, input: &ConnectorInput, dropout: Dropout) -> ConnectorOutput {
         match self {
-            Self::Slm(adapter) => {
-                ConnectorOutput::vectors(adapter.forward(&input.frames, dropout))
-            }
+            Self::Slm(adapter) => ConnectorOutput::vectors(adapter.forward(&input.frames, dropout)),
         }
     }
 }

@@ -301,7 +301,10 @@ mod tests {
         attach(&mut connector, "", &lora, 2);
         check(connector, [9, 4], crate::connector::Connector::recompute, |connector, x| {
             let frames = Ragged { values: x, offsets: Offsets::from_lengths(&[5, 4]) };
-            connector.forward(&ConnectorInput::frames(frames), Dropout::new(DROPOUT, 5)).vectors.values
+            connector
+                .forward(&ConnectorInput::frames(frames), Dropout::new(DROPOUT, 5))
+                .vectors
+                .values
         });
     }
 
