@@ -2,4 +2,7 @@
 
 pub mod ctc;
 pub mod fuzz;
+pub mod monotonic;
 pub mod transport;
+
+mod wide;

@@ -30,6 +30,7 @@
 //! ```
 
 mod band;
+mod confidence;
 mod decode;
 mod graph;
 mod lattice;
@@ -39,7 +40,7 @@ mod units;
 mod viterbi;
 
 pub use decode::greedy;
-pub use lattice::{Posteriors, posteriors};
+pub use lattice::{Posteriors, posteriors, posteriors_within};
 pub use loss::{batch_loss, batch_loss_and_gradient, batch_loss_in_place, loss_and_gradient};
 pub use spot::spot;
 pub use units::Unit;
@@ -144,6 +145,20 @@ pub enum Error {
     /// No path of the target is possible.
     #[error("every path that spells the target has the probability 0")]
     Impossible,
+    /// Spans are none of the target that posteriors are about.
+    #[error(
+        "{n_spans} spans up to frame {last_frame} are none of {n_tokens} tokens over {n_frames} frames"
+    )]
+    Spans {
+        /// Spans given.
+        n_spans: usize,
+        /// The last end of a span.
+        last_frame: usize,
+        /// Tokens of the target.
+        n_tokens: usize,
+        /// Frames of the posteriors.
+        n_frames: usize,
+    },
     /// The alignment would take more memory than it may.
     #[error("the alignment takes {n_bytes} bytes, more than the limit of {max_bytes}")]
     TooLarge {
