@@ -6,7 +6,7 @@
 //!     FOLDER/problems.json         [{"name", "kind": "ctc" or "monotonic", "shape"}]; kind and sizes of each problem
 //!     FOLDER/NAME.scores.npy       f32 [n_frames, n_symbols] log-probabilities, or [n_frames, n_tokens] scores
 //!     FOLDER/NAME.target.npy       i32 [n_tokens], for CTC; the blank is symbol 0
-//!     stdout                       one JSON object a problem: name, peer, median seconds, score, path
+//!     stdout                       one JSON object a problem: name, peer, seconds (median), least (minimum), score, path
 //! bench/peers/align.py FOLDER      the same objects, of other programs
 //! ```
 //!
@@ -93,7 +93,7 @@ fn main() -> io::Result<()> {
         let solve = || ctc::viterbi_path(&log_probs, n_symbols, &target, 0, Limits::default());
         let found = solve().expect("a problem with a path");
         let spans: Vec<_> = found.spans.iter().map(|span| [span.start, span.end]).collect();
-        print(&name, median_s(|| drop(black_box(solve()))), found.log_prob, &json!(spans));
+        print(&name, times_s(|| drop(black_box(solve()))), found.log_prob, &json!(spans));
         problems.push(json!({ "name": name, "kind": "ctc", "shape": shape }));
     }
     for shape @ [n_frames, n_tokens] in MONOTONIC {
@@ -105,20 +105,19 @@ fn main() -> io::Result<()> {
         write_npy(&folder.join(format!("{name}.scores.npy")), &floats(&scores), "<f4", &shape)?;
         let solve = || monotonic::search(&scores, n_tokens);
         let found = solve().expect("a problem with a path");
-        print(&name, median_s(|| drop(black_box(solve()))), found.score, &json!(found.durations));
+        print(&name, times_s(|| drop(black_box(solve()))), found.score, &json!(found.durations));
         problems.push(json!({ "name": name, "kind": "monotonic", "shape": shape }));
     }
     fs::write(folder.join("problems.json"), json!(problems).to_string())
 }
 
-fn print(name: &str, seconds: f64, score: f64, path: &serde_json::Value) {
-    let line =
-        json!({ "name": name, "peer": "sandhi", "seconds": seconds, "score": score, "path": path });
+fn print(name: &str, [seconds, least]: [f64; 2], score: f64, path: &serde_json::Value) {
+    let line = json!({ "name": name, "peer": "sandhi", "seconds": seconds, "least": least, "score": score, "path": path });
     println!("{line}");
 }
 
-/// Median over half a second of runs, five at least.
-fn median_s(run: impl Fn()) -> f64 {
+/// Median and minimum over half a second of runs, five at least.
+fn times_s(run: impl Fn()) -> [f64; 2] {
     let mut times = vec![];
     let begin = Instant::now();
     while times.len() < 5 || begin.elapsed().as_secs_f64() < 0.5 {
@@ -127,7 +126,7 @@ fn median_s(run: impl Fn()) -> f64 {
         times.push(start.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    [times[times.len() / 2], times[0]]
 }
 
 fn floats(values: &[f32]) -> Vec<u8> {

@@ -5,4 +5,8 @@ pub mod fuzz;
 pub mod monotonic;
 pub mod transport;
 
+mod lanes;
 mod wide;
+
+#[cfg(test)]
+mod golden;

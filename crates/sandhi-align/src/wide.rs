@@ -10,7 +10,7 @@
 pub(crate) struct Wide {
     /// 0, or at least 2^-512; at most a few, since probabilities are.
     mantissa: f64,
-    exponent: i32,
+    exponent: i64,
 }
 
 impl Wide {
@@ -21,18 +21,19 @@ impl Wide {
     /// The natural logarithm of a step.
     const LOG_STEP: f64 = 512.0 * std::f64::consts::LN_2;
 
-    /// `e^log`, for a logarithm of a probability.
+    /// `e^log`, for a logarithm of a probability. Below `e^-1e12` it is zero, as masks of -1e30 want it, and the
+    /// exponent of a product of billions of others has room.
     #[inline]
     pub(crate) fn exp(log: f32) -> Self {
         let log = f64::from(log);
         if log > -350.0 {
             return Self { mantissa: log.exp(), exponent: 0 };
         }
-        if log == f64::NEG_INFINITY {
+        if log < -1e12 {
             return Self::ZERO;
         }
         let exponent = (log / Self::LOG_STEP).ceil();
-        Self { mantissa: (log - exponent * Self::LOG_STEP).exp(), exponent: exponent as i32 }
+        Self { mantissa: (log - exponent * Self::LOG_STEP).exp(), exponent: exponent as i64 }
     }
 
     #[inline]
@@ -80,7 +81,7 @@ impl Wide {
     }
 
     pub(crate) fn ln(self) -> f64 {
-        self.mantissa.ln() + f64::from(self.exponent) * Self::LOG_STEP
+        self.mantissa.ln() + self.exponent as f64 * Self::LOG_STEP
     }
 }
 
@@ -105,5 +106,8 @@ mod tests {
             }
         }
         assert_eq!(Wide::exp(f32::NEG_INFINITY), Wide::ZERO);
+        assert_eq!(Wide::exp(f32::MIN), Wide::ZERO);
+        let small = Wide::exp(-9e11);
+        assert!((small.times(small).ln() / -1.8e12 - 1.0).abs() < 1e-7);
     }
 }

@@ -16,10 +16,10 @@
 
 use super::{
     Error,
-    units::{Unit, is_log_prob},
+    units::{BEYOND, Unit, is_log_prob},
     viterbi::{Recursion, Window},
 };
-use crate::transport::simd::{LANES, vectorized};
+use crate::lanes::{LANES, in_lanes};
 
 /// Rows from one change of the origin of scores to the next.
 const ROWS_PER_SHIFT: usize = 64;
@@ -33,14 +33,13 @@ pub(super) struct Band<'a> {
     n_symbols: usize,
     blank: usize,
     n_units: usize,
-    /// The column that each unit emits; the blank's for stars.
+    /// The column that each unit emits; the blank's for stars and to fill the last block, whose further units no path
+    /// comes back from.
     columns: Vec<u32>,
     /// 0 where a path may come from the unit before without a blank, else `-inf`. Whole blocks.
     skips: Vec<f32>,
     /// Where stars are, and their log-probability.
     stars: Vec<(usize, f32)>,
-    /// What the units emit in the row at hand. Whole blocks, of which those beyond the target stay `-inf`.
-    emitted: Vec<f32>,
     /// What was taken from the scores, and for how many rows it is known.
     shifts: Vec<f32>,
     n_known: usize,
@@ -56,10 +55,9 @@ impl<'a> Band<'a> {
             n_symbols,
             blank: blank as usize,
             n_units: target.len(),
-            columns: vec![blank; target.len()],
+            columns: vec![blank; n_lanes],
             skips: vec![f32::NEG_INFINITY; n_lanes],
             stars: vec![],
-            emitted: vec![f32::NEG_INFINITY; n_lanes],
             shifts: vec![0.0; log_probs.len() / n_symbols / ROWS_PER_SHIFT],
             n_known: 0,
         };
@@ -160,65 +158,70 @@ impl Recursion for Band<'_> {
     }
 }
 
-vectorized! {
-    /// Runs the rows of a window; false when a value that it met is NaN or positive infinity.
-    fn advance(band: &mut Band<'_>, window: &Window, scores: &mut [f32], back: &mut [u16]) -> bool {
+/// Rows of at most so many symbols are looked up in registers.
+const MOST_IN_REGISTERS: usize = 2 * LANES;
+
+in_lanes! {
+    /// Runs the rows of a window; false when a value that it met is NaN or too large.
+    fn advance<V>(band: &mut Band<'_>, window: &Window, scores: &mut [f32], back: &mut [u16]) -> bool {
         let n_symbols = band.n_symbols;
         let (first_block, n_blocks) = band.frame(window);
         let (units, blanks) = scores.split_at_mut(LANES + band.skips.len());
-        let mut is_sound = true;
+        let beyond = V::splat(BEYOND);
+        let mut sound = u16::MAX;
         for row_idx in window.rows.clone() {
             let row = &band.log_probs[row_idx * n_symbols..][..n_symbols];
             let blocks = band.blocks(window, row_idx);
-            let range = blocks.start * LANES..(blocks.end * LANES).min(band.n_units);
-            let columns = &band.columns[range.clone()];
-            for (value, &column) in band.emitted[range.clone()].iter_mut().zip(columns) {
-                // SAFETY: `check_units` has held every symbol against the width of a row.
-                *value = unsafe { *row.get_unchecked(column as usize) };
+            let is_small = n_symbols <= MOST_IN_REGISTERS;
+            let mut table = [V::splat(0.0); 2];
+            if is_small {
+                let mut copy = [0.0; MOST_IN_REGISTERS];
+                copy[..n_symbols].copy_from_slice(row);
+                table = [V::load(&copy), V::load(&copy[LANES..])];
             }
-            if !band.stars.is_empty() {
-                let from = band.stars.partition_point(|&(at, _)| at < range.start);
-                let stars = band.stars[from..].iter().take_while(|&&(at, _)| at < range.end);
-                stars.for_each(|&(at, log_prob)| band.emitted[at] = log_prob);
+            let mut stars = &band.stars[..];
+            if !stars.is_empty() {
+                stars = &stars[..stars.partition_point(|&(at, _)| at < blocks.end * LANES)];
             }
-            let of_blank = row[band.blank];
-            is_sound &= is_log_prob(of_blank);
-            let mut sound = [1_u32; LANES];
+            let of_blank = V::splat(row[band.blank]);
+            sound &= beyond.above(of_blank);
             // From the last block to the first, so that what lies before is still that of the row before.
             for block in blocks.clone().rev() {
                 let at = block * LANES;
-                let emitted = lanes(&band.emitted[at..]);
-                let skips = lanes(&band.skips[at..]);
-                let before = lanes(&units[LANES + at - 1..]);
-                let stay = lanes(&units[LANES + at..]);
-                let rest = lanes(&blanks[at..]);
-                let (mut unit, mut blank) = ([0.0; LANES], [0.0; LANES]);
-                let mut bits = [[false; LANES]; PLANES];
-                for l in 0..LANES {
-                    let skip = before[l] + skips[l];
-                    bits[1][l] = skip > rest[l];
-                    let moved = if skip > rest[l] { skip } else { rest[l] };
-                    bits[0][l] = moved > stay[l];
-                    unit[l] = emitted[l] + if moved > stay[l] { moved } else { stay[l] };
-                    bits[2][l] = before[l] > rest[l];
-                    blank[l] = of_blank + if before[l] > rest[l] { before[l] } else { rest[l] };
-                    sound[l] &= u32::from(is_log_prob(emitted[l]));
+                let columns = &band.columns[at..at + LANES];
+                let mut emitted = if is_small {
+                    V::look_up(table, columns)
+                } else {
+                    // SAFETY: `check_units` has held every symbol against the width of a row.
+                    unsafe { V::pick(row, columns) }
+                };
+                if stars.last().is_some_and(|&(star, _)| star >= at) {
+                    let mut values = [0.0; LANES];
+                    emitted.store(&mut values);
+                    while let Some((&(star, log_prob), others)) = stars.split_last()
+                        && star >= at
+                    {
+                        values[star - at] = log_prob;
+                        stars = others;
+                    }
+                    emitted = V::load(&values);
                 }
-                units[LANES + at..][..LANES].copy_from_slice(&unit);
-                blanks[at..][..LANES].copy_from_slice(&blank);
+                let before = V::load(&units[LANES + at - 1..]);
+                let stay = V::load(&units[LANES + at..]);
+                let rest = V::load(&blanks[at..]);
+                let skip = before.plus(V::load(&band.skips[at..]));
+                let moved = skip.max(rest);
+                emitted.plus(moved.max(stay)).store(&mut units[LANES + at..]);
+                of_blank.plus(before.max(rest)).store(&mut blanks[at..]);
+                sound &= beyond.above(emitted);
                 if !back.is_empty() {
                     let row = row_idx - window.rows.start;
                     let planes = &mut back[PLANES * (row * n_blocks + block - first_block)..][..PLANES];
-                    for (plane, bits) in planes.iter_mut().zip(bits) {
-                        let mut word = 0;
-                        for (l, bit) in bits.into_iter().enumerate() {
-                            word |= u16::from(bit) << l;
-                        }
-                        *plane = word;
-                    }
+                    planes[0] = moved.above(stay);
+                    planes[1] = skip.above(rest);
+                    planes[2] = before.above(rest);
                 }
             }
-            is_sound &= sound == [1; LANES];
             if (row_idx + 1).is_multiple_of(ROWS_PER_SHIFT) {
                 let range = blocks.start * LANES..blocks.end * LANES;
                 let units = &mut units[LANES..][range.clone()];
@@ -232,12 +235,6 @@ vectorized! {
                 units.iter_mut().chain(blanks).for_each(|value| *value -= *shift);
             }
         }
-        is_sound
+        sound == u16::MAX
     }
-}
-
-/// A block of lanes.
-#[inline(always)]
-fn lanes(values: &[f32]) -> [f32; LANES] {
-    values[..LANES].try_into().expect("the slice was just cut to this length")
 }

@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use super::{
-    Error, Limits, check_symbols, is_feasible, n_frames, n_frames_needed, units::is_log_prob,
-};
+use super::{Error, Limits, check_symbols, is_feasible, n_frames, n_frames_needed};
 use crate::wide::Wide;
 
 /// How probable each state is at each frame, given that the path spells the target.
@@ -42,7 +40,7 @@ pub fn posteriors(
 ///
 /// When the matrix is not whole rows, a symbol has no column, the target holds the blank, there are too few frames
 /// for it, the memory would be more than the limit, a log-probability of the target's symbols or the blank is NaN or
-/// positive infinity, or every path has the probability 0.
+/// beyond 1e30, or every path has the probability 0.
 pub fn posteriors_within(
     log_probs: &[f32],
     n_symbols: usize,
@@ -66,7 +64,9 @@ pub fn posteriors_within(
     symbols.sort_unstable();
     symbols.dedup();
     for (frame, row) in log_probs.chunks_exact(n_symbols).enumerate() {
-        if let Some(&symbol) = symbols.iter().find(|&&symbol| !is_log_prob(row[symbol])) {
+        // Sums of probabilities have no room upwards, but for rounding.
+        let is_log_prob = |&&symbol: &&usize| row[symbol] <= 1e-4;
+        if let Some(&symbol) = symbols.iter().find(|symbol| !is_log_prob(symbol)) {
             return Err(Error::NotALogProb { frame, symbol, found: row[symbol] });
         }
     }

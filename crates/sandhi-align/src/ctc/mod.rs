@@ -121,7 +121,7 @@ pub enum Error {
         frame: usize,
         /// Column of the matrix.
         symbol: usize,
-        /// NaN or positive infinity.
+        /// NaN, or 1e30 and more.
         found: f32,
     },
     /// A unit's cost is negative or not finite.

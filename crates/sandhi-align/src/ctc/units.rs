@@ -42,10 +42,12 @@ impl Spelling {
     }
 }
 
-/// Whether a value may stand in a matrix of log-probabilities: neither NaN nor positive infinity.
-#[inline(always)]
+/// Log-probabilities, normalized or not, are below this, so that sums over a few rows stay in single precision.
+pub(super) const BEYOND: f32 = 1e30;
+
+/// Whether a value may stand in a matrix of log-probabilities: neither NaN nor too large.
 pub(super) fn is_log_prob(value: f32) -> bool {
-    value < f32::INFINITY
+    value < BEYOND
 }
 
 impl Unit {

@@ -93,7 +93,7 @@ pub fn viterbi_align(
 /// # Errors
 ///
 /// When the matrix is not whole rows, a symbol has no column, the target holds the blank, there are too few frames
-/// for it, a log-probability that a path could meet is NaN or positive infinity, every path has the probability 0, or
+/// for it, a log-probability that a path could meet is NaN or beyond 1e30, every path has the probability 0, or
 /// the memory would be more than the limit.
 pub fn viterbi_path(
     log_probs: &[f32],

@@ -27,7 +27,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When the matrix is not whole rows, there are fewer frames than tokens or no tokens, a score is NaN or positive infinity, the
+/// When the matrix is not whole rows, there are fewer frames than tokens or no tokens, a score is NaN or beyond 1e30, the
 /// blank's is not finite, or every path meets a score of negative infinity.
 pub fn forward_sum(
     scores: &[f32],

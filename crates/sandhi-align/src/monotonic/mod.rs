@@ -51,13 +51,13 @@ pub enum Error {
         n_tokens: usize,
     },
     /// The matrix holds something else than scores.
-    #[error("frame {frame} has {found} for token {token}, not a score")]
+    #[error("frame {frame} has {found} for token {token}, not a score below 1e30")]
     NotAScore {
         /// Row of the matrix.
         frame: usize,
         /// Column of the matrix.
         token: usize,
-        /// NaN or positive infinity.
+        /// NaN, or 1e30 and more.
         found: f32,
     },
     /// Every path meets a score of negative infinity.
@@ -96,14 +96,11 @@ fn n_frames(scores: &[f32], n_tokens: usize) -> Result<usize, Error> {
     }
 }
 
-/// Whether a value can be a score: neither NaN nor positive infinity.
-#[inline(always)]
-fn is_score(value: f32) -> bool {
-    value < f32::INFINITY
-}
+/// Scores are below this, so that sums over a few rows stay in single precision.
+const BEYOND: f32 = 1e30;
 
-/// The first value that is no score.
+/// The first value that is no score: NaN or too large.
 fn not_a_score(scores: &[f32], n_tokens: usize) -> Option<Error> {
-    let at = scores.iter().position(|&value| !is_score(value))?;
+    let at = scores.iter().position(|&value| value.is_nan() || value >= BEYOND)?;
     Some(Error::NotAScore { frame: at / n_tokens, token: at % n_tokens, found: scores[at] })
 }

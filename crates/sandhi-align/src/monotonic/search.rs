@@ -14,8 +14,8 @@
 
 use rayon::prelude::*;
 
-use super::{Error, is_score, n_frames, not_a_score};
-use crate::transport::simd::{LANES, vectorized};
+use super::{BEYOND, Error, n_frames, not_a_score};
+use crate::lanes::{LANES, in_lanes};
 
 /// Rows from one change of the origin of sums to the next.
 const ROWS_PER_SHIFT: usize = 64;
@@ -46,7 +46,7 @@ struct Space {
 /// # Errors
 ///
 /// When the matrix is not whole rows, there are fewer frames than tokens or no tokens, a score that a path could meet is NaN or
-/// positive infinity, or every path meets a score of negative infinity.
+/// beyond 1e30, or every path meets a score of negative infinity.
 pub fn search(scores: &[f32], n_tokens: usize) -> Result<Path, Error> {
     search_in(scores, n_tokens, &mut Space::default())
 }
@@ -111,14 +111,15 @@ fn search_in(scores: &[f32], n_tokens: usize, space: &mut Space) -> Result<Path,
     Ok(path)
 }
 
-vectorized! {
-    /// Runs all rows; false when a score that it met is NaN or positive infinity.
+in_lanes! {
+    /// Runs all rows; false when a score that it met is NaN or too large.
     ///
     /// `best` has a block of nothing before the tokens.
-    fn advance(scores: &[f32], n_tokens: usize, best: &mut [f32], back: &mut [u16]) -> bool {
+    fn advance<V>(scores: &[f32], n_tokens: usize, best: &mut [f32], back: &mut [u16]) -> bool {
         let n_frames = scores.len() / n_tokens;
         let n_blocks = n_tokens.div_ceil(LANES);
-        let mut sound = [1_u32; LANES];
+        let beyond = V::splat(BEYOND);
+        let mut sound = u16::MAX;
         // Before the first row a path is in the place before the first token.
         best[LANES - 1] = 0.0;
         for (frame, row) in scores.chunks_exact(n_tokens).enumerate() {
@@ -129,28 +130,18 @@ vectorized! {
             for block in (first..=last).rev() {
                 let at = block * LANES;
                 let given = match row.get(at..at + LANES) {
-                    Some(given) => lanes(given),
+                    Some(given) => V::load(given),
                     None => {
                         let mut given = [f32::NEG_INFINITY; LANES];
                         given[..n_tokens - at].copy_from_slice(&row[at..]);
-                        given
+                        V::load(&given)
                     }
                 };
-                let before = lanes(&best[LANES + at - 1..]);
-                let stay = lanes(&best[LANES + at..]);
-                let mut sums = [0.0; LANES];
-                let mut is_before = [false; LANES];
-                for l in 0..LANES {
-                    is_before[l] = before[l] > stay[l];
-                    sums[l] = given[l] + if before[l] > stay[l] { before[l] } else { stay[l] };
-                    sound[l] &= u32::from(is_score(given[l]));
-                }
-                best[LANES + at..][..LANES].copy_from_slice(&sums);
-                let mut word = 0;
-                for (l, bit) in is_before.into_iter().enumerate() {
-                    word |= u16::from(bit) << l;
-                }
-                bits[block] = word;
+                let before = V::load(&best[LANES + at - 1..]);
+                let stay = V::load(&best[LANES + at..]);
+                bits[block] = before.above(stay);
+                given.plus(before.max(stay)).store(&mut best[LANES + at..]);
+                sound &= beyond.above(given);
             }
             best[LANES - 1] = f32::NEG_INFINITY;
             if (frame + 1).is_multiple_of(ROWS_PER_SHIFT) {
@@ -161,14 +152,8 @@ vectorized! {
                 }
             }
         }
-        sound == [1; LANES]
+        sound == u16::MAX
     }
-}
-
-/// A block of lanes.
-#[inline(always)]
-fn lanes(values: &[f32]) -> [f32; LANES] {
-    values[..LANES].try_into().expect("the slice was just cut to this length")
 }
 
 #[cfg(test)]
