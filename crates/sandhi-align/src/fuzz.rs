@@ -4,6 +4,10 @@ use crate::transport::{
     self, Batch, Exact, Gradient, Masses, Metric, Monotone, Newton, SemiRelaxed, Sinkhorn, Solver,
     Unbalanced,
 };
+use crate::{
+    ctc::{self, Limits, Unit},
+    monotonic,
+};
 
 /// Solves what bytes describe: a byte each for solver, kind of masses, rows and columns, ε and τ as `f32`, then
 /// costs and masses as `f32`; what is missing is zero.
@@ -139,6 +143,116 @@ fn is_accepted(data: &[u8]) -> bool {
     transport::add_order_prior(&mut costs, &batch, weight, byte(3) % 2 == 1).is_ok()
 }
 
+/// Aligns what bytes describe: a byte each for symbols, frames and units, two a unit for its kind and its symbol or
+/// cost, then log-probabilities as `f32`; what is missing is zero.
+///
+/// # Panics
+///
+/// When spans are out of order or place, a score is not finite, less memory changes a path, or posteriors are none.
+/// That is what a fuzzer looks for.
+pub fn ctc(data: &[u8]) {
+    is_aligned(data);
+}
+
+/// Whether there was a path.
+fn is_aligned(data: &[u8]) -> bool {
+    let byte = |at: usize| data.get(at).copied().unwrap_or(0);
+    let [n_symbols, n_frames, n_units] = [byte(0) % 9, byte(1) % 90, byte(2) % 40].map(usize::from);
+    let unit = |at: usize| match (byte(3 + 2 * at) % 8, byte(4 + 2 * at)) {
+        (0, cost) => Unit::Star { cost: f32::from(cost) / 16.0 - 0.1 },
+        (1, which) => {
+            Unit::Optional { symbol: u32::from(which % 10), cost: f32::from(which) / 16.0 }
+        }
+        (_, symbol) => Unit::Token(u32::from(symbol % 10)),
+    };
+    let units: Vec<Unit> = (0..n_units).map(unit).collect();
+    let mut words = data.get(3 + 2 * n_units..).unwrap_or_default().chunks_exact(4);
+    let mut number = || {
+        words.next().map_or(0.0, |word| f32::from_le_bytes(word.try_into().expect("four bytes")))
+    };
+    let log_probs: Vec<f32> = (0..n_frames * n_symbols).map(|_| number()).collect();
+    let blank = u32::from(byte(0) / 128);
+    let limited =
+        |max_bytes| ctc::align(&log_probs, n_symbols, &units, blank, Limits { max_bytes });
+    let found = match limited(usize::MAX) {
+        Ok(found) => found,
+        Err(error) => {
+            assert!(error.to_string().len() < 300, "{error}");
+            return false;
+        }
+    };
+    assert!(found.log_prob.is_finite(), "{found:?}");
+    let mut end = 0;
+    for (span, unit) in found.spans.iter().zip(&units) {
+        let Some(span) = span else {
+            assert!(matches!(unit, Unit::Optional { .. }), "{found:?}");
+            continue;
+        };
+        assert!(end <= span.start && span.start < span.end && span.end <= n_frames, "{found:?}");
+        end = span.end;
+    }
+    if let Err(ctc::Error::TooLarge { n_bytes, .. }) = limited(0) {
+        assert_eq!(limited(n_bytes).as_ref(), Ok(&found));
+    }
+    let token = |unit: &Unit| match *unit {
+        Unit::Token(symbol) => Some(symbol),
+        Unit::Optional { .. } | Unit::Star { .. } => None,
+    };
+    if let Some(target) = units.iter().map(token).collect::<Option<Vec<u32>>>() {
+        let spans = ctc::viterbi_align(&log_probs, n_symbols, &target, blank)
+            .expect("it was aligned without a limit");
+        assert!(spans.iter().copied().map(Some).eq(found.spans), "{spans:?}");
+        if let Ok(posteriors) = ctc::posteriors(&log_probs, n_symbols, &target, blank) {
+            let confidences = posteriors.confidences(&spans).expect("spans of the same target");
+            assert!(confidences.iter().all(|p| (0.0..=1.0).contains(p)), "{confidences:?}");
+        }
+    }
+    true
+}
+
+/// Searches what bytes describe: a byte each for frames, tokens and blank, then scores as `f32`; what is missing is
+/// zero.
+///
+/// # Panics
+///
+/// When durations do not add up, a batch finds another path, or a gradient has another shape. That is what a
+/// fuzzer looks for.
+pub fn monotonic(data: &[u8]) {
+    is_searched(data);
+}
+
+/// Whether there was a path.
+fn is_searched(data: &[u8]) -> bool {
+    let byte = |at: usize| data.get(at).copied().unwrap_or(0);
+    let [n_frames, n_tokens] = [byte(0) % 100, byte(1) % 50].map(usize::from);
+    let mut words = data.get(3..).unwrap_or_default().chunks_exact(4);
+    let mut number = || {
+        words.next().map_or(0.0, |word| f32::from_le_bytes(word.try_into().expect("four bytes")))
+    };
+    let blank = number();
+    let scores: Vec<f32> = (0..n_frames * n_tokens).map(|_| number()).collect();
+    if let Ok((loss, gradient)) =
+        monotonic::forward_sum(&scores, n_tokens, (byte(2) % 2 == 1).then_some(blank))
+    {
+        assert!(loss.is_finite() && gradient.len() == scores.len(), "{loss}");
+        assert!(gradient.iter().all(|slope| slope.is_finite()), "{gradient:?}");
+    }
+    let path = match monotonic::search(&scores, n_tokens) {
+        Ok(path) => path,
+        Err(error) => {
+            assert!(error.to_string().len() < 300, "{error}");
+            return false;
+        }
+    };
+    assert!(path.score.is_finite() && path.durations.len() == n_tokens, "{path:?}");
+    assert!(path.durations.iter().all(|&n| n > 0), "{path:?}");
+    assert_eq!(path.durations.iter().sum::<usize>(), n_frames);
+    let twice = [scores.clone(), scores].concat();
+    let found = monotonic::search_batch(&twice, &[[n_frames, n_tokens]; 2]).expect("two of them");
+    assert_eq!(found, [Ok(path.clone()), Ok(path)]);
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,5 +343,52 @@ mod tests {
             n_accepted += usize::from(is_accepted(&bytes));
         }
         assert!((2_000..3_900).contains(&n_accepted), "{n_accepted}");
+    }
+
+    #[test]
+    fn mutated_alignments_do_not_panic() {
+        let mut stream = Stream(0x2545_f491_4f6c_dd1d);
+        let (mut n_aligned, mut n_searched) = (0, 0);
+        for round in 0..4_000 {
+            let (n_symbols, n_frames) = (2 + stream.below(7), 1 + stream.below(89));
+            let n_units = stream.below(2 + n_frames / 2).min(39);
+            let mut bytes = vec![n_symbols as u8, n_frames as u8, n_units as u8];
+            for _ in 0..n_units {
+                let kind = if round % 2 == 0 { stream.below(8) } else { 2 };
+                bytes.extend([kind as u8, 1 + stream.below(n_symbols - 1) as u8]);
+            }
+            let at = bytes.len();
+            let value = |stream: &mut Stream| -(stream.below(1 << 20) as f32) / (1 << 17) as f32;
+            for _ in 0..n_frames * n_symbols {
+                bytes.extend(value(&mut stream).to_le_bytes());
+            }
+            mutate(&mut bytes, at, &mut stream);
+            n_aligned += usize::from(is_aligned(&bytes));
+
+            let n_tokens = 1 + stream.below(49);
+            let n_frames = n_tokens + stream.below(100 - n_tokens);
+            let mut bytes = vec![n_frames as u8, n_tokens as u8, round as u8];
+            for _ in 0..1 + n_frames * n_tokens {
+                bytes.extend(value(&mut stream).to_le_bytes());
+            }
+            mutate(&mut bytes, 3, &mut stream);
+            n_searched += usize::from(is_searched(&bytes));
+        }
+        assert!((2_000..3_900).contains(&n_aligned), "{n_aligned}");
+        assert!((2_000..3_900).contains(&n_searched), "{n_searched}");
+    }
+
+    /// Puts extremes where numbers are, and at times flips a bit or cuts the end.
+    fn mutate(bytes: &mut Vec<u8>, at: usize, stream: &mut Stream) {
+        for _ in 0..stream.below(3) {
+            let word = at + 4 * stream.below((bytes.len() - at) / 4);
+            let value = EXTREMES[stream.below(EXTREMES.len())];
+            bytes[word..word + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        if stream.below(10) == 0 {
+            let (at, bit) = (stream.below(bytes.len()), stream.below(8));
+            bytes[at] ^= 1 << bit;
+            bytes.truncate(stream.below(bytes.len()));
+        }
     }
 }

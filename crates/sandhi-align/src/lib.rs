@@ -2,4 +2,11 @@
 
 pub mod ctc;
 pub mod fuzz;
+pub mod monotonic;
 pub mod transport;
+
+mod lanes;
+mod wide;
+
+#[cfg(test)]
+mod golden;

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Error, check_symbols, is_feasible, n_frames, n_frames_needed};
+use super::{Error, Limits, check_symbols, is_feasible, n_frames, n_frames_needed};
+use crate::wide::Wide;
 
 /// How probable each state is at each frame, given that the path spells the target.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,13 +24,29 @@ pub struct Posteriors {
 ///
 /// # Errors
 ///
-/// When the matrix is not whole rows, a symbol has no column, the target holds the blank, or there
-/// are too few frames for it.
+/// As [`posteriors_within`], with the default [`Limits`].
 pub fn posteriors(
     log_probs: &[f32],
     n_symbols: usize,
     target: &[u32],
     blank: u32,
+) -> Result<Posteriors, Error> {
+    posteriors_within(log_probs, n_symbols, target, blank, Limits::default())
+}
+
+/// As [`posteriors`], within `limits`: 28 bytes for every frame and state.
+///
+/// # Errors
+///
+/// When the matrix is not whole rows, a symbol has no column, the target holds the blank, there are too few frames
+/// for it, the memory would be more than the limit, a log-probability of the target's symbols or the blank is NaN or
+/// beyond 1e30, or every path has the probability 0.
+pub fn posteriors_within(
+    log_probs: &[f32],
+    n_symbols: usize,
+    target: &[u32],
+    blank: u32,
+    limits: Limits,
 ) -> Result<Posteriors, Error> {
     let n_frames = n_frames(log_probs, n_symbols)?;
     check_symbols(target, blank, n_symbols)?;
@@ -37,12 +54,28 @@ pub fn posteriors(
         return Err(Error::TooFewFrames { n_frames, n_needed: n_frames_needed(target) });
     }
     let lattice = Lattice::new(target, blank);
+    let n_states = lattice.symbols.len();
+    let cell = size_of::<Wide>() + size_of::<f64>() + size_of::<f32>();
+    let n_bytes = n_frames.saturating_mul(n_states).saturating_mul(cell);
+    if n_bytes > limits.max_bytes {
+        return Err(Error::TooLarge { n_bytes, max_bytes: limits.max_bytes });
+    }
+    let mut symbols = lattice.symbols.clone();
+    symbols.sort_unstable();
+    symbols.dedup();
+    for (frame, row) in log_probs.chunks_exact(n_symbols).enumerate() {
+        // Sums of probabilities have no room upwards, but for rounding.
+        let is_log_prob = |&&symbol: &&usize| row[symbol] <= 1e-4;
+        if let Some(&symbol) = symbols.iter().find(|symbol| !is_log_prob(symbol)) {
+            return Err(Error::NotALogProb { frame, symbol, found: row[symbol] });
+        }
+    }
     let (log_likelihood, occupancy) = lattice.forward_backward(log_probs, n_symbols);
-    Ok(Posteriors {
-        log_likelihood,
-        occupancy: occupancy.into_iter().map(|p| p as f32).collect(),
-        n_states: lattice.symbols.len(),
-    })
+    if log_likelihood == f64::NEG_INFINITY {
+        return Err(Error::Impossible);
+    }
+    let occupancy = occupancy.into_iter().map(|p| p as f32).collect();
+    Ok(Posteriors { log_likelihood, occupancy, n_states })
 }
 
 /// The states of a target: blank, token, blank, token, …, blank.
@@ -172,108 +205,9 @@ impl Lattice {
     }
 }
 
-/// A non-negative number `mantissa * 2^(512 exponent)`: a double whose range has no end, because
-/// the probability of a path over thousands of frames is smaller than any double.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Wide {
-    /// 0, or at least 2^-512; at most a few, since probabilities are.
-    mantissa: f64,
-    exponent: i32,
-}
-
-impl Wide {
-    const ZERO: Self = Self { mantissa: 0.0, exponent: 0 };
-    const ONE: Self = Self { mantissa: 1.0, exponent: 0 };
-    /// 2^512.
-    const STEP: f64 = f64::from_bits((1023 + 512) << 52);
-    /// The natural logarithm of a step.
-    const LOG_STEP: f64 = 512.0 * std::f64::consts::LN_2;
-
-    /// `e^log`, for a logarithm of a probability.
-    #[inline]
-    fn exp(log: f32) -> Self {
-        let log = f64::from(log);
-        if log > -350.0 {
-            return Self { mantissa: log.exp(), exponent: 0 };
-        }
-        if log == f64::NEG_INFINITY {
-            return Self::ZERO;
-        }
-        let exponent = (log / Self::LOG_STEP).ceil();
-        Self { mantissa: (log - exponent * Self::LOG_STEP).exp(), exponent: exponent as i32 }
-    }
-
-    #[inline]
-    fn times(self, other: Self) -> Self {
-        let mantissa = self.mantissa * other.mantissa;
-        let exponent = self.exponent + other.exponent;
-        if mantissa < 1.0 / Self::STEP {
-            // Zero stays zero; its exponent must not win in a sum.
-            if mantissa == 0.0 {
-                return Self::ZERO;
-            }
-            return Self { mantissa: mantissa * Self::STEP, exponent: exponent - 1 };
-        }
-        Self { mantissa, exponent }
-    }
-
-    #[inline]
-    fn plus(self, other: Self) -> Self {
-        if self.exponent == other.exponent {
-            return Self { mantissa: self.mantissa + other.mantissa, exponent: self.exponent };
-        }
-        if self.mantissa == 0.0 {
-            return other;
-        }
-        if other.mantissa == 0.0 {
-            return self;
-        }
-        let (large, small) =
-            if self.exponent > other.exponent { (self, other) } else { (other, self) };
-        let shift = if large.exponent - small.exponent == 1 { 1.0 / Self::STEP } else { 0.0 };
-        Self { mantissa: large.mantissa + small.mantissa * shift, exponent: large.exponent }
-    }
-
-    /// `self * other / total` where that is at most about 1.
-    #[inline]
-    fn share(self, other: Self, total: Self) -> f64 {
-        let (a, b) = (self.mantissa / total.mantissa, other.mantissa);
-        match self.exponent + other.exponent - total.exponent {
-            0 => a * b,
-            1 => a * (b * Self::STEP),
-            2 => (a * Self::STEP) * (b * Self::STEP),
-            -1 => a * b / Self::STEP,
-            _ => 0.0,
-        }
-    }
-
-    fn ln(self) -> f64 {
-        self.mantissa.ln() + f64::from(self.exponent) * Self::LOG_STEP
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn wide_numbers_add_and_multiply_like_their_logarithms() {
-        let logs = [-2000.0_f32, -1999.5, -700.0, -355.0, -350.0, -10.0, -0.5];
-        for a in logs {
-            for b in logs {
-                let (x, y) = (Wide::exp(a), Wide::exp(b));
-                assert!((x.times(y).ln() - f64::from(a) - f64::from(b)).abs() < 1e-9);
-                let (high, low) = (f64::from(a.max(b)), f64::from(a.min(b)));
-                let sum = high + (low - high).exp().ln_1p();
-                assert!((x.plus(y).ln() - sum).abs() < 1e-9, "{a} + {b}");
-                assert_eq!(x.plus(Wide::ZERO), x);
-                // A share of 1 half: a b of (a b + a b).
-                let product = x.times(y);
-                assert!((x.share(y, product.plus(product)) - 0.5).abs() < 1e-9, "{a} * {b}");
-            }
-        }
-        assert_eq!(Wide::exp(f32::NEG_INFINITY), Wide::ZERO);
-    }
 
     #[test]
     fn certain_frames_have_certain_states() {

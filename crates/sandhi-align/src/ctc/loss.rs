@@ -212,6 +212,15 @@ mod tests {
         -total.ln()
     }
 
+    #[test]
+    fn a_mask_of_large_numbers_is_one_of_infinities() {
+        let masked = |mask: f32| [0.5, 1.0, mask, -0.5, mask, 1.5, mask, 0.0, 0.25];
+        let (loss, gradient) = loss_and_gradient(&masked(-1e30), 3, &[1, 2], 0).unwrap();
+        let expected = loss_and_gradient(&masked(f32::NEG_INFINITY), 3, &[1, 2], 0).unwrap();
+        assert!(loss.is_finite());
+        assert_eq!((loss, gradient), expected);
+    }
+
     proptest! {
         #[test]
         fn loss_equals_the_sum_over_all_paths(

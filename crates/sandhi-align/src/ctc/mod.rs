@@ -29,18 +29,27 @@
 //! # Ok::<(), ctc::Error>(())
 //! ```
 
+mod band;
+mod confidence;
 mod decode;
+mod graph;
 mod lattice;
 mod loss;
 mod spot;
+mod units;
+mod viterbi;
 
-pub use decode::{Span, greedy, viterbi_align};
-pub use lattice::{Posteriors, posteriors};
+pub use decode::greedy;
+pub use lattice::{Posteriors, posteriors, posteriors_within};
 pub use loss::{batch_loss, batch_loss_and_gradient, batch_loss_in_place, loss_and_gradient};
 pub use spot::spot;
+pub use units::Unit;
+pub use viterbi::{
+    Alignment, Limits, Path, Span, align, viterbi_align, viterbi_align_batch, viterbi_path,
+};
 
 /// Why a target cannot be aligned.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The matrix is not whole rows of symbols.
     #[error("{n_values} values are not rows of {n_symbols} symbols")]
@@ -89,6 +98,74 @@ pub enum Error {
         n_rows: usize,
         /// Rows of the matrix.
         n_frames: usize,
+    },
+    /// The offsets of a batch do not fit.
+    #[error(
+        "offsets of {n_sequences} sequences over {n_rows} rows do not fit {n_targets} targets and {n_frames} frames, \
+         or do not ascend from 0"
+    )]
+    Offsets {
+        /// Sequences by the offsets.
+        n_sequences: usize,
+        /// Targets given.
+        n_targets: usize,
+        /// Rows by the offsets.
+        n_rows: usize,
+        /// Rows of the matrix.
+        n_frames: usize,
+    },
+    /// The matrix holds something else than log-probabilities.
+    #[error("frame {frame} has {found} for symbol {symbol}, not a log-probability")]
+    NotALogProb {
+        /// Row of the matrix.
+        frame: usize,
+        /// Column of the matrix.
+        symbol: usize,
+        /// NaN, or 1e30 and more.
+        found: f32,
+    },
+    /// A unit's cost is negative or not finite.
+    #[error("position {position} of the target costs {found}, not a finite number of at least 0")]
+    Cost {
+        /// Where in the target.
+        position: usize,
+        /// The cost.
+        found: f32,
+    },
+    /// More units in a row are optional than can be.
+    #[error(
+        "more than {n_most} units in a row are optional, up to position {position} of the target"
+    )]
+    TooManyOptional {
+        /// Where in the target the first one too many is.
+        position: usize,
+        /// How many there may be.
+        n_most: usize,
+    },
+    /// No path of the target is possible.
+    #[error("every path that spells the target has the probability 0")]
+    Impossible,
+    /// Spans are none of the target that posteriors are about.
+    #[error(
+        "{n_spans} spans up to frame {last_frame} are none of {n_tokens} tokens over {n_frames} frames"
+    )]
+    Spans {
+        /// Spans given.
+        n_spans: usize,
+        /// The last end of a span.
+        last_frame: usize,
+        /// Tokens of the target.
+        n_tokens: usize,
+        /// Frames of the posteriors.
+        n_frames: usize,
+    },
+    /// The alignment would take more memory than it may.
+    #[error("the alignment takes {n_bytes} bytes, more than the limit of {max_bytes}")]
+    TooLarge {
+        /// Bytes at least.
+        n_bytes: usize,
+        /// Bytes allowed.
+        max_bytes: usize,
     },
 }
 

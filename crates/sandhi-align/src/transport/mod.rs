@@ -50,7 +50,7 @@ mod monotone;
 mod newton;
 mod plan;
 mod semi_relaxed;
-mod simd;
+pub(crate) mod simd;
 mod sinkhorn;
 mod table;
 mod unbalanced;

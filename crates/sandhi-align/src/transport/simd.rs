@@ -4,8 +4,8 @@
 //! run time. Inside, plain loops over fixed-width lanes are enough for the compiler; sums use lanes too, so their
 //! order depends on the length only.
 
-/// Lines of a table are padded to a multiple of this: two registers of AVX-512.
-pub(super) const LANES: usize = 16;
+/// Lines of a table are padded to a multiple of this: two registers of AVX-512, or one of single precision.
+pub(crate) const LANES: usize = 16;
 
 /// Defines a function whose body is compiled three times. The body sees the constants `FMA`, whether a product and a
 /// sum are one instruction, and `WIDTH`, how many doubles a register holds.
@@ -51,11 +51,11 @@ macro_rules! vectorized {
         }
     };
 }
-pub(super) use vectorized;
+pub(crate) use vectorized;
 
 /// Whether registers of so many doubles may be used; tests forbid the wide ones to try the others.
 #[inline(always)]
-pub(super) fn is_allowed(width: usize) -> bool {
+pub(crate) fn is_allowed(width: usize) -> bool {
     #[cfg(test)]
     let is_allowed = width <= WIDEST.get();
     #[cfg(not(test))]
@@ -70,7 +70,7 @@ thread_local! {
 
 /// Runs a check in this thread with registers of two, of at most four and of at most eight doubles.
 #[cfg(test)]
-pub(super) fn at_every_width(check: impl Fn()) {
+pub(crate) fn at_every_width(check: impl Fn()) {
     for width in [2, 4, 8] {
         WIDEST.set(width);
         check();
