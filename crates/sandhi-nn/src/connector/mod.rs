@@ -3,12 +3,28 @@
 //! Adding a connector means adding a variant to [`ConnectorConfig`] and to [`Connector`]; the
 //! compiler lists the remaining places.
 
+pub mod conv;
+pub mod q_former;
 pub mod slm;
+mod stack;
+pub mod stack_mlp;
+pub mod stack_swiglu;
+#[cfg(test)]
+mod tests;
+pub mod window_q_former;
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-pub use self::slm::{Reduction, SlmAdapter, SlmConfig};
+pub use self::{
+    conv::{ConvAdapter, ConvConfig},
+    q_former::{QFormer, QFormerConfig},
+    slm::{Reduction, SlmAdapter, SlmConfig},
+    stack::Remainder,
+    stack_mlp::{StackMlp, StackMlpConfig},
+    stack_swiglu::{SecondNorm, StackSwiglu, StackSwigluConfig},
+    window_q_former::WindowQFormerConfig,
+};
 use crate::{
     init::Init,
     length::Length,
@@ -32,13 +48,34 @@ pub struct Widths {
 pub enum ConnectorConfig {
     /// Time reduction and a small transformer (SLM).
     Slm(SlmConfig),
+    /// Frames side by side and two linear layers (SLAM-ASR).
+    StackMlp(StackMlpConfig),
+    /// Frames side by side and a gated layer (Ultravox).
+    StackSwiglu(StackSwigluConfig),
+    /// Strided convolutions and a bottleneck (BLSP).
+    Conv(ConvConfig),
+    /// Learned queries that ask the whole utterance (BLIP-2).
+    QFormer(QFormerConfig),
+    /// Learned queries that ask a window each (SALMONN).
+    WindowQFormer(WindowQFormerConfig),
 }
 
 /// Maps encoder frames to vectors of the language model's embedding space.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // handles of tensors, not tensors
 pub enum Connector {
     /// See [`SlmAdapter`].
     Slm(SlmAdapter),
+    /// See [`StackMlp`].
+    StackMlp(StackMlp),
+    /// See [`StackSwiglu`].
+    StackSwiglu(StackSwiglu),
+    /// See [`ConvAdapter`].
+    Conv(ConvAdapter),
+    /// See [`QFormer`].
+    QFormer(QFormer),
+    /// See [`QFormer`].
+    WindowQFormer(QFormer),
 }
 
 /// What a connector may look at. What it does not need it ignores; [`ConnectorConfig::needs`] says what it needs.
@@ -141,6 +178,11 @@ impl ConnectorConfig {
     pub fn init(&self, widths: Widths, init: &Init) -> Connector {
         match self {
             Self::Slm(config) => Connector::Slm(config.init(widths, init)),
+            Self::StackMlp(config) => Connector::StackMlp(config.init(widths, init)),
+            Self::StackSwiglu(config) => Connector::StackSwiglu(config.init(widths, init)),
+            Self::Conv(config) => Connector::Conv(config.init(widths, init)),
+            Self::QFormer(config) => Connector::QFormer(config.init(widths, init)),
+            Self::WindowQFormer(config) => Connector::WindowQFormer(config.init(widths, init)),
         }
     }
 
@@ -148,27 +190,48 @@ impl ConnectorConfig {
     pub fn length(&self, n_frames: usize) -> Length {
         match self {
             Self::Slm(config) => config.length(n_frames),
+            Self::StackMlp(config) => config.length(n_frames),
+            Self::StackSwiglu(config) => config.length(n_frames),
+            Self::Conv(config) => config.length(n_frames),
+            Self::QFormer(config) => config.length(n_frames),
+            Self::WindowQFormer(config) => config.length(n_frames),
         }
     }
 
     /// What it cannot do without.
     pub fn needs(&self) -> Needs {
         match self {
-            Self::Slm(_) => Needs::default(),
+            Self::Slm(_)
+            | Self::StackMlp(_)
+            | Self::StackSwiglu(_)
+            | Self::Conv(_)
+            | Self::QFormer(_)
+            | Self::WindowQFormer(_) => Needs::default(),
         }
     }
 
     /// Losses of its own.
     pub fn penalties(&self) -> Vec<Penalty> {
         match self {
-            Self::Slm(_) => Vec::new(),
+            Self::Slm(_)
+            | Self::StackMlp(_)
+            | Self::StackSwiglu(_)
+            | Self::Conv(_)
+            | Self::QFormer(_)
+            | Self::WindowQFormer(_) => Vec::new(),
         }
     }
 
-    /// Encoder frames from one vector to the next; 1 where the data decide.
+    /// Encoder frames from one vector to the next; 1 where the data decide, and of a Q-Former, whose vectors stand
+    /// for the whole utterance. With several queries a window it is the window's share of one, rounded up.
     pub fn stride(&self) -> usize {
         match self {
             Self::Slm(config) => config.reduction,
+            Self::StackMlp(config) => config.reduction,
+            Self::StackSwiglu(config) => config.reduction,
+            Self::Conv(config) => config.stride(),
+            Self::QFormer(_) => 1,
+            Self::WindowQFormer(config) => config.window.div_ceil(config.n_queries),
         }
     }
 
@@ -176,6 +239,11 @@ impl ConnectorConfig {
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Slm(config) => config.problems(),
+            Self::StackMlp(config) => config.problems(),
+            Self::StackSwiglu(config) => config.problems(),
+            Self::Conv(config) => config.problems(),
+            Self::QFormer(config) => config.problems(),
+            Self::WindowQFormer(config) => config.problems(),
         }
     }
 }
@@ -183,23 +251,42 @@ impl ConnectorConfig {
 impl Linears for Connector {
     fn linears(&mut self) -> NamedLinears<'_> {
         match self {
-            Self::Slm(adapter) => adapter.linears(),
+            Self::Slm(connector) => connector.linears(),
+            Self::StackMlp(connector) => connector.linears(),
+            Self::StackSwiglu(connector) => connector.linears(),
+            Self::Conv(connector) => connector.linears(),
+            Self::QFormer(connector) => connector.linears(),
+            Self::WindowQFormer(connector) => connector.linears(),
         }
     }
 }
 
 impl Connector {
-    /// Whether blocks run again in the backward pass instead of keeping what they computed.
+    /// Whether blocks run again in the backward pass instead of keeping what they computed. Connectors without blocks
+    /// keep it in any case.
     pub fn recompute(&mut self, on: bool) {
         match self {
             Self::Slm(adapter) => adapter.recompute(on),
+            Self::QFormer(former) | Self::WindowQFormer(former) => former.recompute(on),
+            Self::StackMlp(_) | Self::StackSwiglu(_) | Self::Conv(_) => {}
         }
     }
 
     /// Maps frames to vectors.
     pub fn forward(&self, input: &ConnectorInput, dropout: Dropout) -> ConnectorOutput {
-        match self {
-            Self::Slm(adapter) => ConnectorOutput::vectors(adapter.forward(&input.frames, dropout)),
-        }
+        let frames = &input.frames;
+        ConnectorOutput::vectors(match self {
+            Self::Slm(adapter) => adapter.forward(frames, dropout),
+            Self::StackMlp(stack) => stack.forward(frames),
+            Self::StackSwiglu(stack) => stack.forward(frames),
+            Self::Conv(adapter) => adapter.forward(frames),
+            Self::QFormer(former) | Self::WindowQFormer(former) => former.forward(frames, dropout),
+        })
     }
+}
+
+/// A sentence for every size that is 0.
+fn zeros(sizes: &[(&str, usize)]) -> Vec<String> {
+    let zeros = sizes.iter().filter(|(_, size)| *size == 0);
+    zeros.map(|(name, _)| format!("{name} is 0, expected at least 1")).collect()
 }
