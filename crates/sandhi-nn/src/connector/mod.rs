@@ -3,12 +3,33 @@
 //! Adding a connector means adding a variant to [`ConnectorConfig`] and to [`Connector`]; the
 //! compiler lists the remaining places.
 
+pub mod cif;
+pub mod ctc_collapse;
+mod ctc_steps;
+pub mod distance_ctc;
+mod groups;
+mod input;
+pub mod projector;
+pub mod segments;
 pub mod slm;
+pub mod ssr;
+#[cfg(test)]
+mod testing;
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-pub use self::slm::{Reduction, SlmAdapter, SlmConfig};
+pub use self::{
+    cif::{Cif, CifConfig},
+    ctc_collapse::{CtcCollapse, CtcCollapseConfig, Merge},
+    ctc_steps::CtcSteps,
+    distance_ctc::{DistanceCtc, DistanceCtcConfig},
+    input::{ConnectorInput, Embeddings, InputError, Needs},
+    projector::{LayersConfig, MlpConfig, Projector, ProjectorConfig},
+    segments::{Segments, TimesError, segment_ends},
+    slm::{Reduction, SlmAdapter, SlmConfig},
+    ssr::{SegmentPool, SsrConfig, SsrConnector},
+};
 use crate::{
     init::Init,
     length::Length,
@@ -32,6 +53,14 @@ pub struct Widths {
 pub enum ConnectorConfig {
     /// Time reduction and a small transformer (SLM).
     Slm(SlmConfig),
+    /// A causal transformer, and its state at the end of every segment (SSR).
+    Ssr(SsrConfig),
+    /// Frames of one CTC symbol become one, blanks go.
+    CtcCollapse(CtcCollapseConfig),
+    /// Continuous integrate-and-fire.
+    Cif(CifConfig),
+    /// Frames among the embeddings, read off by the nearest (DirectSpeech2LLM).
+    DistanceCtc(DistanceCtcConfig),
 }
 
 /// Maps encoder frames to vectors of the language model's embedding space.
@@ -39,53 +68,14 @@ pub enum ConnectorConfig {
 pub enum Connector {
     /// See [`SlmAdapter`].
     Slm(SlmAdapter),
-}
-
-/// What a connector may look at. What it does not need it ignores; [`ConnectorConfig::needs`] says what it needs.
-#[derive(Debug, Clone)]
-pub struct ConnectorInput {
-    /// `[n_frames, d_encoder]`, one span an utterance.
-    pub frames: Ragged,
-    /// What the encoder's CTC head takes the frames for.
-    pub ctc: Option<CtcSteps>,
-    /// The last frame of every segment, counted from the utterance's first and strictly ascending; frames behind the
-    /// last one belong to no segment.
-    pub segments: Option<Vec<Vec<u32>>>,
-    /// The language model's embeddings, `[n_tokens, d_model]`, and the token that stands for no content.
-    pub embeddings: Option<Embeddings>,
-    /// The tokens that are said, in training alone.
-    pub said: Option<Vec<Vec<u32>>>,
-}
-
-/// Log-probabilities of the symbols of a CTC head; symbol 0 is the blank.
-#[derive(Debug, Clone)]
-pub struct CtcSteps {
-    /// `[n_steps, n_symbols]`, `steps_per_frame` rows a frame, normalized.
-    pub log_probs: Ragged,
-    /// Steps of a frame.
-    pub steps_per_frame: usize,
-}
-
-/// The table of a language model.
-#[derive(Debug, Clone)]
-pub struct Embeddings {
-    /// `[n_tokens, d_model]`.
-    pub table: Tensor<2>,
-    /// The token that stands for no content.
-    pub pad: u32,
-}
-
-/// What a connector cannot do without, besides the frames.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// [`ConnectorInput::ctc`].
-    pub ctc: bool,
-    /// [`ConnectorInput::segments`].
-    pub segments: bool,
-    /// [`ConnectorInput::embeddings`].
-    pub embeddings: bool,
-    /// [`ConnectorInput::said`], in training.
-    pub said: bool,
+    /// See [`SsrConnector`].
+    Ssr(SsrConnector),
+    /// See [`CtcCollapse`].
+    CtcCollapse(CtcCollapse),
+    /// See [`Cif`].
+    Cif(Cif),
+    /// See [`DistanceCtc`].
+    DistanceCtc(DistanceCtc),
 }
 
 /// What a connector gives.
@@ -96,7 +86,7 @@ pub struct ConnectorOutput {
     /// The last frame that every vector is made of, counted from the utterance's first, where that is known.
     pub ends: Option<Vec<Vec<u32>>>,
     /// What the connector itself is to be trained with, one for each of [`ConnectorConfig::penalties`] where
-    /// [`ConnectorInput::said`] is given, none otherwise.
+    /// [`ConnectorInput::with_said`] was given, none otherwise.
     pub penalties: Vec<Tensor<1>>,
 }
 
@@ -122,13 +112,6 @@ pub enum Per {
     Frame,
 }
 
-impl ConnectorInput {
-    /// Frames alone.
-    pub fn frames(frames: Ragged) -> Self {
-        Self { frames, ctc: None, segments: None, embeddings: None, said: None }
-    }
-}
-
 impl ConnectorOutput {
     /// Vectors alone.
     fn vectors(vectors: Ragged) -> Self {
@@ -141,6 +124,10 @@ impl ConnectorConfig {
     pub fn init(&self, widths: Widths, init: &Init) -> Connector {
         match self {
             Self::Slm(config) => Connector::Slm(config.init(widths, init)),
+            Self::Ssr(config) => Connector::Ssr(config.init(widths, init)),
+            Self::CtcCollapse(config) => Connector::CtcCollapse(config.init(widths, init)),
+            Self::Cif(config) => Connector::Cif(config.init(widths, init)),
+            Self::DistanceCtc(config) => Connector::DistanceCtc(config.init(widths, init)),
         }
     }
 
@@ -148,6 +135,10 @@ impl ConnectorConfig {
     pub fn length(&self, n_frames: usize) -> Length {
         match self {
             Self::Slm(config) => config.length(n_frames),
+            Self::Ssr(config) => config.length(n_frames),
+            Self::CtcCollapse(config) => config.length(n_frames),
+            Self::Cif(config) => config.length(n_frames),
+            Self::DistanceCtc(config) => config.length(n_frames),
         }
     }
 
@@ -155,13 +146,19 @@ impl ConnectorConfig {
     pub fn needs(&self) -> Needs {
         match self {
             Self::Slm(_) => Needs::default(),
+            Self::Ssr(_) => ssr::NEEDS,
+            Self::CtcCollapse(_) => ctc_collapse::NEEDS,
+            Self::Cif(_) => cif::NEEDS,
+            Self::DistanceCtc(_) => distance_ctc::NEEDS,
         }
     }
 
     /// Losses of its own.
     pub fn penalties(&self) -> Vec<Penalty> {
         match self {
-            Self::Slm(_) => Vec::new(),
+            Self::Slm(_) | Self::Ssr(_) | Self::CtcCollapse(_) => Vec::new(),
+            Self::Cif(config) => config.penalties(),
+            Self::DistanceCtc(config) => config.penalties(),
         }
     }
 
@@ -169,6 +166,7 @@ impl ConnectorConfig {
     pub fn stride(&self) -> usize {
         match self {
             Self::Slm(config) => config.reduction,
+            Self::Ssr(_) | Self::CtcCollapse(_) | Self::Cif(_) | Self::DistanceCtc(_) => 1,
         }
     }
 
@@ -176,6 +174,19 @@ impl ConnectorConfig {
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Slm(config) => config.problems(),
+            Self::Ssr(config) => config.problems(),
+            Self::CtcCollapse(config) => config.problems(),
+            Self::Cif(config) => config.problems(),
+            Self::DistanceCtc(config) => config.problems(),
+        }
+    }
+
+    /// What does not fit the neighbours' widths, as sentences that name the fields.
+    pub fn misfits(&self, widths: Widths) -> Vec<String> {
+        match self {
+            Self::Slm(_) | Self::CtcCollapse(_) | Self::Cif(_) => Vec::new(),
+            Self::Ssr(config) => config.misfits(widths),
+            Self::DistanceCtc(config) => config.misfits(widths),
         }
     }
 }
@@ -184,6 +195,10 @@ impl Linears for Connector {
     fn linears(&mut self) -> NamedLinears<'_> {
         match self {
             Self::Slm(adapter) => adapter.linears(),
+            Self::Ssr(connector) => connector.linears(),
+            Self::CtcCollapse(connector) => connector.linears(),
+            Self::Cif(connector) => connector.linears(),
+            Self::DistanceCtc(connector) => connector.linears(),
         }
     }
 }
@@ -193,15 +208,65 @@ impl Connector {
     pub fn recompute(&mut self, on: bool) {
         match self {
             Self::Slm(adapter) => adapter.recompute(on),
+            Self::Ssr(connector) => connector.recompute(on),
+            Self::CtcCollapse(connector) => connector.recompute(on),
+            Self::Cif(connector) => connector.recompute(on),
+            Self::DistanceCtc(_) => {}
+        }
+    }
+
+    /// Whether the input has what the connector cannot do without.
+    ///
+    /// # Errors
+    ///
+    /// Names what is missing or does not fit.
+    pub fn check(&self, input: &ConnectorInput) -> Result<(), InputError> {
+        self.needs().check(input)?;
+        match self {
+            Self::DistanceCtc(connector) => connector.check(input),
+            Self::Slm(_) | Self::Ssr(_) | Self::CtcCollapse(_) | Self::Cif(_) => Ok(()),
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        match self {
+            Self::Slm(_) => Needs::default(),
+            Self::Ssr(_) => ssr::NEEDS,
+            Self::CtcCollapse(_) => ctc_collapse::NEEDS,
+            Self::Cif(_) => cif::NEEDS,
+            Self::DistanceCtc(_) => distance_ctc::NEEDS,
         }
     }
 
     /// Maps frames to vectors.
+    ///
+    /// # Panics
+    ///
+    /// When [`Connector::check`] refuses the input.
     pub fn forward(&self, input: &ConnectorInput, dropout: Dropout) -> ConnectorOutput {
+        if let Err(error) = self.check(input) {
+            panic!("{error}");
+        }
         match self {
-            Self::Slm(adapter) => {
-                ConnectorOutput::vectors(adapter.forward(&input.frames, dropout))
+            Self::Slm(adapter) => ConnectorOutput::vectors(adapter.forward(&input.frames, dropout)),
+            Self::Ssr(connector) => {
+                let segments = input.segments.as_ref().expect(CHECKED);
+                let vectors = connector.forward(&input.frames, segments, dropout);
+                let ends = Some(segments.ends().to_vec());
+                ConnectorOutput { ends, ..ConnectorOutput::vectors(vectors) }
+            }
+            Self::CtcCollapse(connector) => {
+                connector.forward(&input.frames, input.ctc.as_ref().expect(CHECKED), dropout)
+            }
+            Self::Cif(connector) => {
+                connector.forward(&input.frames, input.said.as_deref(), dropout)
+            }
+            Self::DistanceCtc(connector) => {
+                let embeddings = input.embeddings.as_ref().expect(CHECKED);
+                connector.forward(&input.frames, embeddings, input.said.as_deref())
             }
         }
     }
 }
+
+const CHECKED: &str = "asked for before";
