@@ -3,12 +3,23 @@
 //! Adding a connector means adding a variant to [`ConnectorConfig`] and to [`Connector`]; the
 //! compiler lists the remaining places.
 
+pub mod cif;
 pub mod conv;
+pub mod ctc_collapse;
+mod ctc_steps;
+pub mod distance_ctc;
+mod groups;
+mod input;
+pub mod projector;
 pub mod q_former;
+pub mod segments;
 pub mod slm;
+pub mod ssr;
 mod stack;
 pub mod stack_mlp;
 pub mod stack_swiglu;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 pub mod window_q_former;
@@ -17,9 +28,17 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    cif::{Cif, CifConfig},
     conv::{ConvAdapter, ConvConfig},
+    ctc_collapse::{CtcCollapse, CtcCollapseConfig, Merge},
+    ctc_steps::CtcSteps,
+    distance_ctc::{DistanceCtc, DistanceCtcConfig},
+    input::{ConnectorInput, Embeddings, InputError, Needs},
+    projector::{LayersConfig, MlpConfig, Projector, ProjectorConfig},
     q_former::{QFormer, QFormerConfig},
+    segments::{Segments, TimesError, segment_ends},
     slm::{Reduction, SlmAdapter, SlmConfig},
+    ssr::{SegmentPool, SsrConfig, SsrConnector},
     stack::Remainder,
     stack_mlp::{StackMlp, StackMlpConfig},
     stack_swiglu::{SecondNorm, StackSwiglu, StackSwigluConfig},
@@ -58,11 +77,18 @@ pub enum ConnectorConfig {
     QFormer(QFormerConfig),
     /// Learned queries that ask a window each (SALMONN).
     WindowQFormer(WindowQFormerConfig),
+    /// A causal transformer, and its state at the end of every segment (SSR).
+    Ssr(SsrConfig),
+    /// Frames of one CTC symbol become one, blanks go.
+    CtcCollapse(CtcCollapseConfig),
+    /// Continuous integrate-and-fire.
+    Cif(CifConfig),
+    /// Frames among the embeddings, read off by the nearest (DirectSpeech2LLM).
+    DistanceCtc(DistanceCtcConfig),
 }
 
 /// Maps encoder frames to vectors of the language model's embedding space.
 #[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant)] // handles of tensors, not tensors
 pub enum Connector {
     /// See [`SlmAdapter`].
     Slm(SlmAdapter),
@@ -76,53 +102,14 @@ pub enum Connector {
     QFormer(QFormer),
     /// See [`QFormer`].
     WindowQFormer(QFormer),
-}
-
-/// What a connector may look at. What it does not need it ignores; [`ConnectorConfig::needs`] says what it needs.
-#[derive(Debug, Clone)]
-pub struct ConnectorInput {
-    /// `[n_frames, d_encoder]`, one span an utterance.
-    pub frames: Ragged,
-    /// What the encoder's CTC head takes the frames for.
-    pub ctc: Option<CtcSteps>,
-    /// The last frame of every segment, counted from the utterance's first and strictly ascending; frames behind the
-    /// last one belong to no segment.
-    pub segments: Option<Vec<Vec<u32>>>,
-    /// The language model's embeddings, `[n_tokens, d_model]`, and the token that stands for no content.
-    pub embeddings: Option<Embeddings>,
-    /// The tokens that are said, in training alone.
-    pub said: Option<Vec<Vec<u32>>>,
-}
-
-/// Log-probabilities of the symbols of a CTC head; symbol 0 is the blank.
-#[derive(Debug, Clone)]
-pub struct CtcSteps {
-    /// `[n_steps, n_symbols]`, `steps_per_frame` rows a frame, normalized.
-    pub log_probs: Ragged,
-    /// Steps of a frame.
-    pub steps_per_frame: usize,
-}
-
-/// The table of a language model.
-#[derive(Debug, Clone)]
-pub struct Embeddings {
-    /// `[n_tokens, d_model]`.
-    pub table: Tensor<2>,
-    /// The token that stands for no content.
-    pub pad: u32,
-}
-
-/// What a connector cannot do without, besides the frames.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// [`ConnectorInput::ctc`].
-    pub ctc: bool,
-    /// [`ConnectorInput::segments`].
-    pub segments: bool,
-    /// [`ConnectorInput::embeddings`].
-    pub embeddings: bool,
-    /// [`ConnectorInput::said`], in training.
-    pub said: bool,
+    /// See [`SsrConnector`].
+    Ssr(SsrConnector),
+    /// See [`CtcCollapse`].
+    CtcCollapse(CtcCollapse),
+    /// See [`Cif`].
+    Cif(Cif),
+    /// See [`DistanceCtc`].
+    DistanceCtc(DistanceCtc),
 }
 
 /// What a connector gives.
@@ -133,7 +120,7 @@ pub struct ConnectorOutput {
     /// The last frame that every vector is made of, counted from the utterance's first, where that is known.
     pub ends: Option<Vec<Vec<u32>>>,
     /// What the connector itself is to be trained with, one for each of [`ConnectorConfig::penalties`] where
-    /// [`ConnectorInput::said`] is given, none otherwise.
+    /// [`ConnectorInput::with_said`] was given, none otherwise.
     pub penalties: Vec<Tensor<1>>,
 }
 
@@ -159,18 +146,29 @@ pub enum Per {
     Frame,
 }
 
-impl ConnectorInput {
-    /// Frames alone.
-    pub fn frames(frames: Ragged) -> Self {
-        Self { frames, ctc: None, segments: None, embeddings: None, said: None }
-    }
-}
-
 impl ConnectorOutput {
     /// Vectors alone.
     fn vectors(vectors: Ragged) -> Self {
         Self { vectors, ends: None, penalties: Vec::new() }
     }
+}
+
+/// The same of every variant.
+macro_rules! each {
+    ($of:expr, $inner:ident => $what:expr) => {
+        match $of {
+            Self::Slm($inner) => $what,
+            Self::StackMlp($inner) => $what,
+            Self::StackSwiglu($inner) => $what,
+            Self::Conv($inner) => $what,
+            Self::QFormer($inner) => $what,
+            Self::WindowQFormer($inner) => $what,
+            Self::Ssr($inner) => $what,
+            Self::CtcCollapse($inner) => $what,
+            Self::Cif($inner) => $what,
+            Self::DistanceCtc($inner) => $what,
+        }
+    };
 }
 
 impl ConnectorConfig {
@@ -183,24 +181,25 @@ impl ConnectorConfig {
             Self::Conv(config) => Connector::Conv(config.init(widths, init)),
             Self::QFormer(config) => Connector::QFormer(config.init(widths, init)),
             Self::WindowQFormer(config) => Connector::WindowQFormer(config.init(widths, init)),
+            Self::Ssr(config) => Connector::Ssr(config.init(widths, init)),
+            Self::CtcCollapse(config) => Connector::CtcCollapse(config.init(widths, init)),
+            Self::Cif(config) => Connector::Cif(config.init(widths, init)),
+            Self::DistanceCtc(config) => Connector::DistanceCtc(config.init(widths, init)),
         }
     }
 
     /// Vectors for `n_frames` encoder frames.
     pub fn length(&self, n_frames: usize) -> Length {
-        match self {
-            Self::Slm(config) => config.length(n_frames),
-            Self::StackMlp(config) => config.length(n_frames),
-            Self::StackSwiglu(config) => config.length(n_frames),
-            Self::Conv(config) => config.length(n_frames),
-            Self::QFormer(config) => config.length(n_frames),
-            Self::WindowQFormer(config) => config.length(n_frames),
-        }
+        each!(self, config => config.length(n_frames))
     }
 
     /// What it cannot do without.
     pub fn needs(&self) -> Needs {
         match self {
+            Self::Ssr(_) => ssr::NEEDS,
+            Self::CtcCollapse(_) => ctc_collapse::NEEDS,
+            Self::Cif(_) => cif::NEEDS,
+            Self::DistanceCtc(_) => distance_ctc::NEEDS,
             Self::Slm(_)
             | Self::StackMlp(_)
             | Self::StackSwiglu(_)
@@ -213,12 +212,16 @@ impl ConnectorConfig {
     /// Losses of its own.
     pub fn penalties(&self) -> Vec<Penalty> {
         match self {
+            Self::Cif(config) => config.penalties(),
+            Self::DistanceCtc(config) => config.penalties(),
             Self::Slm(_)
             | Self::StackMlp(_)
             | Self::StackSwiglu(_)
             | Self::Conv(_)
             | Self::QFormer(_)
-            | Self::WindowQFormer(_) => Vec::new(),
+            | Self::WindowQFormer(_)
+            | Self::Ssr(_)
+            | Self::CtcCollapse(_) => Vec::new(),
         }
     }
 
@@ -230,34 +233,40 @@ impl ConnectorConfig {
             Self::StackMlp(config) => config.reduction,
             Self::StackSwiglu(config) => config.reduction,
             Self::Conv(config) => config.stride(),
-            Self::QFormer(_) => 1,
-            Self::WindowQFormer(config) => config.window.div_ceil(config.n_queries),
+            Self::WindowQFormer(config) => config.window.div_ceil(config.n_queries.max(1)),
+            Self::QFormer(_)
+            | Self::Ssr(_)
+            | Self::CtcCollapse(_)
+            | Self::Cif(_)
+            | Self::DistanceCtc(_) => 1,
         }
     }
 
     /// What is wrong with the sizes, as sentences that name the fields.
     pub fn problems(&self) -> Vec<String> {
+        each!(self, config => config.problems())
+    }
+
+    /// What does not fit the neighbours' widths, as sentences that name the fields.
+    pub fn misfits(&self, widths: Widths) -> Vec<String> {
         match self {
-            Self::Slm(config) => config.problems(),
-            Self::StackMlp(config) => config.problems(),
-            Self::StackSwiglu(config) => config.problems(),
-            Self::Conv(config) => config.problems(),
-            Self::QFormer(config) => config.problems(),
-            Self::WindowQFormer(config) => config.problems(),
+            Self::Ssr(config) => config.misfits(widths),
+            Self::DistanceCtc(config) => config.misfits(widths),
+            Self::Slm(_)
+            | Self::StackMlp(_)
+            | Self::StackSwiglu(_)
+            | Self::Conv(_)
+            | Self::QFormer(_)
+            | Self::WindowQFormer(_)
+            | Self::CtcCollapse(_)
+            | Self::Cif(_) => Vec::new(),
         }
     }
 }
 
 impl Linears for Connector {
     fn linears(&mut self) -> NamedLinears<'_> {
-        match self {
-            Self::Slm(connector) => connector.linears(),
-            Self::StackMlp(connector) => connector.linears(),
-            Self::StackSwiglu(connector) => connector.linears(),
-            Self::Conv(connector) => connector.linears(),
-            Self::QFormer(connector) => connector.linears(),
-            Self::WindowQFormer(connector) => connector.linears(),
-        }
+        each!(self, connector => connector.linears())
     }
 }
 
@@ -268,22 +277,75 @@ impl Connector {
         match self {
             Self::Slm(adapter) => adapter.recompute(on),
             Self::QFormer(former) | Self::WindowQFormer(former) => former.recompute(on),
-            Self::StackMlp(_) | Self::StackSwiglu(_) | Self::Conv(_) => {}
+            Self::Ssr(connector) => connector.recompute(on),
+            Self::CtcCollapse(connector) => connector.recompute(on),
+            Self::Cif(connector) => connector.recompute(on),
+            Self::StackMlp(_) | Self::StackSwiglu(_) | Self::Conv(_) | Self::DistanceCtc(_) => {}
         }
     }
 
+    /// Whether the input has what the connector cannot do without.
+    ///
+    /// # Errors
+    ///
+    /// Names what is missing or does not fit.
+    pub fn check(&self, input: &ConnectorInput) -> Result<(), InputError> {
+        let needs = match self {
+            Self::Ssr(_) => ssr::NEEDS,
+            Self::CtcCollapse(_) => ctc_collapse::NEEDS,
+            Self::Cif(_) => cif::NEEDS,
+            Self::DistanceCtc(connector) => {
+                distance_ctc::NEEDS.check(input)?;
+                return connector.check(input);
+            }
+            Self::Slm(_)
+            | Self::StackMlp(_)
+            | Self::StackSwiglu(_)
+            | Self::Conv(_)
+            | Self::QFormer(_)
+            | Self::WindowQFormer(_) => Needs::default(),
+        };
+        needs.check(input)
+    }
+
     /// Maps frames to vectors.
+    ///
+    /// # Panics
+    ///
+    /// When [`Connector::check`] refuses the input.
     pub fn forward(&self, input: &ConnectorInput, dropout: Dropout) -> ConnectorOutput {
+        if let Err(error) = self.check(input) {
+            panic!("{error}");
+        }
         let frames = &input.frames;
-        ConnectorOutput::vectors(match self {
+        let vectors = match self {
             Self::Slm(adapter) => adapter.forward(frames, dropout),
             Self::StackMlp(stack) => stack.forward(frames),
             Self::StackSwiglu(stack) => stack.forward(frames),
             Self::Conv(adapter) => adapter.forward(frames),
             Self::QFormer(former) | Self::WindowQFormer(former) => former.forward(frames, dropout),
-        })
+            Self::Ssr(connector) => {
+                let segments = input.segments.as_ref().expect(CHECKED);
+                let vectors = connector.forward(frames, segments, dropout);
+                let ends = Some(segments.ends().to_vec());
+                return ConnectorOutput { ends, ..ConnectorOutput::vectors(vectors) };
+            }
+            Self::CtcCollapse(connector) => {
+                return connector.forward(frames, input.ctc.as_ref().expect(CHECKED), dropout);
+            }
+            Self::Cif(connector) => {
+                return connector.forward(frames, input.said.as_deref(), dropout);
+            }
+            Self::DistanceCtc(connector) => {
+                let embeddings = input.embeddings.as_ref().expect(CHECKED);
+                return connector.forward(frames, embeddings, input.said.as_deref());
+            }
+        };
+        ConnectorOutput::vectors(vectors)
     }
 }
+
+const CHECKED: &str = "asked for before";
 
 /// A sentence for every size that is 0.
 fn zeros(sizes: &[(&str, usize)]) -> Vec<String> {

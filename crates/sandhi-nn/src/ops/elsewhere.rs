@@ -55,6 +55,14 @@ fn examples() -> Vec<Example> {
         example("attention, full", &heads, attention(Mask::Full)),
         example("attention, causal", &heads, attention(Mask::Causal)),
         example("attention, window", &heads, attention(Mask::Window(3))),
+        example("attention, ranges", &heads, {
+            let ranges = [0..1, 0..7, 3..5, 6..7, 2..6, 0..1, 0..1, 0..2, 5..6, 0..6, 1..4, 2..3];
+            attention(Mask::Ranges(ranges.into()))
+        }),
+        example("pool", &[[5, 10], [6, 1]], |t| {
+            let of_pool = Offsets::from_lengths(&[3, 0, 1, 2]);
+            pool(t[0].clone(), t[1].clone(), &[0, 1, 3, 3, 4, 0], &of_pool)
+        }),
         example("rotary", &[[3, 24]], |t| rotary(t[0].clone(), &[0, 4, 1], 4, Rope::new(1e4))),
         example("dropout", &[[12, 10]], |t| dropout(t[0].clone(), 0.3, 5)),
         example("depthwise_conv", &[[12, 10], [3, 10]], move |t| {

@@ -131,7 +131,7 @@ impl Attention {
             d_head: self.d_head,
             queries: placement.queries.clone(),
             keys: placement.keys.clone(),
-            mask: placement.mask,
+            mask: placement.mask.clone(),
         };
         self.o_proj.forward(ops::ragged_attention(q, k, v, &layout))
     }

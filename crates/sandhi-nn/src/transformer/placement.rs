@@ -47,19 +47,43 @@ impl Placement {
     /// When a sequence has fewer rows, or there are more or fewer sequences than tails.
     pub fn of_tails(&self, tails: &[usize]) -> Self {
         assert_eq!(self.queries.len(), tails.len(), "one tail a sequence");
-        let offsets = Offsets::from_lengths(tails);
-        let rows: Vec<u32> = self
-            .queries
-            .iter()
-            .zip(tails)
-            .flat_map(|(span, &tail)| {
-                assert!(tail <= span.len(), "a tail is longer than its sequence");
-                (span.end - tail..span.end).map(|row| row as u32)
-            })
-            .collect();
+        let rows = self.queries.iter().zip(tails).flat_map(|(span, &tail)| {
+            assert!(tail <= span.len(), "a tail is longer than its sequence");
+            span.end - tail..span.end
+        });
+        self.asked(rows.map(|row| row as u32).collect(), &Offsets::from_lengths(tails))
+    }
+
+    /// The same, but that only `rows` ask, of which sequence `i` has the span `i` of `offsets`.
+    ///
+    /// # Panics
+    ///
+    /// When a row is not of its sequence, or they are not its last and a mask goes by how many rows come after.
+    pub(crate) fn of_rows(&self, rows: Vec<u32>, offsets: &Offsets) -> Self {
+        assert_eq!(self.queries.len(), offsets.n_sequences(), "one span of rows a sequence");
+        assert!(
+            matches!(self.mask, Mask::Full | Mask::Ranges(_)),
+            "with {:?} only the last rows of a sequence can ask alone",
+            self.mask
+        );
+        for (span, asking) in self.queries.iter().zip(offsets.iter()) {
+            let within = rows[asking].iter().all(|&row| span.contains(&(row as usize)));
+            assert!(within, "a row asks that is none of its sequence, {span:?}");
+        }
+        self.asked(rows, offsets)
+    }
+
+    fn asked(&self, rows: Vec<u32>, offsets: &Offsets) -> Self {
         let positions = rows.iter().map(|&row| self.positions[row as usize]).collect();
+        let mask = match &self.mask {
+            Mask::Ranges(ranges) => {
+                Mask::Ranges(rows.iter().map(|&row| ranges[row as usize].clone()).collect())
+            }
+            same => same.clone(),
+        };
         Self {
             queries: offsets.iter().collect(),
+            mask,
             asking: Some(Asking { rows: rows.into(), positions }),
             ..self.clone()
         }

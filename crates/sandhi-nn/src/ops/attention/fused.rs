@@ -14,7 +14,7 @@ use std::{ops::Range, sync::Arc};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::{AttentionLayout, Mask};
+use super::AttentionLayout;
 use crate::ops::{
     bridge::{Kernel, dense, dims2, tensor, values},
     matrix::{Target, View, product},
@@ -302,17 +302,14 @@ impl AttentionLayout {
     /// The queries of a sequence in blocks, with what they see. Depends on the sequence alone.
     fn blocks(&self, sequence: usize) -> impl Iterator<Item = Block> + '_ {
         let (queries, keys) = (self.queries[sequence].clone(), self.keys[sequence].clone());
-        let (n_queries, n_keys) = (queries.len(), keys.len());
+        let n_queries = queries.len();
         (0..n_queries).step_by(BLOCK).map(move |start| {
             let end = (start + BLOCK).min(n_queries);
             let mut visible: Vec<Range<usize>> =
-                (start..end).map(|i| self.visible(i, n_queries, n_keys)).collect();
-            let span = match self.mask {
-                Mask::Full => 0..n_keys,
-                Mask::Causal | Mask::Window(_) => {
-                    visible[0].start..visible.last().map_or(0, |last| last.end)
-                }
-            };
+                (start..end).map(|i| self.visible(sequence, i)).collect();
+            let first_seen = visible.iter().map(|seen| seen.start).min().unwrap_or(0);
+            let last_seen = visible.iter().map(|seen| seen.end).max().unwrap_or(0);
+            let span = first_seen..last_seen;
             for seen in &mut visible {
                 *seen = seen.start - span.start..seen.end - span.start;
             }

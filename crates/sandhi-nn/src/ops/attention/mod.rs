@@ -1,5 +1,5 @@
 //! Scaled dot-product attention over packed sequences (arXiv 1706.03762), with grouped key and value
-//! heads (arXiv 2305.13245), causal masks and sliding windows.
+//! heads (arXiv 2305.13245), causal masks, sliding windows and any range of keys per query.
 //!
 //! ```text
 //! q rows   a0 a1 a2 | b0          queries  0..3, 3..4
@@ -23,7 +23,7 @@ use super::bridge::{apply3, is_fused};
 use crate::ragged::Offsets;
 
 /// Which keys a query may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mask {
     /// Every key of its sequence.
     Full,
@@ -31,6 +31,8 @@ pub enum Mask {
     Causal,
     /// Causal, and of those at most this many of the last keys, its own included.
     Window(usize),
+    /// For every row of `q` the keys that it sees, counted from the first of its sequence's span; never none.
+    Ranges(Arc<[Range<u32>]>),
 }
 
 /// Heads, sequences and mask of one attention call.
@@ -44,9 +46,9 @@ pub struct AttentionLayout {
     pub d_head: usize,
     /// Rows of `q` for each sequence: ascending, without overlap.
     pub queries: Arc<[Range<usize>]>,
-    /// Rows of `k` and `v` for each sequence. With a causal mask or a window the queries are the
-    /// last rows of the span, so a span may be longer than the queries (decoding with a cache), not
-    /// shorter.
+    /// Rows of `k` and `v` for each sequence. With [`Mask::Causal`] or [`Mask::Window`] the queries
+    /// are the last rows of the span, so a span may be longer than the queries (decoding with a
+    /// cache), not shorter.
     pub keys: Arc<[Range<usize>]>,
     /// Which keys of its sequence a query sees.
     pub mask: Mask,
@@ -65,15 +67,17 @@ impl AttentionLayout {
         Self { n_heads, n_kv_heads, d_head, queries: ranges.clone(), keys: ranges, mask }
     }
 
-    /// The keys, relative to the start of their span, that query `query_idx` of `n_queries` sees
-    /// among `n_keys`.
-    fn visible(&self, query_idx: usize, n_queries: usize, n_keys: usize) -> Range<usize> {
-        match self.mask {
+    /// The keys, relative to the start of their span, that query `query_idx` of a sequence sees.
+    fn visible(&self, sequence: usize, query_idx: usize) -> Range<usize> {
+        let (queries, n_keys) = (&self.queries[sequence], self.keys[sequence].len());
+        let own_end = || n_keys - queries.len() + query_idx + 1;
+        match &self.mask {
             Mask::Full => 0..n_keys,
-            Mask::Causal => 0..n_keys - n_queries + query_idx + 1,
-            Mask::Window(width) => {
-                let end = n_keys - n_queries + query_idx + 1;
-                end.saturating_sub(width)..end
+            Mask::Causal => 0..own_end(),
+            Mask::Window(width) => own_end().saturating_sub(*width)..own_end(),
+            Mask::Ranges(ranges) => {
+                let Range { start, end } = ranges[queries.start + query_idx];
+                start as usize..end as usize
             }
         }
     }
@@ -105,12 +109,23 @@ impl AttentionLayout {
                 "key rows {keys:?} descend or leave the {} rows of k",
                 k[0]
             );
-            assert!(
-                self.mask == Mask::Full || queries.len() <= keys.len(),
-                "{} queries cannot be the last of {} keys",
-                queries.len(),
-                keys.len()
-            );
+            let (n_queries, n_keys) = (queries.len(), keys.len());
+            match &self.mask {
+                Mask::Full => {}
+                Mask::Causal | Mask::Window(_) => assert!(
+                    n_queries <= n_keys,
+                    "{n_queries} queries cannot be the last of {n_keys} keys"
+                ),
+                Mask::Ranges(ranges) => {
+                    assert_eq!(ranges.len(), q[0], "one range of keys for every row of q");
+                    for (row, seen) in queries.clone().zip(&ranges[queries.clone()]) {
+                        assert!(
+                            seen.start < seen.end && seen.end as usize <= n_keys,
+                            "row {row} of q sees keys {seen:?}, expected some of {n_keys}"
+                        );
+                    }
+                }
+            }
             end = queries.end;
         }
     }
@@ -153,7 +168,7 @@ fn composed(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, layout: &AttentionLayout) 
 
     let mut parts = Vec::new();
     let mut end = 0;
-    for (queries, keys) in layout.queries.iter().zip(layout.keys.iter()) {
+    for (sequence, (queries, keys)) in layout.queries.iter().zip(layout.keys.iter()).enumerate() {
         let (n_queries, n_keys) = (queries.len(), keys.len());
         if n_queries == 0 {
             continue;
@@ -180,7 +195,7 @@ fn composed(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, layout: &AttentionLayout) 
         let v = heads(&v).swap_dims(0, 1);
         let mut scores = q.matmul(k) / (d_head as f64).sqrt();
         if layout.mask != Mask::Full {
-            let hidden = hidden(layout, n_queries, n_keys, &device);
+            let hidden = hidden(layout, sequence, &device);
             scores = scores
                 .reshape([n_heads, n_queries, n_keys])
                 .mask_fill(hidden.expand([n_heads, n_queries, n_keys]), f32::NEG_INFINITY)
@@ -200,15 +215,11 @@ fn composed(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, layout: &AttentionLayout) 
 }
 
 /// `[1, n_queries, n_keys]`, true where a query may not look.
-fn hidden(
-    layout: &AttentionLayout,
-    n_queries: usize,
-    n_keys: usize,
-    device: &Device,
-) -> Tensor<3, Bool> {
+fn hidden(layout: &AttentionLayout, sequence: usize, device: &Device) -> Tensor<3, Bool> {
+    let (n_queries, n_keys) = (layout.queries[sequence].len(), layout.keys[sequence].len());
     let mut mask = vec![true; n_queries * n_keys];
     for query_idx in 0..n_queries {
-        let visible = layout.visible(query_idx, n_queries, n_keys);
+        let visible = layout.visible(sequence, query_idx);
         mask[query_idx * n_keys..][visible].fill(false);
     }
     Tensor::from_data(TensorData::new(mask, [1, n_queries, n_keys]), device)
@@ -259,12 +270,65 @@ mod tests {
         for mask in [Mask::Full, Mask::Causal, Mask::Window(1), Mask::Window(4), Mask::Window(200)]
         {
             for heads in [[1, 1], [4, 4], [4, 2], [6, 1]] {
-                check(&layout(heads, 8, &lengths, mask));
+                check(&layout(heads, 8, &lengths, mask.clone()));
             }
             check(&layout([2, 2], 64, &[(260, 300)], mask));
         }
         // Queries and keys of unrelated sequences: more queries than keys.
         check(&layout([4, 2], 8, &[(7, 3), (2, 5)], Mask::Full));
+    }
+
+    /// Ranges that neither begin nor end in order, at random.
+    fn ranges(lengths: &[(usize, usize)], seed: u64) -> Mask {
+        let n_queries = lengths.iter().map(|&(n, _)| n).sum();
+        let mut shares = random([n_queries, 2], seed).values.into_iter().map(|x| x.abs() % 1.0);
+        let mut share = |n: usize| (shares.next().unwrap() * n as f32) as u32;
+        let of_sequence = |&(n_queries, n_keys): &(usize, usize)| {
+            let one = |_| {
+                let start = share(n_keys);
+                start..start + 1 + share(n_keys - start as usize)
+            };
+            (0..n_queries).map(one).collect::<Vec<_>>()
+        };
+        Mask::Ranges(lengths.iter().flat_map(of_sequence).collect())
+    }
+
+    #[test]
+    fn ranges_of_keys_fused_and_composed() {
+        let lengths = [(1, 1), (0, 0), (5, 5), (9, 3), (3, 9), (150, 150)];
+        for (heads, seed) in [([1, 1], 1), ([4, 2], 2), ([6, 1], 3)] {
+            check(&layout(heads, 8, &lengths, ranges(&lengths, seed)));
+        }
+        let long = [(260, 300)];
+        check(&layout([2, 2], 64, &long, ranges(&long, 4)));
+    }
+
+    #[test]
+    fn ranges_say_what_the_other_masks_say() {
+        let lengths = [(4, 4), (2, 5), (1, 1)];
+        for mask in [Mask::Full, Mask::Causal, Mask::Window(2)] {
+            let plain = layout([4, 2], 8, &lengths, mask);
+            let seen = lengths.iter().enumerate().flat_map(|(sequence, &(n, _))| {
+                let plain = &plain;
+                (0..n).map(move |query_idx| {
+                    let Range { start, end } = plain.visible(sequence, query_idx);
+                    start as u32..end as u32
+                })
+            });
+            let ranges = layout([4, 2], 8, &lengths, Mask::Ranges(seen.collect()));
+            case(&plain).tolerance(1e-6).check(
+                |t| ragged_attention(t.rows(0), t.rows(1), t.rows(2), &ranges),
+                |t| ragged_attention(t.rows(0), t.rows(1), t.rows(2), &plain),
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "row 1 of q sees keys 1..3, expected some of 2")]
+    fn a_range_beyond_its_keys_is_refused() {
+        let layout = layout([1, 1], 2, &[(2, 2)], Mask::Ranges([0..1, 1..3].into()));
+        let x = || Tensor::<2>::zeros([2, 2], &cpu());
+        ragged_attention(x(), x(), x(), &layout);
     }
 
     #[test]
@@ -293,7 +357,8 @@ mod tests {
 
     #[test]
     fn gradients_match_differences() {
-        for mask in [Mask::Full, Mask::Causal, Mask::Window(2)] {
+        let ranges = Mask::Ranges([0..1, 2..3, 0..3, 1..3, 0..4].into());
+        for mask in [Mask::Full, Mask::Causal, Mask::Window(2), ranges] {
             let layout = layout([2, 1], 2, &[(3, 3), (2, 4)], mask);
             case(&layout)
                 .check_differences(|t| ragged_attention(t.rows(0), t.rows(1), t.rows(2), &layout));
@@ -313,13 +378,14 @@ mod tests {
         assert_eq!(attend(Mask::Causal), [1.0, 2.0, 4.0]);
         assert_eq!(attend(Mask::Window(2)), [1.0, 2.0, 5.5]);
         assert_eq!(attend(Mask::Full), [4.0, 4.0, 4.0]);
+        assert_eq!(attend(Mask::Ranges([1..2, 0..3, 0..2].into())), [3.0, 4.0, 2.0]);
     }
 
     #[test]
     fn a_sequence_does_not_know_its_batch() {
         let lengths = [(1, 1), (9, 9), (140, 140), (2, 60), (1, 33), (31, 31)];
         for mask in [Mask::Full, Mask::Causal, Mask::Window(16)] {
-            let whole = layout([4, 2], 16, &lengths, mask);
+            let whole = layout([4, 2], 16, &lengths, mask.clone());
             let [n_queries, n_keys] = [&whole.queries, &whole.keys].map(|r| r.last().unwrap().end);
             let (q, k, v) =
                 (random([n_queries, 64], 1), random([n_keys, 32], 2), random([n_keys, 32], 3));
@@ -340,7 +406,7 @@ mod tests {
                     &q.rows(queries.clone()),
                     &k.rows(keys.clone()),
                     &v.rows(keys.clone()),
-                    &layout([4, 2], 16, &[length], mask),
+                    &layout([4, 2], 16, &[length], mask.clone()),
                 );
                 let rows = [queries.clone(), queries, keys.clone(), keys];
                 for (((alone, together), rows), width) in
