@@ -217,15 +217,15 @@ struct Steps {
 impl<'a> Aligner<'a> {
     /// By the head of this model, where it has one.
     pub fn new(model: &'a SpeechModel) -> Option<Self> {
+        Self::by(model, Source::Model(fingerprint(&model.ctc_net()?)))
+    }
+
+    /// As [`Aligner::new`], with another name for where times come from; no weights are hashed for it.
+    pub fn by(model: &'a SpeechModel, source: Source) -> Option<Self> {
         let recognizer = model.recognizer.as_ref()?;
         let steps = recognizer.config.steps_per_frame as f64;
-        Some(Self {
-            model,
-            recognizer,
-            step_s: 1.0 / (model.frame_rate_hz() * steps),
-            source: Source::Model(fingerprint(&model.ctc_net()?)),
-            widening: Widening::default(),
-        })
+        let step_s = 1.0 / (model.frame_rate_hz() * steps);
+        Some(Self { model, recognizer, step_s, source, widening: Widening::default() })
     }
 
     /// With words widened by something else.

@@ -182,6 +182,25 @@ impl Chat {
         self.tokenizer.encode_on(&spaced(text, self.layout.speech_spaced))
     }
 
+    /// The bytes of `text` that each of [`Chat::transcript`]'s tokens covers, in order; none for one of a space that was put
+    /// before it.
+    ///
+    /// # Errors
+    ///
+    /// When the tokenizer refuses the text, or cuts it in another way than it encodes it.
+    pub fn transcript_spans(
+        &self,
+        text: &str,
+    ) -> Result<Vec<std::ops::Range<usize>>, sandhi_data::text::Error> {
+        let spaced = spaced(text, self.layout.speech_spaced);
+        let shift = spaced.len() - text.len();
+        let pieces = self.tokenizer.pieces_on(&spaced)?;
+        let span = |piece: sandhi_data::text::Piece| {
+            piece.span.start.saturating_sub(shift)..piece.span.end.saturating_sub(shift)
+        };
+        Ok(pieces.into_iter().map(span).collect())
+    }
+
     /// The answer's tokens with the one that ends it.
     ///
     /// # Errors

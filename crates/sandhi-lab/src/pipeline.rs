@@ -468,8 +468,19 @@ fn connector(
         speech,
         text,
         compression: None,
+        segmenter: config.segmenter,
+        pad: None,
     };
     let pad = pad(config, &model.text, monitor)?;
+    let aids = Aids::of(&config.connector, &model.speech, pad);
+    if let Some(problem) = aids.problem() {
+        return Err(Error::Aids(problem));
+    }
+    if aids.needs.segments && model.speech.recognizer.is_none() {
+        let asked = "segmenter".to_owned();
+        return Err(sources::Error::NoRecognizer { asked }.into());
+    }
+    model.pad = pad.filter(|_| aids.needs.embeddings);
     let with_head = recipe.stages.iter().any(|stage| stage.loss.token_ctc > 0.0);
     let ctc_head = with_head.then(|| {
         let init = Init::new(recipe.seed, &place.device).child("ctc_head");
@@ -484,6 +495,7 @@ fn connector(
         ctc_head,
         pad,
         compression: None,
+        aids,
     };
     // The encoder is heard once and cached as long as no stage trains it.
     let names: Vec<String> = weights::parameters(&net).into_iter().map(|info| info.name).collect();
@@ -498,7 +510,7 @@ fn connector(
         Ok(workshop.spoken(
             &recipe.stages[i],
             &model.speech,
-            model.speech.extractor(),
+            &config.connector,
             &model.text.chat,
             cache.as_ref(),
             &progress,

@@ -197,7 +197,7 @@ fn answer_frames(
     decoding: &Decoding,
 ) -> Result<Vec<String>, Error> {
     let inputs = (0..instructions.len()).map(Segment::Speech).collect();
-    chat(&model.text, instructions, inputs, Some(&model.vectors(frames)), decoding)
+    chat(&model.text, instructions, inputs, Some(&model.vectors(frames, None)?), decoding)
 }
 
 /// Answers instructions about written texts.

@@ -225,6 +225,31 @@ impl Tokenizer {
         Ok(with[..start.unwrap_or(0)].to_vec())
     }
 
+    /// As [`Tokenizer::pieces`], of a text that goes on after another one: the pieces of [`Tokenizer::encode_on`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn pieces_on(&self, text: &str) -> Result<Vec<Piece>, Error> {
+        let Some(line) = &self.line else { return self.pieces(text) };
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let at = |piece: Piece, to: fn(usize) -> usize| {
+            let span = to(piece.span.start)..to(piece.span.end);
+            Piece { span, ..piece }
+        };
+        if let Some(rest) = text.strip_prefix(' ').filter(|rest| !rest.is_empty()) {
+            return Ok(self.pieces(rest)?.into_iter().map(|piece| at(piece, |i| i + 1)).collect());
+        }
+        let pieces = self.pieces(&format!("\n{text}"))?;
+        if pieces.iter().map(|piece| &piece.id).zip(line).filter(|(a, b)| a == b).count() < line.len() {
+            return self.pieces(text);
+        }
+        let rest = pieces.into_iter().skip(line.len());
+        Ok(rest.map(|piece| at(piece, |i| i.saturating_sub(1))).collect())
+    }
+
     /// The pieces of a text with the bytes that they cover.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //!
 //! A model directory holds everything that loading needs: `model.json`, safetensors, the tokenizer.
 
+mod aids;
 pub mod pack;
 mod store;
 
@@ -22,7 +23,7 @@ use sandhi_data::{
 };
 use sandhi_nn::{
     compression::CompressionConfig,
-    connector::{Connector, ConnectorConfig, ConnectorInput, Widths},
+    connector::{Connector, ConnectorConfig, Widths},
     encoder::{CtcHead, CtcHeadConfig, Encoder, EncoderConfig},
     init::Init,
     length::Length,
@@ -33,7 +34,10 @@ use sandhi_nn::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::store::{AnyModel, Error, fingerprint};
+pub use self::{
+    aids::{Aids, EndsError, Segmenter, TokenEnds},
+    store::{AnyModel, Error, fingerprint},
+};
 use crate::chat::Chat;
 
 /// Rows on the host with the length of each sequence; what batches carry between threads.
@@ -410,13 +414,30 @@ pub struct ConnectorModel {
     pub connector: Connector,
     /// What of its vectors the language model is given; all where absent.
     pub compression: Option<Compression>,
+    /// What tells where tokens end, for connectors that cut there.
+    pub segmenter: Option<Segmenter>,
+    /// The token that stands for no content, for connectors that know one.
+    pub pad: Option<u32>,
 }
+
+/// The transcript is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connector cuts speech where the transcript's tokens end (segmenter = \"forced\"), and hears nothing without it")]
+pub struct NeedsTranscript;
 
 impl ConnectorModel {
     /// What the language model is given for encoder frames: vectors of its embedding space, compressed where the model
-    /// does so.
-    pub fn vectors(&self, frames: &HostRagged) -> Ragged {
-        let vectors = self.uncompressed(frames);
+    /// does so. Connectors that are no oracles do not look at `texts`.
+    ///
+    /// # Errors
+    ///
+    /// [`NeedsTranscript`].
+    pub fn vectors(
+        &self,
+        frames: &HostRagged,
+        texts: Option<&[&str]>,
+    ) -> Result<Ragged, NeedsTranscript> {
+        let vectors = self.uncompressed(frames, texts)?;
         let given = match &self.compression {
             Some(compression) => compression.forward(&vectors, &self.text.lm),
             None => vectors,
@@ -428,13 +449,46 @@ impl ConnectorModel {
             }),
             "vectors keep to the length that was promised"
         );
-        given
+        Ok(given)
     }
 
-    /// The connector's vectors for encoder frames.
-    pub fn uncompressed(&self, frames: &HostRagged) -> Ragged {
-        let frames = frames.to_device(&self.text.lm.device());
-        self.connector.forward(&ConnectorInput::frames(frames), Dropout::OFF).vectors
+    /// The connector's vectors for encoder frames. Utterances that cannot be cut into tokens, because nothing is read in
+    /// them, have none.
+    ///
+    /// # Errors
+    ///
+    /// [`NeedsTranscript`].
+    pub fn uncompressed(
+        &self,
+        frames: &HostRagged,
+        texts: Option<&[&str]>,
+    ) -> Result<Ragged, NeedsTranscript> {
+        let aids = Aids::of(&self.config, &self.speech, self.pad);
+        let ends = if aids.needs.segments { Some(self.ends(frames, texts)?) } else { None };
+        let on_device = frames.to_device(&self.text.lm.device());
+        let input = aids.input(&self.text.lm, on_device, || frames.clone(), ends, None);
+        Ok(self.connector.forward(&input, Dropout::OFF).vectors)
+    }
+
+    /// The last frame of every token of every utterance.
+    fn ends(
+        &self,
+        frames: &HostRagged,
+        texts: Option<&[&str]>,
+    ) -> Result<Vec<Vec<u32>>, NeedsTranscript> {
+        let recognizer = self.speech.recognizer.as_ref().expect("what cuts speech reads it");
+        let token_ends = TokenEnds::new(&self.speech, &self.text.chat).expect("it has a head");
+        let log_probs = recognizer.log_probs(frames);
+        let texts: Vec<String> = match self.segmenter {
+            Some(Segmenter::Ctc) => recognizer.greedy(&log_probs),
+            Some(Segmenter::Forced) | None => {
+                texts.ok_or(NeedsTranscript)?.iter().map(|text| (*text).to_owned()).collect()
+            }
+        };
+        let utterances = log_probs.sequences().zip(&frames.lengths).zip(&texts);
+        Ok(utterances
+            .map(|((rows, &n), text)| token_ends.of(rows, n, text).unwrap_or_default())
+            .collect())
     }
 
     /// Vectors that the language model is given of `n_frames` encoder frames.

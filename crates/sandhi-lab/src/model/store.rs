@@ -33,7 +33,10 @@ use sandhi_nn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Compression, ConnectorModel, CtcNet, Origin, Recognizer, SpeechModel, TextModel};
+use super::{
+    Aids, Compression, ConnectorModel, CtcNet, Origin, Recognizer, Segmenter, SpeechModel,
+    TextModel,
+};
 use crate::{
     chat::{Chat, PromptLayout},
     checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
@@ -131,6 +134,10 @@ enum Spec {
         connector: ConnectorConfig,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         compression: Option<Compression>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        segmenter: Option<Segmenter>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pad: Option<u32>,
     },
 }
 
@@ -585,6 +592,8 @@ impl AnyModel {
                     text: model.text.spec(whole)?,
                     connector: model.config.clone(),
                     compression: model.compression,
+                    segmenter: model.segmenter,
+                    pad: model.pad,
                 };
                 writer.json(SPEC, &spec)?;
                 model.speech.write(&mut writer, dtype, whole)?;
@@ -642,7 +651,7 @@ impl AnyModel {
             Spec::Text { text } => {
                 Self::Text(Box::new(TextModel::read(&checkpoint, text, device, hub)?))
             }
-            Spec::Connector { speech, text, connector, compression } => {
+            Spec::Connector { speech, text, connector, compression, segmenter, pad } => {
                 let speech = SpeechModel::read(&checkpoint, speech, device, hub)?;
                 let text = TextModel::read(&checkpoint, text, device, hub)?;
                 let widths = sandhi_nn::connector::Widths {
@@ -656,12 +665,27 @@ impl AnyModel {
                         .check(text.lm.n_tokens())
                         .map_err(|problem| beyond(&checkpoint, problem))?;
                 }
+                let aids = Aids::of(&connector, &speech, pad);
+                if let Some(problem) = aids.problem() {
+                    return Err(beyond(&checkpoint, problem.to_owned()));
+                }
+                if let Some(pad) = pad.filter(|&pad| pad as usize >= text.lm.n_tokens()) {
+                    let n_tokens = text.lm.n_tokens();
+                    let problem = format!("pad is token {pad}, the model has {n_tokens}");
+                    return Err(beyond(&checkpoint, problem));
+                }
+                if aids.needs.segments && (segmenter.is_none() || speech.recognizer.is_none()) {
+                    let problem = "the connector cuts speech into tokens, and there is no segmenter or no CTC head";
+                    return Err(beyond(&checkpoint, problem.to_owned()));
+                }
                 Self::Connector(Box::new(ConnectorModel {
                     speech,
                     text,
                     config: connector,
                     connector: module,
                     compression,
+                    segmenter,
+                    pad,
                 }))
             }
         })

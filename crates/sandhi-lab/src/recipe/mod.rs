@@ -29,7 +29,7 @@ use sandhi_nn::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::hf::ModelName;
+use crate::{hf::ModelName, model::Segmenter};
 
 pub use self::{
     distill::{DistillationConfig, EmbeddingConfig},
@@ -139,6 +139,10 @@ pub struct ConnectorModelConfig {
     /// by. Stages with a transport loss or a compression that have a use for one need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad_token: Option<String>,
+    /// What tells where tokens end, for connectors that cut speech there: `forced` (the transcript in use too: an oracle)
+    /// or `ctc` (what the encoder's CTC head reads).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segmenter: Option<Segmenter>,
     /// Low-rank branches beside linear layers of `encoder.…` and `language_model.…`, for stages that train
     /// `["connector", "*lora_*"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

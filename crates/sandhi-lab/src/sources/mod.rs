@@ -15,12 +15,15 @@ use std::path::PathBuf;
 
 use sandhi_data::{manifest, speech};
 
-pub(crate) use self::said::{begins_word, said, token_times};
+pub(crate) use self::said::{Wanted, begins_word, said, token_times};
 pub use self::{
     spoken::Lesson,
     workshop::{Sound, Spoken, WORLD_SEED, Workshop, recordings, resolve},
 };
-use crate::recipe::{SourceConfig, StageConfig};
+use crate::{
+    model::NeedsTranscript,
+    recipe::{SourceConfig, StageConfig},
+};
 
 /// What can go wrong while data are made ready.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,20 @@ pub enum Error {
         "transport.pad = \"blank\" is known where the encoder is heard once: no stage may train it"
     )]
     BlanksMove,
+    /// Segments are asked of an encoder that learns, or that is heard through masks.
+    #[error("segmenter: segments are known where the encoder is heard once: no stage may train it")]
+    SegmentsMove,
+    /// No utterance can be cut into its tokens.
+    #[error("no utterance can be cut where its tokens end; the first is {text:?}: {why}")]
+    Segments {
+        /// What is said in it.
+        text: String,
+        /// Why not.
+        why: String,
+    },
+    /// A transcript is asked for.
+    #[error(transparent)]
+    NeedsTranscript(#[from] NeedsTranscript),
     /// Masses are to follow durations that are not known.
     #[error(
         "no utterance has times for each of its words, to transport by durations; {text:?} is the first"

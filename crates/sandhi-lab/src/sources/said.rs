@@ -12,7 +12,7 @@ use sandhi_data::{alignment::Alignment, text::Characters};
 use super::Error;
 use crate::{
     chat::Chat,
-    model::{HostRagged, Recognizer, SpeechModel},
+    model::{EndsError, HostRagged, Recognizer, SpeechModel, TokenEnds},
     recipe::{LossConfig, PadMass, TargetMass},
     train::{dataset::Utterance, learner::Said},
 };
@@ -20,23 +20,32 @@ use crate::{
 /// Utterances whose posteriors are computed at once.
 const AT_ONCE: usize = 16;
 
-/// What is said in every utterance, as far as the losses of a stage ask for it; `encoded` says that their rows are
-/// frames of the encoder.
+/// Who asks what is said.
+pub(crate) struct Wanted<'a> {
+    /// The losses of a stage.
+    pub loss: &'a LossConfig,
+    /// Whether the connector asks for the tokens in any case.
+    pub tokens: bool,
+    /// Whether the utterances' rows are frames of the encoder.
+    pub encoded: bool,
+}
+
+/// What is said in every utterance, as far as it is wanted.
 ///
 /// # Errors
 ///
 /// When masses are to follow durations and no utterance has times for its words, or blanks are asked of an encoder that
 /// has no CTC head. Single utterances without times are warned of; without masses they take no part in transport.
 pub(crate) fn said(
-    loss: &LossConfig,
+    wanted: &Wanted<'_>,
     chat: &Chat,
     speech: &SpeechModel,
     texts: &[&str],
     utterances: &[Utterance],
-    encoded: bool,
 ) -> Result<Vec<Said>, Error> {
+    let Wanted { loss, tokens, encoded } = *wanted;
     let transport = loss.transport.as_ref();
-    if !loss.wants_said() {
+    if !loss.wants_said() && !tokens {
         return Ok(vec![Said::default(); texts.len()]);
     }
     let mut said = Vec::with_capacity(texts.len());
@@ -83,6 +92,51 @@ pub(crate) fn said(
         }
     }
     Ok(said)
+}
+
+/// The last frame of every token of the transcripts, by forced alignment to the encoder's CTC head; nothing for utterances
+/// that their text does not fit into, which are warned of.
+///
+/// # Errors
+///
+/// When the encoder learns or has no CTC head, or no text fits its sound.
+pub(crate) fn ends(
+    chat: &Chat,
+    speech: &SpeechModel,
+    texts: &[&str],
+    utterances: &[Utterance],
+    encoded: bool,
+) -> Result<Vec<Vec<u32>>, Error> {
+    if !encoded {
+        return Err(Error::SegmentsMove);
+    }
+    if speech.recognizer.is_none() {
+        return Err(Error::NoRecognizer { asked: "segmenter".to_owned() });
+    }
+    let pairs: Vec<(&Utterance, &str)> = utterances.iter().zip(texts.iter().copied()).collect();
+    let chunks: Vec<(&[(&Utterance, &str)], SpeechModel)> =
+        pairs.chunks(AT_ONCE).map(|chunk| (chunk, speech.clone())).collect();
+    let of_chunk = |(chunk, speech): (&[(&Utterance, &str)], SpeechModel)| {
+        let width = speech.d_encoder();
+        let frames = HostRagged::gather(width, chunk.iter().map(|(u, _)| u.rows.as_ref()));
+        let recognizer = speech.recognizer.as_ref().expect("asked above");
+        let log_probs = recognizer.log_probs(&frames);
+        let places = TokenEnds::new(&speech, chat).expect("asked above");
+        let rows = log_probs.sequences().zip(&frames.lengths).zip(chunk);
+        rows.map(|((rows, &n), (_, text))| places.of(rows, n, text)).collect::<Vec<_>>()
+    };
+    let found: Vec<Result<Vec<u32>, EndsError>> =
+        chunks.into_par_iter().flat_map_iter(of_chunk).collect();
+    let n_bad = found.iter().filter(|ends| ends.is_err()).count();
+    let first = found.iter().zip(texts).find_map(|(ends, text)| Some((ends.as_ref().err()?, text)));
+    if let Some((why, text)) = first {
+        if n_bad == found.len() {
+            return Err(Error::Segments { text: (*text).to_owned(), why: why.to_string() });
+        }
+        let n = found.len();
+        tracing::warn!("{n_bad} of {n} utterances are left out, as their text has no segments; the first: {text:?}: {why}");
+    }
+    Ok(found.into_iter().map(Result::unwrap_or_default).collect())
 }
 
 /// Mean posterior of the blank over the steps of every utterance; its rows are encoder frames.
@@ -212,7 +266,8 @@ mod tests {
         };
         let of = |utterances: &[Utterance]| {
             let texts = vec![text; utterances.len()];
-            said(&loss, &chat, &speech(), &texts, utterances, true)
+            let wanted = Wanted { loss: &loss, tokens: false, encoded: true };
+            said(&wanted, &chat, &speech(), &texts, utterances)
         };
         let some = of(&[heard(&words), heard(&[])]).unwrap();
         assert!(some[0].masses.iter().sum::<f64>() > 1.0);

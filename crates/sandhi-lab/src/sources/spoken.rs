@@ -12,7 +12,13 @@ use sandhi_data::{
     text::{Characters, Unknown},
 };
 
-use super::{Error, Prepared, Spoken, Workshop, said::said, unfit};
+use sandhi_nn::connector::ConnectorConfig;
+
+use super::{
+    Error, Prepared, Spoken, Workshop,
+    said::{Wanted, ends, said},
+    unfit,
+};
 use crate::{
     chat::Chat,
     frames::FrameCache,
@@ -271,11 +277,13 @@ impl Workshop {
         &self,
         stage: &StageConfig,
         speech: &SpeechModel,
-        extractor: &FeatureExtractor,
+        connector: &ConnectorConfig,
         chat: &Chat,
         frozen: Option<&FrameCache>,
         progress: &dyn Fn(usize, usize),
     ) -> Result<Prepared<SpeechDataset>, Error> {
+        let extractor = speech.extractor();
+        let needs = connector.needs();
         let dataset = |lessons: Vec<Lesson>| -> Result<SpeechDataset, Error> {
             // Items that hear the same share one utterance.
             let mut index: BTreeMap<String, usize> = BTreeMap::new();
@@ -306,7 +314,15 @@ impl Workshop {
                 }
             };
             let texts: Vec<&str> = spoken.iter().map(Spoken::text).collect();
-            let said = said(&stage.loss, chat, speech, &texts, &utterances, frozen.is_some())?;
+            let wanted = Wanted { loss: &stage.loss, tokens: needs.said, encoded: frozen.is_some() };
+            let said = said(&wanted, chat, speech, &texts, &utterances)?;
+            let ends = if needs.segments {
+                let ends = ends(chat, speech, &texts, &utterances, frozen.is_some())?;
+                items.retain(|(utterance, _)| !ends[*utterance].is_empty());
+                ends
+            } else {
+                Vec::new()
+            };
             for (utterance, item) in &mut items {
                 item.said.clone_from(&said[*utterance]);
             }
@@ -316,6 +332,8 @@ impl Workshop {
                 encoded: frozen.is_some(),
                 items,
                 spec_augment: stage.spec_augment.clone().filter(|_| frozen.is_none()),
+                ends,
+                penalties: connector.penalties(),
             })
         };
         let (mut sources, mut dev) = (Vec::new(), Vec::new());

@@ -52,11 +52,13 @@ impl Reader {
         }
     }
 
-    fn vectors(&self, utterances: &[&Utterance]) -> Option<Ragged> {
+    /// Oracles are told what is said.
+    fn vectors(&self, utterances: &[&Utterance], said: &[&str]) -> Result<Option<Ragged>, Error> {
         match self {
-            _ if utterances.is_empty() => None,
+            _ if utterances.is_empty() => Ok(None),
             Self::Connector(model) => {
-                Some(model.vectors(&gather(&model.speech, utterances.iter().copied())))
+                let frames = gather(&model.speech, utterances.iter().copied());
+                Ok(Some(model.vectors(&frames, Some(said))?))
             }
             Self::Text(_) => unreachable!("a text model is given writing"),
         }
@@ -97,12 +99,13 @@ fn chunk(
     let chat = &reader.text().chat;
     let mut prompts = Vec::with_capacity(range.len() * ways.len());
     let mut items: Vec<&Item> = Vec::with_capacity(prompts.capacity());
-    let mut utterances: Vec<&Utterance> = Vec::new();
+    let (mut utterances, mut said): (Vec<&Utterance>, Vec<&str>) = Default::default();
     for i in range {
         for way in ways {
             let input = match way {
                 Way::Heard(heard) => {
                     utterances.push(&heard[i]);
+                    said.push(&cell.items[i].spoken);
                     Segment::Speech(utterances.len() - 1)
                 }
                 Way::Read(texts) => Segment::Tokens(chat.transcript(&texts[i])?),
@@ -111,7 +114,7 @@ fn chunk(
             items.push(&cell.items[i]);
         }
     }
-    let vectors = reader.vectors(&utterances);
+    let vectors = reader.vectors(&utterances, &said)?;
     let mut found = vec![Outcome::default(); items.len()];
     if cell.kind.generates() {
         let decoding =

@@ -8,7 +8,7 @@ use sandhi_data::{
     rng::Stream,
     text::{Characters, Unknown},
 };
-use sandhi_nn::{encoder::EncoderConfig, ops};
+use sandhi_nn::{connector::Penalty, encoder::EncoderConfig, ops};
 
 use super::learner::{CtcBatch, Heard, SpeechBatch, SpokenItem, TextBatch, TextItem};
 use crate::model::HostRagged;
@@ -201,6 +201,10 @@ pub struct SpeechDataset {
     pub items: Vec<(usize, SpokenItem)>,
     /// Masks over features, if any; needs rows that are not encoded.
     pub spec_augment: Option<SpecAugmentConfig>,
+    /// The last frame of every token of each utterance, for connectors that cut there; empty for others.
+    pub ends: Vec<Vec<u32>>,
+    /// Losses of the connector's own.
+    pub penalties: Vec<Penalty>,
 }
 
 impl SpeechDataset {
@@ -213,6 +217,9 @@ impl SpeechDataset {
         SpeechBatch {
             heard: if self.encoded { Heard::Frames(rows) } else { Heard::Features(rows) },
             items: indices.iter().map(|&i| self.items[i].1.clone()).collect(),
+            ends: (!self.ends.is_empty())
+                .then(|| heard.iter().map(|&u| self.ends[u].clone()).collect()),
+            penalties: self.penalties.clone(),
             audio_s: heard.iter().map(|&u| self.utterances[u].duration_s).sum(),
         }
     }

@@ -6,7 +6,7 @@
 
 use burn::prelude::*;
 use sandhi_nn::{
-    connector::{Connector, ConnectorInput},
+    connector::{Connector, ConnectorOutput, Penalty, Per},
     encoder::Encoder,
     layers::Linear,
     ops,
@@ -17,7 +17,7 @@ use sandhi_nn::{
 use super::{distill, transport};
 use crate::{
     model::{
-        Compression, CtcNet, HostRagged,
+        Aids, Compression, CtcNet, HostRagged,
         pack::{Segment, pack},
     },
     recipe::{LossConfig, StageConfig},
@@ -223,6 +223,9 @@ pub struct ConnectorNet {
     /// What of the vectors the language model is given.
     #[module(skip)]
     pub compression: Option<Compression>,
+    /// What the connector is given beside the frames.
+    #[module(skip)]
+    pub aids: Aids,
 }
 
 /// What is heard, before or after the encoder.
@@ -241,6 +244,10 @@ pub struct SpeechBatch {
     pub heard: Heard,
     /// Tokens before the speech, after it, and of the answer.
     pub items: Vec<SpokenItem>,
+    /// The last frame of every token of what is heard, for connectors that cut there.
+    pub ends: Option<Vec<Vec<u32>>>,
+    /// Losses of the connector's own.
+    pub penalties: Vec<Penalty>,
     /// Seconds of audio.
     pub audio_s: f64,
 }
@@ -288,9 +295,18 @@ impl Measured for SpeechBatch {
         let heard = match &self.heard {
             Heard::Frames(rows) | Heard::Features(rows) => rows.lengths.iter().sum::<usize>(),
         };
+        let frames = heard as f64;
         let n_items = self.items.len() as f64;
         let mut counts = vec![("ce", count as f64)];
         let said = self.items.iter().map(|item| item.said.tokens.len()).sum::<usize>() as f64;
+        counts.extend(self.penalties.iter().map(|penalty| {
+            let count = match penalty.per {
+                Per::Utterance => n_items,
+                Per::Token => said,
+                Per::Frame => frames,
+            };
+            (penalty.name, count)
+        }));
         if loss.embedding.is_some() {
             counts.extend(distill::EMBEDDING.map(|name| (name, said)));
         }
@@ -333,10 +349,18 @@ impl Learner for ConnectorNet {
                 self.encoder.forward(&features.to_device(&device), dropout)
             }
         };
-        let heard = self
-            .connector
-            .forward(&ConnectorInput::frames(frames), dropout.branch("connector"))
-            .vectors;
+        let host = || match &batch.heard {
+            Heard::Frames(frames) => frames.clone(),
+            Heard::Features(_) => HostRagged::from_device(Ragged {
+                values: frames.values.clone().detach(),
+                offsets: frames.offsets.clone(),
+            }),
+        };
+        let said = || batch.items.iter().map(|item| item.said.tokens.clone()).collect();
+        let (lm, ends) = (&self.language_model, batch.ends.clone());
+        let input = self.aids.input(lm, frames.clone(), host, ends, Some(said()));
+        let ConnectorOutput { vectors: heard, penalties, .. } =
+            self.connector.forward(&input, dropout.branch("connector"));
         let given = match &self.compression {
             Some(compression) => compression.forward(&heard, &self.language_model),
             None => heard.clone(),
@@ -345,6 +369,12 @@ impl Learner for ConnectorNet {
         if loss.reads() {
             terms.extend(self.reading(batch, loss, &heard, &given));
         }
+        let own = batch.penalties.iter().zip(penalties);
+        terms.extend(own.map(|(penalty, sum)| Term {
+            name: penalty.name,
+            weight: penalty.weight,
+            sum: sum.reshape([1]),
+        }));
         if loss.wants_pairs() {
             let pairs = distill::Pairs::new(&batch.items, &heard);
             let lm = &self.language_model;
