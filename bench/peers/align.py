@@ -4,8 +4,8 @@
     cargo run --release -p sandhi-align --example align -- FOLDER > ours.jsonl
     venv/bin/python bench/peers/align.py FOLDER > theirs.jsonl
 
-Reads FOLDER/problems.json, which lists name, kind ("ctc" or "monotonic") and shape of each problem, and NAME.scores.npy,
-for CTC also NAME.target.npy; the blank is symbol 0. Writes what is installed, then a line for every problem and peer:
+Reads FOLDER/problems.json, which lists name, kind ("ctc" or "monotonic") and shape of each problem, and
+NAME.scores.npy, for CTC also NAME.target.npy; the blank is symbol 0. Writes what is installed, then a line for every problem and peer:
 
     {"name": …, "peer": …, "seconds": median, "least": minimum, "score": …, "path": …}
 
@@ -16,8 +16,8 @@ A path is [start, end] of each token for CTC, and the frames of each token for t
     numpy           the search with a row at a time as arrays
     c               the search as two loops in C, compiled here by `cc -O3 -march=native`
 
-In the clock: from scores in memory to a path in memory; conversion, compilation and imports are not. A peer that is not installed
-says so on standard error.
+In the clock: from scores in memory to a path in memory; conversion, compilation and imports are not, nor is memory for
+the peer in C. A peer that is not installed says so on standard error.
 """
 
 import ctypes
@@ -168,7 +168,8 @@ def compiled():
     def solve(scores):
         n_frames, n_tokens = scores.shape
         sums, durations = np.empty_like(scores), np.empty(n_tokens, dtype=np.int64)
-        of = [x.ctypes.data_as(kind) for x, kind in zip((scores, sums, durations), (floats, floats, search.argtypes[4]))]
+        kinds = (floats, floats, search.argtypes[4])
+        of = [x.ctypes.data_as(kind) for x, kind in zip((scores, sums, durations), kinds)]
         seconds, score = timed(lambda: search(of[0], n_frames, n_tokens, of[1], of[2]))
         return seconds, score, durations.tolist()
 

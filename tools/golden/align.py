@@ -4,8 +4,9 @@
     python tools/golden/align.py
 
 Writes crates/sandhi-align/tests/golden/align.json: forced alignments of `torchaudio.functional.forced_align`, with
-repeated tokens; the forward-sum loss as `torch.nn.functional.ctc_loss` over a blank of the score -1, with its gradient by
-autograd; beta-binomial log-probabilities of SciPy. The seed is fixed. Numbers are rounded to 1/256 before the references see them.
+repeated tokens; the forward-sum loss as `torch.nn.functional.ctc_loss` over a blank of the score -1, with its gradient
+by autograd; beta-binomial log-probabilities of SciPy. The seed is fixed. Numbers are rounded to 1/256 before the
+references see them.
 """
 
 import json

@@ -6,7 +6,8 @@
 //!     FOLDER/problems.json         [{"name", "kind": "ctc" or "monotonic", "shape"}]; kind and sizes of each problem
 //!     FOLDER/NAME.scores.npy       f32 [n_frames, n_symbols] log-probabilities, or [n_frames, n_tokens] scores
 //!     FOLDER/NAME.target.npy       i32 [n_tokens], for CTC; the blank is symbol 0
-//!     stdout                       one JSON object a problem: name, peer, seconds (median), least (minimum), score, path
+//!     stdout                       one JSON object a problem: name, peer, seconds (median), least, score, path
+//! … --example align -- --hour     times 180,000 frames against 60,000 tokens, once
 //! bench/peers/align.py FOLDER      the same objects, of other programs
 //! ```
 //!
@@ -23,6 +24,8 @@ use serde_json::json;
 /// Frames, tokens, symbols.
 const CTC: [[usize; 3]; 4] =
     [[250, 20, 32], [1500, 150, 32], [3000, 300, 1024], [15_000, 1500, 32]];
+/// An hour at 50 frames a second, read fast.
+const HOUR: [usize; 3] = [180_000, 60_000, 32];
 /// Frames, tokens.
 const MONOTONIC: [[usize; 2]; 3] = [[200, 40], [1000, 150], [4000, 600]];
 
@@ -61,27 +64,20 @@ impl Stream {
 }
 
 fn main() -> io::Result<()> {
-    let folder = std::env::args().nth(1).ok_or_else(|| io::Error::other("usage: align FOLDER"))?;
+    let folder = std::env::args()
+        .nth(1)
+        .ok_or_else(|| io::Error::other("usage: align FOLDER, or align --hour"))?;
+    if folder == "--hour" {
+        hour();
+        return Ok(());
+    }
     let folder = Path::new(&folder);
     fs::create_dir_all(folder)?;
     let mut stream = Stream(0x9e37_79b9_7f4a_7c15);
     let mut problems = vec![];
     for shape @ [n_frames, n_tokens, n_symbols] in CTC {
         let name = format!("ctc-{n_frames}x{n_tokens}x{n_symbols}");
-        let mut target: Vec<u32> = vec![];
-        while target.len() < n_tokens {
-            let symbol = 1 + stream.below(n_symbols - 1) as u32;
-            if target.last() != Some(&symbol) {
-                target.push(symbol);
-            }
-        }
-        let mut logits: Vec<f32> = (0..n_frames * n_symbols).map(|_| 4.0 * stream.unit()).collect();
-        for (frame, token) in stream.durations(n_frames, n_tokens).into_iter().enumerate() {
-            // Half of the frames are blank, as CTC has it.
-            let symbol = if stream.unit() < 0.5 { 0 } else { target[token] as usize };
-            logits[frame * n_symbols + symbol] += 4.0;
-        }
-        let log_probs = ctc::log_softmax(&logits, n_symbols).expect("rows of symbols");
+        let (log_probs, target) = ctc_problem(&mut stream, shape);
         let symbols: Vec<u8> = target.iter().flat_map(|symbol| symbol.to_le_bytes()).collect();
         write_npy(
             &folder.join(format!("{name}.scores.npy")),
@@ -111,8 +107,45 @@ fn main() -> io::Result<()> {
     fs::write(folder.join("problems.json"), json!(problems).to_string())
 }
 
+/// Log-probabilities that lean to a path, and its target.
+fn ctc_problem(
+    stream: &mut Stream,
+    [n_frames, n_tokens, n_symbols]: [usize; 3],
+) -> (Vec<f32>, Vec<u32>) {
+    let mut target: Vec<u32> = vec![];
+    while target.len() < n_tokens {
+        let symbol = 1 + stream.below(n_symbols - 1) as u32;
+        if target.last() != Some(&symbol) {
+            target.push(symbol);
+        }
+    }
+    let mut logits: Vec<f32> = (0..n_frames * n_symbols).map(|_| 4.0 * stream.unit()).collect();
+    for (frame, token) in stream.durations(n_frames, n_tokens).into_iter().enumerate() {
+        // Half of the frames are blank, as CTC has it.
+        let symbol = if stream.unit() < 0.5 { 0 } else { target[token] as usize };
+        logits[frame * n_symbols + symbol] += 4.0;
+    }
+    (ctc::log_softmax(&logits, n_symbols).expect("rows of symbols"), target)
+}
+
+/// Times an hour of speech once.
+fn hour() {
+    let [n_frames, n_tokens, n_symbols] = HOUR;
+    let (log_probs, target) = ctc_problem(&mut Stream(7), HOUR);
+    let start = Instant::now();
+    let found = ctc::viterbi_path(&log_probs, n_symbols, &target, 0, Limits::default());
+    let seconds = start.elapsed().as_secs_f64();
+    let log_prob = found.expect("a problem with a path").log_prob;
+    println!(
+        "{}",
+        json!({ "shape": [n_frames, n_tokens, n_symbols], "seconds": seconds, "score": log_prob })
+    );
+}
+
 fn print(name: &str, [seconds, least]: [f64; 2], score: f64, path: &serde_json::Value) {
-    let line = json!({ "name": name, "peer": "sandhi", "seconds": seconds, "least": least, "score": score, "path": path });
+    let line = json!({
+        "name": name, "peer": "sandhi", "seconds": seconds, "least": least, "score": score, "path": path,
+    });
     println!("{line}");
 }
 

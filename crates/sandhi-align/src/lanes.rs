@@ -6,8 +6,8 @@
 //! a > b    .  1  .    .      -> 0b0…010, lane 0 in the lowest bit
 //! ```
 //!
-//! [`in_lanes!`] compiles a body for AVX-512, for AVX2 and for the baseline, and picks at run time. Compilers make bits of
-//! sixteen plain comparisons in several times as many instructions, so that the two wide kinds are spelled out.
+//! [`in_lanes!`] compiles a body for AVX-512, for AVX2 and for the baseline, and picks at run time. Compilers make bits
+//! of sixteen plain comparisons in several times as many instructions, so that the two wide kinds are spelled out.
 
 pub(crate) use crate::transport::simd::{LANES, is_allowed};
 
@@ -21,6 +21,9 @@ pub(crate) trait Lanes: Copy {
     fn max(self, other: Self) -> Self;
     /// Where `self` is larger.
     fn above(self, other: Self) -> u16;
+    /// The last number of `other`, then all but the last of `self`. A load from one place before would have to wait
+    /// until both blocks are stored.
+    fn behind(self, other: Self) -> Self;
 
     /// The values at `columns` of a row.
     ///
@@ -90,6 +93,11 @@ impl Lanes for [f32; LANES] {
     fn above(self, other: Self) -> u16 {
         (0..LANES).fold(0, |bits, l| bits | u16::from(self[l] > other[l]) << l)
     }
+
+    #[inline(always)]
+    fn behind(self, other: Self) -> Self {
+        std::array::from_fn(|l| if l == 0 { other[LANES - 1] } else { self[l - 1] })
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -141,6 +149,15 @@ mod x86 {
         fn above(self, other: Self) -> u16 {
             // SAFETY: as above.
             unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, other.0) }
+        }
+
+        #[inline(always)]
+        fn behind(self, other: Self) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                let (high, low) = (_mm512_castps_si512(self.0), _mm512_castps_si512(other.0));
+                Self(_mm512_castsi512_ps(_mm512_alignr_epi32::<15>(high, low)))
+            }
         }
 
         #[inline(always)]
@@ -204,6 +221,20 @@ mod x86 {
             };
             (low | high << 8) as u16
         }
+
+        #[inline(always)]
+        fn behind(self, other: Self) -> Self {
+            // The upper half of `low` beside the lower half of `high`, then four bytes short of `high`.
+            let shifted = |high: __m256, low: __m256| {
+                // SAFETY: as above.
+                unsafe {
+                    let [high, low] = [_mm256_castps_si256(high), _mm256_castps_si256(low)];
+                    let between = _mm256_permute2x128_si256::<0x21>(low, high);
+                    _mm256_castsi256_ps(_mm256_alignr_epi8::<12>(high, between))
+                }
+            };
+            Self([shifted(self.0[0], other.0[1]), shifted(self.0[1], self.0[0])])
+        }
     }
 }
 #[cfg(target_arch = "x86_64")]
@@ -262,6 +293,7 @@ mod tests {
             V::look_up([x, y], columns).store(&mut out[LANES..]);
             // SAFETY: the columns are below 16 here.
             unsafe { V::pick(a, &[3; LANES]) }.store(&mut out[2 * LANES..]);
+            x.behind(y).store(&mut out[3 * LANES..]);
             x.above(y)
         }
     }
@@ -272,7 +304,7 @@ mod tests {
             let a: [f32; LANES] = std::array::from_fn(|l| (l * 7 % 16) as f32);
             let b: [f32; LANES] = std::array::from_fn(|l| if l == 5 { f32::NAN } else { 6.5 });
             let columns: [u32; LANES] = std::array::from_fn(|l| (l * 11 % 32) as u32);
-            let mut out = [0.0; 3 * LANES];
+            let mut out = [0.0; 4 * LANES];
             let bits = above_or_sum(&a, &b, &columns, &mut out);
             for l in 0..LANES {
                 assert_eq!(bits >> l & 1 == 1, a[l] > b[l], "lane {l}");
@@ -283,6 +315,7 @@ mod tests {
                 let expected = if column < LANES { a[column] } else { b[column - LANES] };
                 assert_eq!(out[LANES + l].to_bits(), expected.to_bits());
                 assert_eq!(out[2 * LANES + l], a[3]);
+                assert_eq!(out[3 * LANES + l], if l == 0 { b[LANES - 1] } else { a[l - 1] });
             }
         });
     }

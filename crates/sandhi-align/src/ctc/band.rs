@@ -186,6 +186,7 @@ in_lanes! {
             let of_blank = V::splat(row[band.blank]);
             sound &= beyond.above(of_blank);
             // From the last block to the first, so that what lies before is still that of the row before.
+            let mut stay = V::load(&units[blocks.end * LANES..]);
             for block in blocks.clone().rev() {
                 let at = block * LANES;
                 let columns = &band.columns[at..at + LANES];
@@ -206,8 +207,8 @@ in_lanes! {
                     }
                     emitted = V::load(&values);
                 }
-                let before = V::load(&units[LANES + at - 1..]);
-                let stay = V::load(&units[LANES + at..]);
+                let below = V::load(&units[at..]);
+                let before = stay.behind(below);
                 let rest = V::load(&blanks[at..]);
                 let skip = before.plus(V::load(&band.skips[at..]));
                 let moved = skip.max(rest);
@@ -221,6 +222,7 @@ in_lanes! {
                     planes[1] = skip.above(rest);
                     planes[2] = before.above(rest);
                 }
+                stay = below;
             }
             if (row_idx + 1).is_multiple_of(ROWS_PER_SHIFT) {
                 let range = blocks.start * LANES..blocks.end * LANES;

@@ -140,13 +140,13 @@ impl Recursion for Graph<'_> {
             let row = &self.log_probs[frame * self.n_symbols..][..self.n_symbols];
             self.past.clear();
             self.past.extend_from_slice(scores);
-            for state in 0..n_states {
+            for (state, score) in scores[..n_states].iter_mut().enumerate() {
                 let arcs = &self.arcs[self.first_arc[state]..self.first_arc[state + 1]];
                 let (mut best, mut way) = (f64::NEG_INFINITY, 0);
                 for (number, arc) in arcs.iter().enumerate() {
-                    let score = self.past[arc.from] - arc.cost;
-                    if score > best {
-                        (best, way) = (score, number);
+                    let through = self.past[arc.from] - arc.cost;
+                    if through > best {
+                        (best, way) = (through, number);
                     }
                 }
                 let emitted = match state % 2 {
@@ -164,7 +164,7 @@ impl Recursion for Graph<'_> {
                     };
                     return Err(Error::NotALogProb { frame, symbol, found: emitted as f32 });
                 }
-                scores[state] = best + emitted;
+                *score = best + emitted;
                 if !back.is_empty() {
                     let at = (frame - window.rows.start) * n_states + state;
                     back[at] = u8::try_from(way).expect("the run of optional units was checked");

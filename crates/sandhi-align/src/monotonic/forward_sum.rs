@@ -16,10 +16,10 @@ use crate::{
 ///
 /// Shih et al. 2021, "RAD-TTS" ([OpenReview](https://openreview.net/forum?id=0NQwnnwAORi)), and Badlani et al. 2022,
 /// "One TTS alignment to rule them all" ([arXiv 2108.10447](https://arxiv.org/abs/2108.10447), equations 3 and 4).
-/// They compute it by CTC with a blank of the constant score -1, so that a frame may belong to no token: `blank` is that score.
-/// Without it every frame belongs to one token, and the paths are those of [`super::search`].
+/// They compute it by CTC with a blank of the constant score -1, so that a frame may belong to no token: `blank` is
+/// that score. Without it every frame belongs to one token, and the paths are those of [`super::search`].
 ///
-/// Takes 16 bytes for every score, 44 with a blank.
+/// Takes 20 bytes for every score, 56 with a blank.
 ///
 /// # Shapes
 ///
@@ -27,8 +27,8 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When the matrix is not whole rows, there are fewer frames than tokens or no tokens, a score is NaN or beyond 1e30, the
-/// blank's is not finite, or every path meets a score of negative infinity.
+/// When the matrix is not whole rows, there are fewer frames than tokens or no tokens, a score is NaN or beyond 1e30,
+/// the blank's is not finite, or every path meets a score of negative infinity.
 pub fn forward_sum(
     scores: &[f32],
     n_tokens: usize,

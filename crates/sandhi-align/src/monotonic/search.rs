@@ -45,8 +45,8 @@ struct Space {
 ///
 /// # Errors
 ///
-/// When the matrix is not whole rows, there are fewer frames than tokens or no tokens, a score that a path could meet is NaN or
-/// beyond 1e30, or every path meets a score of negative infinity.
+/// When the matrix is not whole rows, there are fewer frames than tokens or no tokens, a score that a path could meet
+/// is NaN or beyond 1e30, or every path meets a score of negative infinity.
 pub fn search(scores: &[f32], n_tokens: usize) -> Result<Path, Error> {
     search_in(scores, n_tokens, &mut Space::default())
 }
@@ -127,6 +127,7 @@ in_lanes! {
             let last = frame.min(n_tokens - 1) / LANES;
             let bits = &mut back[frame * n_blocks..][..n_blocks];
             // From the last block to the first, so that what lies before is still that of the row before.
+            let mut stay = V::load(&best[LANES * (last + 1)..]);
             for block in (first..=last).rev() {
                 let at = block * LANES;
                 let given = match row.get(at..at + LANES) {
@@ -137,13 +138,16 @@ in_lanes! {
                         V::load(&given)
                     }
                 };
-                let before = V::load(&best[LANES + at - 1..]);
-                let stay = V::load(&best[LANES + at..]);
+                let below = V::load(&best[at..]);
+                let before = stay.behind(below);
                 bits[block] = before.above(stay);
                 given.plus(before.max(stay)).store(&mut best[LANES + at..]);
                 sound &= beyond.above(given);
+                stay = below;
             }
-            best[LANES - 1] = f32::NEG_INFINITY;
+            if frame == 0 {
+                best[LANES - 1] = f32::NEG_INFINITY;
+            }
             if (frame + 1).is_multiple_of(ROWS_PER_SHIFT) {
                 let best = &mut best[LANES * (first + 1)..LANES * (last + 2)];
                 let most = best.iter().copied().fold(f32::NEG_INFINITY, f32::max);
