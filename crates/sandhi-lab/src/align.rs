@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use sandhi_align::ctc;
+use sandhi_align::ctc::{self, Limits, Unit};
 use sandhi_data::{
     alignment::{Alignment, Source},
     text::{Characters, Unknown, normalize},
@@ -68,10 +68,8 @@ pub enum Failure {
 /// A text in its place.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Aligned {
-    /// The words that could be placed, in order.
+    /// Its words, in order; what is not said (a dash of its own) is none.
     pub words: Vec<AlignedWord>,
-    /// Words without a character that the model knows.
-    pub unplaced: Vec<String>,
 }
 
 /// A word in its place.
@@ -81,7 +79,8 @@ pub struct AlignedWord {
     pub range: Range<usize>,
     /// When it is said.
     pub word: Alignment,
-    /// When its characters are said, those that the model knows.
+    /// When its characters are said, those that the model knows. A word without any lies where something is said between
+    /// its neighbors, without a confidence.
     pub characters: Vec<Alignment>,
 }
 
@@ -89,6 +88,12 @@ impl Aligned {
     /// The words alone.
     pub fn words(&self) -> Vec<Alignment> {
         self.words.iter().map(|aligned| aligned.word.clone()).collect()
+    }
+
+    /// The words that the model cannot spell.
+    pub fn unspelled(&self) -> impl Iterator<Item = &str> {
+        let bare = self.words.iter().filter(|aligned| aligned.characters.is_empty());
+        bare.map(|aligned| aligned.word.label.as_str())
     }
 
     /// The characters alone.
@@ -120,6 +125,10 @@ impl Aligned {
                 let to = piece.end.min(aligned.range.end);
                 if from >= to {
                     continue;
+                }
+                if aligned.characters.is_empty() {
+                    let start_s = span.map_or(aligned.word.start_s, |[start_s, _]| start_s);
+                    span = Some([start_s, aligned.word.end_s]);
                 }
                 // Characters are counted from the word's start, in the context that they are normalized in.
                 let count = |end: usize| n_known(symbols, &text[aligned.range.start..end]);
@@ -330,6 +339,9 @@ impl Steps {
     }
 }
 
+/// A word that the model cannot spell: anything may be said there, but a blank is cheaper where nothing is.
+const UNSPELLED: Unit = Unit::Star { cost: 0.5 };
+
 /// Finds the best path of a text; `time` says when a step begins, or when the step before it ends.
 fn place(
     symbols: &Characters,
@@ -342,57 +354,64 @@ fn place(
     if text.trim().is_empty() {
         return Err(Failure::Empty);
     }
-    let mut target: Vec<u32> = Vec::new();
+    let mut target: Vec<Unit> = Vec::new();
     let mut words = Vec::new();
-    let mut unplaced = Vec::new();
     for word in text.split_whitespace() {
         let at = word.as_ptr() as usize - text.as_ptr() as usize;
         let ids = symbols.encode(word, Unknown::Skip).expect("what is unknown is skipped");
-        if ids.is_empty() {
+        if ids.is_empty() && normalize(word).is_empty() {
             // A dash or a full stop of its own is not said.
-            if !normalize(word).is_empty() {
-                unplaced.push(word.to_owned());
-            }
             continue;
         }
         if !target.is_empty() {
-            target.extend(symbols.id(' '));
+            target.extend(symbols.id(' ').map(Unit::Token));
         }
-        words.push((word, at..at + word.len(), target.len()..target.len() + ids.len()));
-        target.extend(ids);
+        let first = target.len();
+        if ids.is_empty() {
+            target.push(UNSPELLED);
+        } else {
+            target.extend(ids.into_iter().map(Unit::Token));
+        }
+        words.push((word, at..at + word.len(), first..target.len()));
     }
-    if words.is_empty() {
+    if target
+        .iter()
+        .all(|unit| *unit == UNSPELLED || Some(*unit) == symbols.id(' ').map(Unit::Token))
+    {
         let known = String::from(symbols.clone());
         return Err(Failure::Unknown { text: text.to_owned(), known });
     }
-    let spans = ctc::viterbi_align(log_probs, symbols.n_symbols(), &target, Characters::BLANK);
-    let spans = spans.map_err(|error| match error {
+    let n_symbols = symbols.n_symbols();
+    let found = ctc::align(log_probs, n_symbols, &target, Characters::BLANK, Limits::default());
+    let found = found.map_err(|error| match error {
         ctc::Error::TooFewFrames { n_frames, n_needed } => {
             Failure::TooLong { n_needed, n_steps: n_frames, duration_s }
         }
         error => Failure::Path(error),
     })?;
-    let timed = |label: String, spans: &[ctc::Span], confidence: f32| Alignment {
+    let spans: Vec<ctc::Span> = found.spans.into_iter().flatten().collect();
+    let timed = |label: String, spans: &[ctc::Span], confidence: Option<f32>| Alignment {
         label,
         start_s: time(spans[0].start, false),
         end_s: time(spans[spans.len() - 1].end, true),
-        confidence: Some(confidence),
+        confidence,
         source: source.clone(),
     };
     let aligned = |(word, range, of): (&str, Range<usize>, Range<usize>)| {
-        let (ids, spans) = (&target[of.clone()], &spans[of]);
-        let log_mean = spans.iter().map(|s| s.confidence.ln()).sum::<f32>() / spans.len() as f32;
-        let character = |(&id, span): (&u32, &ctc::Span)| {
-            let label = symbols.symbol(id).map(String::from).unwrap_or_default();
-            timed(label, std::slice::from_ref(span), span.confidence)
+        let (units, spans) = (&target[of.clone()], &spans[of]);
+        let character = |(unit, span): (&Unit, &ctc::Span)| match unit {
+            Unit::Token(id) => {
+                let label = symbols.symbol(*id).map(String::from).unwrap_or_default();
+                Some(timed(label, std::slice::from_ref(span), Some(span.confidence)))
+            }
+            Unit::Optional { .. } | Unit::Star { .. } => None,
         };
-        AlignedWord {
-            range,
-            word: timed(word.to_owned(), spans, log_mean.exp()),
-            characters: ids.iter().zip(spans).map(character).collect(),
-        }
+        let characters: Vec<Alignment> = units.iter().zip(spans).filter_map(character).collect();
+        let log_mean = spans.iter().map(|s| s.log_prob).sum::<f32>() / spans.len() as f32;
+        let confidence = (!characters.is_empty()).then(|| log_mean.exp());
+        AlignedWord { range, word: timed(word.to_owned(), spans, confidence), characters }
     };
-    Ok(Aligned { words: words.into_iter().map(aligned).collect(), unplaced })
+    Ok(Aligned { words: words.into_iter().map(aligned).collect() })
 }
 
 #[cfg(test)]
@@ -444,7 +463,7 @@ mod tests {
         let places: Vec<(&str, i64, i64)> =
             words.iter().map(|w| (w.label.as_str(), ms(w.start_s), ms(w.end_s))).collect();
         assert_eq!(places, [("Ab,", 20, 60), ("ca", 120, 200)]);
-        assert!(found.confidence() > 0.99 && found.unplaced.is_empty());
+        assert!(found.confidence() > 0.99 && found.unspelled().count() == 0);
         let ranges: Vec<&str> = found.words.iter().map(|w| &text[w.range.clone()]).collect();
         assert_eq!(ranges, ["Ab,", "ca"]);
         let characters: Vec<(String, i64, i64)> =
@@ -484,7 +503,14 @@ mod tests {
         assert!(error.contains("\"… 7?\"") && error.contains("\" abc\""), "{error}");
         let error = of("ab", "abb").unwrap_err().to_string();
         assert!(error.contains("takes 4 CTC steps") && error.contains("has 2 (0.04 s)"), "{error}");
-        assert_eq!(of("ab", "7 ab xyz").unwrap().unplaced, ["7", "xyz"]);
+        // What the model cannot spell lies where something is said that is not the rest.
+        let found =
+            aligner.widening(Widening::NONE).of(&sure(&model, "_ab_ _cc_ ba"), "ab 77 ba").unwrap();
+        assert_eq!(found.unspelled().collect::<Vec<_>>(), ["77"]);
+        let places: Vec<[i64; 2]> =
+            found.words().iter().map(|w| [ms(w.start_s), ms(w.end_s)]).collect();
+        assert_eq!(places, [[20, 60], [120, 160], [200, 240]]);
+        assert_eq!(found.words[1].word.confidence, None);
     }
 
     /// A path through two chunks gives times of the whole; a chunk's last step ends with it.

@@ -27,7 +27,8 @@ use crate::{
     frames::FrameCache,
     hf::{self, Hub, Located, ModelSource},
     model::{
-        self, AnyModel, Compression, ConnectorModel, CtcNet, Recognizer, SpeechModel, TextModel,
+        self, Aids, AnyModel, Compression, ConnectorModel, CtcNet, Recognizer, SpeechModel,
+        TextModel,
     },
     recipe::{
         BaseConfig, ConnectorModelConfig, CtcModelConfig, LossConfig, ModelConfig, PadMass, Recipe,
@@ -50,6 +51,9 @@ pub enum Error {
     /// Training failed.
     #[error(transparent)]
     Train(#[from] train::Error),
+    /// The connector lacks what it listens to.
+    #[error("model: {0}")]
+    Aids(&'static str),
     /// Data could not be made ready.
     #[error(transparent)]
     Sources(#[from] sources::Error),

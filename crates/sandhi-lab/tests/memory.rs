@@ -17,7 +17,7 @@ use burn::prelude::Device;
 use sandhi_data::features::FeatureExtractor;
 use sandhi_lab::{
     hf::Hub,
-    model::{AnyModel, CtcNet, HostRagged},
+    model::{Aids, AnyModel, CtcNet, HostRagged},
     plan::{Plan, plan},
     recipe::{ModelConfig, Overrides, Recipe, StageConfig, read_str},
     train::{
@@ -192,7 +192,13 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
                 answer: ids(16, i + 9, 1000),
                 said: Said { tokens: ids(16, i + 3, 1000), ..Said::default() },
             };
-            let batches = [SpeechBatch { heard, items: (0..n).map(item).collect(), audio_s }];
+            let batches = [SpeechBatch {
+                heard,
+                items: (0..n).map(item).collect(),
+                ends: None,
+                penalties: Vec::new(),
+                audio_s,
+            }];
             drop(branched);
             let widths = Widths { d_encoder: speech.d_encoder(), d_model: text.config.d_model };
             let with_head = stage.loss.token_ctc > 0.0;
@@ -213,6 +219,7 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
                     }),
                     pad: Some(0),
                     compression: None,
+                    aids: Aids::default(),
                 }
             })
         }

@@ -243,7 +243,9 @@ impl Tokenizer {
             return Ok(self.pieces(rest)?.into_iter().map(|piece| at(piece, |i| i + 1)).collect());
         }
         let pieces = self.pieces(&format!("\n{text}"))?;
-        if pieces.iter().map(|piece| &piece.id).zip(line).filter(|(a, b)| a == b).count() < line.len() {
+        if pieces.iter().map(|piece| &piece.id).zip(line).filter(|(a, b)| a == b).count()
+            < line.len()
+        {
             return self.pieces(text);
         }
         let rest = pieces.into_iter().skip(line.len());

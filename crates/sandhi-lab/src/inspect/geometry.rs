@@ -26,7 +26,7 @@ use crate::{
         pack::{Segment, pack},
     },
     recipe::Half,
-    sources::{Workshop, token_times},
+    sources::{self, Workshop, token_times},
     tasks::transcriptions,
     train::dataset::Utterance,
 };
@@ -139,6 +139,9 @@ pub fn geometry(
     now_s: &dyn Fn() -> f64,
     progress: &dyn Fn(&str, usize, usize),
 ) -> Result<Geometry, Error> {
+    if !model.config.is_uniform() {
+        return Err(Error::NotUniform);
+    }
     let cells = transcriptions(workshop.world(), config.half.split(), &config.domains, config.n);
     let table = Table::new(&model.text.lm);
     let mut found: Vec<(&str, Option<Language>, Counts)> = Vec::new();
@@ -288,7 +291,7 @@ fn measured(
     pad: Option<u32>,
 ) -> Result<Counts, Error> {
     let frames = gather(model, utterances);
-    let vectors = model.uncompressed(&frames);
+    let vectors = model.uncompressed(&frames, Some(texts)).map_err(sources::Error::from)?;
     let given = match &model.compression {
         Some(compression) => compression.forward(&vectors, &model.text.lm).offsets.lengths(),
         None => vectors.offsets.lengths(),
@@ -384,7 +387,8 @@ fn read_prompts(
     let prompts: Vec<Vec<Segment>> = (0..utterances.len())
         .map(|i| model.text.chat.prompt(instruction, vec![Segment::Speech(i)]))
         .collect::<Result<_, _>>()?;
-    let vectors = model.uncompressed(&gather(model, utterances));
+    let vectors =
+        model.uncompressed(&gather(model, utterances), None).map_err(sources::Error::from)?;
     let given = match &model.compression {
         Some(compression) => compression.forward(&vectors, lm),
         None => vectors.clone(),

@@ -61,6 +61,11 @@ pub enum Error {
         /// Blocks that there are.
         n_layers: usize,
     },
+    /// Vectors have no times of their own.
+    #[error(
+        "this connector's vectors do not stand for equal times, which is what is looked at here"
+    )]
+    NotUniform,
     /// Settings that make no sense, named.
     #[error("{0}")]
     Settings(String),

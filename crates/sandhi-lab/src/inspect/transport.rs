@@ -29,7 +29,7 @@ use crate::{
         pack::{Segment, pack},
     },
     recipe::{LossConfig, Recipe, TransportConfig},
-    sources::{self, begins_word, said},
+    sources::{self, Wanted, begins_word, said},
     train::{
         dataset::Utterance,
         learner::{Said, SpokenItem},
@@ -174,7 +174,7 @@ pub fn transport(
     let item = SpokenItem { before: frame.before, after: frame.after, answer: Vec::new(), said };
 
     let lm = &model.text.lm;
-    let heard = model.uncompressed(&frames);
+    let heard = model.uncompressed(&frames, None).map_err(sources::Error::from)?;
     let given = match &model.compression {
         Some(compression) => compression.forward(&heard, lm),
         None => heard.clone(),
@@ -214,6 +214,9 @@ pub fn transport(
 
 /// Refuses what would be asked in vain.
 fn check(model: &ConnectorModel, request: &TransportRequest<'_>) -> Result<(), Error> {
+    if !model.config.is_uniform() {
+        return Err(Error::NotUniform);
+    }
     let problems = request.config.problems();
     if !problems.is_empty() {
         return Err(Error::Settings(problems.join("; ")));
@@ -249,7 +252,8 @@ fn said_in(
     let rows = frames.values.as_slice().into();
     let utterance = Utterance { rows, duration_s, words: words.to_vec() };
     let loss = LossConfig { transport: Some(config.clone()), ..LossConfig::default() };
-    let said = said(&loss, &model.text.chat, &model.speech, &[text], &[utterance], true)?;
+    let wanted = Wanted { loss: &loss, tokens: false, encoded: true };
+    let said = said(&wanted, &model.text.chat, &model.speech, &[text], &[utterance])?;
     Ok(said.into_iter().next().expect("one utterance was given"))
 }
 
@@ -396,6 +400,8 @@ mod tests {
             connector: config.init(Widths { d_encoder: 8, d_model: 16 }, &init.child("connector")),
             config,
             compression: None,
+            segmenter: None,
+            pad: None,
         }
     }
 

@@ -6,7 +6,6 @@
 //! language model ─ embeddings, pad ──────────────────────────┘
 //! ```
 
-use burn::prelude::*;
 use sandhi_data::alignment::Source;
 use sandhi_nn::{
     connector::{ConnectorConfig, ConnectorInput, Embeddings, Needs, segment_ends},
@@ -142,7 +141,12 @@ impl<'a> TokenEnds<'a> {
     /// # Errors
     ///
     /// When the text has no place in the sound, or more tokens than that has frames.
-    pub fn of(&self, log_probs: &[f32], n_frames: usize, text: &str) -> Result<Vec<u32>, EndsError> {
+    pub fn of(
+        &self,
+        log_probs: &[f32],
+        n_frames: usize,
+        text: &str,
+    ) -> Result<Vec<u32>, EndsError> {
         let aligned = self.aligner.of(log_probs, text)?;
         let pieces = self.chat.transcript_spans(text);
         let pieces = pieces.map_err(|error| EndsError::Text(error.to_string()))?;

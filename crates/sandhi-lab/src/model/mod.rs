@@ -422,7 +422,9 @@ pub struct ConnectorModel {
 
 /// The transcript is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the connector cuts speech where the transcript's tokens end (segmenter = \"forced\"), and hears nothing without it")]
+#[error(
+    "the connector cuts speech where the transcript's tokens end (segmenter = \"forced\"), and hears nothing without it"
+)]
 pub struct NeedsTranscript;
 
 impl ConnectorModel {

@@ -6,12 +6,12 @@
 //! ```
 
 use sandhi_data::features::FeatureExtractor;
-use sandhi_nn::connector::ConnectorConfig;
+use sandhi_nn::{connector::ConnectorConfig, length::Length};
 
 use super::{
     F32, Work,
     check::{Base, Frames, SpeechBase, TextBase},
-    cost::{self, Batch, PartLayers},
+    cost::{self, Batch, CHARACTERS_HZ, PartLayers},
     count,
     parts::{Counted, LORA, Size, learns},
     total,
@@ -23,6 +23,9 @@ use crate::{
 
 /// Instruction and answer tokens that an item of speech is estimated to have.
 const TEXT_TOKENS_AN_ITEM: f64 = 48.0;
+
+/// Frames that a connector's length is asked for, to tell how many become a vector.
+const STEP: usize = 5_040;
 
 /// The share of them that is the answer, whose tokens are scored.
 const ANSWER_SHARE: f64 = 1.0 / 3.0;
@@ -42,11 +45,23 @@ impl Model<'_> {
             ModelConfig::Text(_) => (Some(Frames { a_second: 1.0, an_item: 0.0 }), 0.0),
             ModelConfig::Ctc(config) => (Some(Frames::new(&config.features, &config.encoder)), 0.0),
             ModelConfig::Connector(config) => {
-                let ConnectorConfig::Slm(slm) = &config.connector;
-                let n = slm.reduction.max(1) as f64;
-                let vectors = self.encoder.and_then(Base::frames).map(|frames| Frames {
-                    a_second: frames.a_second / n,
-                    an_item: frames.an_item / n,
+                let vectors = self.encoder.and_then(Base::frames).map(|frames| {
+                    // Where the data decide, a vector for every character at most.
+                    let per_frame = match config.connector.length(STEP) {
+                        Length::Exact(n) => n as f64 / STEP as f64,
+                        Length::AtMost(_) => {
+                            (CHARACTERS_HZ / frames.a_second.max(CHARACTERS_HZ)).min(1.0)
+                        }
+                    };
+                    match config.connector {
+                        ConnectorConfig::QFormer(ref former) => {
+                            Frames { a_second: 0.0, an_item: former.n_queries as f64 }
+                        }
+                        _ => Frames {
+                            a_second: frames.a_second * per_frame,
+                            an_item: frames.an_item * per_frame,
+                        },
+                    }
                 });
                 (vectors, TEXT_TOKENS_AN_ITEM)
             }
@@ -105,7 +120,8 @@ impl Model<'_> {
                     }
                 };
                 let width = self.encoder?.width();
-                let connected = cost::connector(&config.connector, width, lm.width(), &vectors);
+                let connected =
+                    cost::connector(&config.connector, width, lm.width(), &vectors, n * frames);
                 let mut layers = vec![heard, connected, read];
                 if let (true, Base::Known(text)) = (self.has_token_ctc(), lm) {
                     let on = stage.loss.token_ctc > 0.0;

@@ -24,7 +24,7 @@ use sandhi_nn::{
     transformer::TransformerConfig,
 };
 
-use super::count::{Inventory, TOKEN_CTC};
+use super::count::{self, Inventory, TOKEN_CTC};
 
 /// A piece of a model whose backward pass is one piece of work.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -287,7 +287,7 @@ fn conformer(config: &ConformerConfig, n_mels: f64, batch: &Batch) -> Vec<Layer>
 }
 
 /// Characters a second that speech is estimated to have.
-const CHARACTERS_HZ: f64 = 16.0;
+pub(super) const CHARACTERS_HZ: f64 = 16.0;
 
 /// Bytes of the lattice that CTC's loss makes on the host of one utterance of `n_steps` steps: for every step and
 /// state a forward score and an occupancy. States are symbols with blanks around.
@@ -309,12 +309,13 @@ pub(super) fn token_ctc(d_model: usize, n_outputs: usize, n: f64) -> Vec<Layer> 
     vec![Layer { passing: n * d, ..linear(TOKEN_CTC, n, d, n_outputs, n * n_outputs) }]
 }
 
-/// A connector; `batch` counts its output vectors.
+/// A connector; `batch` counts its output vectors, `n_frames` what it is given.
 pub(super) fn connector(
     config: &ConnectorConfig,
     d_encoder: usize,
     d_model: usize,
     batch: &Batch,
+    n_frames: f64,
 ) -> Vec<Layer> {
     match config {
         ConnectorConfig::Slm(config) => {
@@ -332,6 +333,42 @@ pub(super) fn connector(
             layers.push(norm("norm", n * d));
             layers.push(linear("output", n, d, d_model as f64, n * d));
             layers
+        }
+        _ => {
+            let widths = sandhi_nn::connector::Widths { d_encoder, d_model };
+            let list = count::connector(config, widths);
+            let products = list.linears().map(|(name, [d_out, d_in])| {
+                let rows = connector_rows(config, name, batch.n_rows(), n_frames);
+                let (d_in, d_out) = (d_in as f64, d_out as f64);
+                linear(name, rows, d_in, d_out, rows * (d_in + d_out))
+            });
+            products.collect()
+        }
+    }
+}
+
+/// Rows that go through a linear layer of a connector.
+fn connector_rows(config: &ConnectorConfig, name: &str, n_vectors: f64, n_frames: f64) -> f64 {
+    match config {
+        // Every convolution halves the rows; what follows works on what is left.
+        ConnectorConfig::Conv(_) => match name.strip_prefix("conv_layers.") {
+            Some(i) => n_frames / 2_f64.powi(1 + i.parse().unwrap_or(0)),
+            None => n_vectors,
+        },
+        // Keys and values are of frames, all else of queries.
+        ConnectorConfig::QFormer(_) | ConnectorConfig::WindowQFormer(_) => {
+            let of_frames =
+                name.contains("cross_attn.k_proj") || name.contains("cross_attn.v_proj");
+            if of_frames { n_frames } else { n_vectors }
+        }
+        ConnectorConfig::Slm(_)
+        | ConnectorConfig::StackMlp(_)
+        | ConnectorConfig::StackSwiglu(_) => n_vectors,
+        // At most: what is read off frame by frame. Outputs are fewer.
+        ConnectorConfig::Ssr(_) | ConnectorConfig::DistanceCtc(_) => n_frames,
+        // A projector works on what is merged.
+        ConnectorConfig::CtcCollapse(_) | ConnectorConfig::Cif(_) => {
+            if name.starts_with("projector") { n_vectors } else { n_frames }
         }
     }
 }

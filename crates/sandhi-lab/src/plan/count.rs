@@ -9,16 +9,20 @@
 
 use std::collections::BTreeMap;
 
+use burn::prelude::Device;
+
 use sandhi_nn::{
-    connector::{ConnectorConfig, Reduction, SlmConfig, Widths},
+    connector::{ConnectorConfig, Widths},
     encoder::{
         ConformerConfig, CtcHeadConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig,
         wav2vec2::ConvolutionNorm,
     },
+    init::Init,
     layers::NormKind,
-    lora::LoraConfig,
+    lora::{Linears, LoraConfig},
     pattern,
     transformer::{AttentionBias, MlpKind, TransformerConfig},
+    weights,
 };
 
 /// Name of the CTC head that only training has.
@@ -330,27 +334,19 @@ pub(super) fn token_ctc_head(d_model: usize, n_tokens: usize) -> Inventory {
     list
 }
 
-/// The tensors of a connector.
+/// The tensors of a connector: it is built with zeros, which take no memory before they are written to.
 pub(super) fn connector(config: &ConnectorConfig, widths: Widths) -> Inventory {
-    match config {
-        ConnectorConfig::Slm(config) => slm(config, widths),
-    }
-}
-
-fn slm(config: &SlmConfig, widths: Widths) -> Inventory {
+    let mut module = config.init(widths, &Init::blank(&Device::flex()));
     let mut list = Inventory::default();
-    let d = config.d_hidden;
-    let block = BlockSizes::plain(d, config.n_heads, config.d_ff);
-    let d_group = match config.reduce {
-        Reduction::Stack => config.reduction * widths.d_encoder,
-        Reduction::Drop => widths.d_encoder,
-    };
-    list.linear("input", d_group, d, true);
-    for i in 0..config.n_layers {
-        list.block(&format!("layers.{i}"), &block);
+    for parameter in weights::parameters(&module) {
+        list.entry(parameter.name, &parameter.shape, Kind::Other);
     }
-    list.norm("norm", NormKind::Layer, d);
-    list.linear("output", d, widths.d_model, true);
+    for (name, _) in module.linears() {
+        let weight = format!("{name}.weight");
+        if let Some(entry) = list.0.iter_mut().find(|entry| entry.name == weight) {
+            entry.kind = Kind::Linear;
+        }
+    }
     list
 }
 
@@ -359,10 +355,9 @@ mod tests {
     use burn::prelude::*;
     use burn::{module::Param, tensor::DType};
     use sandhi_nn::{
-        init::Init,
+        connector::{Reduction, SlmConfig},
         layers::Linear,
-        lora::Linears,
-        weights::{self, ParameterMap, WeightType},
+        weights::{ParameterMap, WeightType},
     };
 
     use super::*;
@@ -552,6 +547,7 @@ mod tests {
                 ctc_head: Some(Linear::new(&init(), 12, 32, true)),
                 pad: None,
                 compression: None,
+                aids: crate::model::Aids::default(),
             };
             let mut list = encoder(&SPEECH, 16).below("encoder");
             list.0.extend(connector(&config, widths).below("connector").0);

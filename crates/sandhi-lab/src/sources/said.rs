@@ -134,7 +134,9 @@ pub(crate) fn ends(
             return Err(Error::Segments { text: (*text).to_owned(), why: why.to_string() });
         }
         let n = found.len();
-        tracing::warn!("{n_bad} of {n} utterances are left out, as their text has no segments; the first: {text:?}: {why}");
+        tracing::warn!(
+            "{n_bad} of {n} utterances are left out, as their text has no segments; the first: {text:?}: {why}"
+        );
     }
     Ok(found.into_iter().map(Result::unwrap_or_default).collect())
 }

@@ -314,7 +314,8 @@ impl Workshop {
                 }
             };
             let texts: Vec<&str> = spoken.iter().map(Spoken::text).collect();
-            let wanted = Wanted { loss: &stage.loss, tokens: needs.said, encoded: frozen.is_some() };
+            let wanted =
+                Wanted { loss: &stage.loss, tokens: needs.said, encoded: frozen.is_some() };
             let said = said(&wanted, chat, speech, &texts, &utterances)?;
             let ends = if needs.segments {
                 let ends = ends(chat, speech, &texts, &utterances, frozen.is_some())?;

@@ -407,6 +407,7 @@ mod tests {
             ctc_head: None,
             pad: Some(PAD),
             compression: None,
+            aids: crate::model::Aids::default(),
         }
     }
 
@@ -546,6 +547,8 @@ mod tests {
             })
             .collect();
         let batch = |which: &[usize]| SpeechBatch {
+            ends: None,
+            penalties: Vec::new(),
             heard: Heard::Frames(HostRagged::gather(
                 8,
                 which.iter().map(|&i| frames[i].as_slice()),

@@ -242,6 +242,19 @@ impl ConnectorConfig {
         }
     }
 
+    /// Whether every vector stands for as much time as every other, [`ConnectorConfig::stride`] frames.
+    pub fn is_uniform(&self) -> bool {
+        match self {
+            Self::Slm(_) | Self::StackMlp(_) | Self::StackSwiglu(_) | Self::Conv(_) => true,
+            Self::WindowQFormer(config) => config.n_queries == 1,
+            Self::QFormer(_)
+            | Self::Ssr(_)
+            | Self::CtcCollapse(_)
+            | Self::Cif(_)
+            | Self::DistanceCtc(_) => false,
+        }
+    }
+
     /// What is wrong with the sizes, as sentences that name the fields.
     pub fn problems(&self) -> Vec<String> {
         each!(self, config => config.problems())

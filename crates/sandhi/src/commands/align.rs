@@ -299,12 +299,13 @@ fn tell(done: &[Done], failed: &[Failed]) {
     if failed.len() > SHOWN {
         eprintln!("failed: {} more", failed.len() - SHOWN);
     }
-    let unplaced: Vec<&str> =
-        done.iter().flat_map(|done| &done.aligned.unplaced).map(String::as_str).collect();
-    if !unplaced.is_empty() {
-        let shown = unplaced.iter().take(SHOWN).copied().collect::<Vec<_>>().join(" ");
-        let n = unplaced.len();
-        eprintln!("without times: {n} words that the model cannot spell, among them {shown}");
+    let unspelled: Vec<&str> = done.iter().flat_map(|done| done.aligned.unspelled()).collect();
+    if !unspelled.is_empty() {
+        let shown = unspelled.iter().take(SHOWN).copied().collect::<Vec<_>>().join(" ");
+        let n = unspelled.len();
+        eprintln!(
+            "rough: {n} words that the model cannot spell lie between their neighbors: {shown}"
+        );
     }
 }
 

@@ -6,7 +6,9 @@ use sandhi_data::{
     features::{FeatureConfig, FeatureExtractor},
     text::{self, Tokenizer},
 };
-use sandhi_nn::{encoder::EncoderConfig, lora::LoraConfig, transformer::TransformerConfig};
+use sandhi_nn::{
+    connector::Widths, encoder::EncoderConfig, lora::LoraConfig, transformer::TransformerConfig,
+};
 
 use super::{
     Base, Checker, SpeechBase, TextBase,
@@ -15,6 +17,7 @@ use super::{
 use crate::{
     chat::MARKERS,
     hf::{self, LanguageModelConfig},
+    model::Segmenter,
     recipe::{ConnectorModelConfig, ModelConfig, TransportConfig},
 };
 
@@ -157,15 +160,14 @@ impl Checker<'_> {
         for problem in config.connector.problems() {
             self.problem("model.connector", problem);
         }
-        match &config.connector {
-            sandhi_nn::connector::ConnectorConfig::Slm(c) => {
-                let place = "model.connector";
-                for (field, value) in [("d_hidden", c.d_hidden), ("d_ff", c.d_ff)] {
-                    self.at_least_one(place, field, value);
-                }
-                self.sane(place, c.n_layers, &[c.d_hidden, c.d_ff, c.reduction]);
+        if let sandhi_nn::connector::ConnectorConfig::Slm(c) = &config.connector {
+            let place = "model.connector";
+            for (field, value) in [("d_hidden", c.d_hidden), ("d_ff", c.d_ff)] {
+                self.at_least_one(place, field, value);
             }
         }
+        self.connector_sizes(config);
+        self.segmenter(config);
         self.lora(config.lora.as_ref());
         let place = "model.encoder";
         let encoder = self.base(
@@ -215,14 +217,63 @@ impl Checker<'_> {
             },
         );
         self.pad(config, text.as_ref());
+        if let (Some(encoder), Some(text)) = (&encoder, &text) {
+            let widths = Widths { d_encoder: encoder.width(), d_model: text.width() };
+            for problem in config.connector.misfits(widths) {
+                self.problem("model.connector", problem);
+            }
+        }
         (encoder, text)
+    }
+
+    /// A connector is built, with zeros, to be counted: no matrix of it may be larger than what can be.
+    fn connector_sizes(&mut self, config: &ConnectorModelConfig) {
+        const LARGEST: u64 = 1 << 16;
+        let value = serde_json::to_value(&config.connector).unwrap_or_default();
+        let mut pending = vec![("connector".to_owned(), value)];
+        while let Some((name, value)) = pending.pop() {
+            match value {
+                serde_json::Value::Object(fields) => pending.extend(fields),
+                serde_json::Value::Number(size) => {
+                    let size = size.as_u64().unwrap_or(0);
+                    let most = if name == "n_layers" { 1 << 10 } else { LARGEST };
+                    self.need(
+                        size <= most,
+                        "model.connector",
+                        format_args!("{name} is {size}, expected at most {most}"),
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What cuts speech is there where it is needed, and called what it is.
+    fn segmenter(&mut self, config: &ConnectorModelConfig) {
+        let place = "model.segmenter";
+        match (config.connector.needs().segments, config.segmenter) {
+            (true, None) => self.problem(
+                place,
+                "is missing: this connector cuts speech where tokens end; expected \"forced\" or \"ctc\"",
+            ),
+            (false, Some(_)) => {
+                self.problem(place, "is for connectors that cut speech where tokens end; leave it out");
+            }
+            (true, Some(Segmenter::Forced)) => self.need(
+                self.recipe.oracle,
+                place,
+                "is \"forced\", which sees the transcript in use too; say so with oracle = true",
+            ),
+            (true, Some(Segmenter::Ctc)) | (false, None) => {}
+        }
     }
 
     /// The token for no content: there where a stage needs it, and one of the vocabulary.
     fn pad(&mut self, config: &ConnectorModelConfig, text: Option<&Base<TextBase>>) {
         let needs = self.recipe.stages.iter().position(|stage| {
             let drops = stage.compression.is_some_and(|compression| compression.drop.is_some());
-            drops || stage.loss.transport.as_ref().is_some_and(TransportConfig::has_pad)
+            let compares = config.connector.needs().embeddings;
+            compares || drops || stage.loss.transport.as_ref().is_some_and(TransportConfig::has_pad)
         });
         let Some(token) = &config.pad_token else {
             if let Some(i) = needs {

@@ -13,7 +13,7 @@ use std::time::Instant;
 use burn::prelude::Device;
 use sandhi_data::rng::Stream;
 use sandhi_lab::{
-    model::HostRagged,
+    model::{Aids, HostRagged},
     recipe::{LossConfig, SolverConfig, TransportConfig},
     train::{
         learner::{ConnectorNet, Heard, Said, SpeechBatch, SpokenItem},
@@ -110,6 +110,7 @@ fn net(d_model: usize, n_layers: usize, device: &Device) -> anyhow::Result<Conne
         ctc_head: None,
         pad: Some(0),
         compression: None,
+        aids: Aids::default(),
     })
 }
 
@@ -132,7 +133,13 @@ fn batch(utterances: usize, seconds: f64) -> SpeechBatch {
             }
         })
         .collect();
-    SpeechBatch { heard: Heard::Frames(rows), items, audio_s: seconds * utterances as f64 }
+    SpeechBatch {
+        heard: Heard::Frames(rows),
+        items,
+        ends: None,
+        penalties: Vec::new(),
+        audio_s: seconds * utterances as f64,
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
