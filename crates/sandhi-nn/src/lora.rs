@@ -301,7 +301,8 @@ mod tests {
         check(CtcHeadConfig { steps_per_frame: 2 }.init(8, 5, &init));
         let connectors = [
             serde_json::json!({
-                "kind": "slm", "reduction": 2, "reduce": "stack", "d_hidden": 8, "n_layers": 2, "n_heads": 2, "d_ff": 12,
+                "kind": "slm", "reduction": 2, "reduce": "stack", "d_hidden": 8, "n_layers": 2, "n_heads": 2,
+                "d_ff": 12,
             }),
             serde_json::json!({ "kind": "stack_mlp", "reduction": 2, "d_hidden": 8 }),
             serde_json::json!({ "kind": "stack_swiglu", "reduction": 2, "d_hidden": 8 }),

@@ -6,8 +6,8 @@
 //!                                                                             └─ linear -> norm          post
 //! ```
 //!
-//! All norms are RMSNorm and no layer has a bias. The first linear layer gives values in its first half and gates in its
-//! second, `silu(gate) * value`.
+//! All norms are RMSNorm and no layer has a bias. The first linear layer gives values in its first half and gates in
+//! its second, `silu(gate) * value`.
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -296,7 +296,8 @@ mod tests {
         }
         let connectors = [
             serde_json::json!({
-                "kind": "slm", "reduction": 2, "reduce": "stack", "d_hidden": 8, "n_layers": 2, "n_heads": 2, "d_ff": 12,
+                "kind": "slm", "reduction": 2, "reduce": "stack", "d_hidden": 8, "n_layers": 2, "n_heads": 2,
+                "d_ff": 12,
             }),
             serde_json::json!({
                 "kind": "q_former", "n_queries": 3, "d_hidden": 8, "n_layers": 2, "n_heads": 2, "d_ff": 12,
