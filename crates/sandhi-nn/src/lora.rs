@@ -212,7 +212,7 @@ pub fn lora_weights<M: Module>(module: &M) -> weights::Weights {
 mod tests {
     use super::*;
     use crate::{
-        connector::{ConnectorConfig, Reduction, SlmConfig, Widths},
+        connector::{ConnectorConfig, Widths},
         encoder::{
             ConformerConfig, CtcHeadConfig, EncoderConfig, Wav2vec2EncoderConfig,
             WhisperEncoderConfig, wav2vec2::PositionBiasConfig,
@@ -299,10 +299,25 @@ mod tests {
             check(EncoderConfig::Wav2vec2(wav2vec2).init(1, &init));
         }
         check(CtcHeadConfig { steps_per_frame: 2 }.init(8, 5, &init));
-        let reduce = Reduction::Stack;
-        let slm = SlmConfig { reduction: 2, reduce, d_hidden: 8, n_layers, n_heads, d_ff };
-        let widths = Widths { d_encoder: 8, d_model: 6 };
-        check(ConnectorConfig::Slm(slm).init(widths, &init));
+        let connectors = [
+            serde_json::json!({
+                "kind": "slm", "reduction": 2, "reduce": "stack", "d_hidden": 8, "n_layers": 2, "n_heads": 2, "d_ff": 12,
+            }),
+            serde_json::json!({ "kind": "stack_mlp", "reduction": 2, "d_hidden": 8 }),
+            serde_json::json!({ "kind": "stack_swiglu", "reduction": 2, "d_hidden": 8 }),
+            serde_json::json!({ "kind": "conv", "n_layers": 2, "kernel": 3, "d_bottleneck": 4 }),
+            serde_json::json!({
+                "kind": "q_former", "n_queries": 3, "d_hidden": 8, "n_layers": 2, "n_heads": 2, "d_ff": 12,
+                "cross_attention_frequency": 2,
+            }),
+            serde_json::json!({
+                "kind": "window_q_former", "window": 2, "d_hidden": 8, "n_layers": 2, "n_heads": 2, "d_ff": 12,
+            }),
+        ];
+        for config in connectors {
+            let config: ConnectorConfig = serde_json::from_value(config).unwrap();
+            check(config.init(Widths { d_encoder: 8, d_model: 6 }, &init));
+        }
     }
 
     #[test]

@@ -3,32 +3,48 @@
 //! Adding a connector means adding a variant to [`ConnectorConfig`] and to [`Connector`]; the
 //! compiler lists the remaining places.
 
+pub mod align_former;
 pub mod cif;
+pub mod conv;
 pub mod ctc_collapse;
 mod ctc_steps;
 pub mod distance_ctc;
 mod groups;
 mod input;
 pub mod projector;
+pub mod q_former;
 pub mod segments;
 pub mod slm;
 pub mod ssr;
+mod stack;
+pub mod stack_mlp;
+pub mod stack_swiglu;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
+pub mod window_q_former;
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    align_former::AlignFormerConfig,
     cif::{Cif, CifConfig},
+    conv::{ConvAdapter, ConvConfig},
     ctc_collapse::{CtcCollapse, CtcCollapseConfig, Merge},
     ctc_steps::CtcSteps,
     distance_ctc::{DistanceCtc, DistanceCtcConfig},
     input::{ConnectorInput, Embeddings, InputError, Needs},
     projector::{LayersConfig, MlpConfig, Projector, ProjectorConfig},
+    q_former::{QFormer, QFormerConfig},
     segments::{Segments, TimesError, segment_ends},
     slm::{Reduction, SlmAdapter, SlmConfig},
     ssr::{SegmentPool, SsrConfig, SsrConnector},
+    stack::Remainder,
+    stack_mlp::{StackMlp, StackMlpConfig},
+    stack_swiglu::{SecondNorm, StackSwiglu, StackSwigluConfig},
+    window_q_former::WindowQFormerConfig,
 };
 use crate::{
     init::Init,
@@ -53,27 +69,52 @@ pub struct Widths {
 pub enum ConnectorConfig {
     /// Time reduction and a small transformer (SLM).
     Slm(SlmConfig),
+    /// Frames side by side and two linear layers (SLAM-ASR).
+    StackMlp(StackMlpConfig),
+    /// Frames side by side and a gated layer (Ultravox).
+    StackSwiglu(StackSwigluConfig),
+    /// Strided convolutions and a bottleneck (BLSP).
+    Conv(ConvConfig),
+    /// Learned queries that ask the whole utterance (BLIP-2).
+    QFormer(QFormerConfig),
+    /// Learned queries that ask a window each (SALMONN).
+    WindowQFormer(WindowQFormerConfig),
     /// A causal transformer, and its state at the end of every segment (SSR).
     Ssr(SsrConfig),
     /// Frames of one CTC symbol become one, blanks go.
     CtcCollapse(CtcCollapseConfig),
     /// Continuous integrate-and-fire.
     Cif(CifConfig),
+    /// A learned query for every spike of CTC (AlignFormer).
+    AlignFormer(AlignFormerConfig),
     /// Frames among the embeddings, read off by the nearest (DirectSpeech2LLM).
     DistanceCtc(DistanceCtcConfig),
 }
 
 /// Maps encoder frames to vectors of the language model's embedding space.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // handles of tensors, not tensors
 pub enum Connector {
     /// See [`SlmAdapter`].
     Slm(SlmAdapter),
+    /// See [`StackMlp`].
+    StackMlp(StackMlp),
+    /// See [`StackSwiglu`].
+    StackSwiglu(StackSwiglu),
+    /// See [`ConvAdapter`].
+    Conv(ConvAdapter),
+    /// See [`QFormer`].
+    QFormer(QFormer),
+    /// See [`QFormer`].
+    WindowQFormer(QFormer),
     /// See [`SsrConnector`].
     Ssr(SsrConnector),
     /// See [`CtcCollapse`].
     CtcCollapse(CtcCollapse),
     /// See [`Cif`].
     Cif(Cif),
+    /// See [`align_former`].
+    AlignFormer(QFormer),
     /// See [`DistanceCtc`].
     DistanceCtc(DistanceCtc),
 }
@@ -124,9 +165,15 @@ impl ConnectorConfig {
     pub fn init(&self, widths: Widths, init: &Init) -> Connector {
         match self {
             Self::Slm(config) => Connector::Slm(config.init(widths, init)),
+            Self::StackMlp(config) => Connector::StackMlp(config.init(widths, init)),
+            Self::StackSwiglu(config) => Connector::StackSwiglu(config.init(widths, init)),
+            Self::Conv(config) => Connector::Conv(config.init(widths, init)),
+            Self::QFormer(config) => Connector::QFormer(config.init(widths, init)),
+            Self::WindowQFormer(config) => Connector::WindowQFormer(config.init(widths, init)),
             Self::Ssr(config) => Connector::Ssr(config.init(widths, init)),
             Self::CtcCollapse(config) => Connector::CtcCollapse(config.init(widths, init)),
             Self::Cif(config) => Connector::Cif(config.init(widths, init)),
+            Self::AlignFormer(config) => Connector::AlignFormer(config.init(widths, init)),
             Self::DistanceCtc(config) => Connector::DistanceCtc(config.init(widths, init)),
         }
     }
@@ -135,9 +182,15 @@ impl ConnectorConfig {
     pub fn length(&self, n_frames: usize) -> Length {
         match self {
             Self::Slm(config) => config.length(n_frames),
+            Self::StackMlp(config) => config.length(n_frames),
+            Self::StackSwiglu(config) => config.length(n_frames),
+            Self::Conv(config) => config.length(n_frames),
+            Self::QFormer(config) => config.length(n_frames),
+            Self::WindowQFormer(config) => config.length(n_frames),
             Self::Ssr(config) => config.length(n_frames),
             Self::CtcCollapse(config) => config.length(n_frames),
             Self::Cif(config) => config.length(n_frames),
+            Self::AlignFormer(config) => config.length(n_frames),
             Self::DistanceCtc(config) => config.length(n_frames),
         }
     }
@@ -145,10 +198,16 @@ impl ConnectorConfig {
     /// What it cannot do without.
     pub fn needs(&self) -> Needs {
         match self {
-            Self::Slm(_) => Needs::default(),
+            Self::Slm(_)
+            | Self::StackMlp(_)
+            | Self::StackSwiglu(_)
+            | Self::Conv(_)
+            | Self::QFormer(_)
+            | Self::WindowQFormer(_) => Needs::default(),
             Self::Ssr(_) => ssr::NEEDS,
             Self::CtcCollapse(_) => ctc_collapse::NEEDS,
             Self::Cif(_) => cif::NEEDS,
+            Self::AlignFormer(_) => align_former::NEEDS,
             Self::DistanceCtc(_) => distance_ctc::NEEDS,
         }
     }
@@ -156,17 +215,35 @@ impl ConnectorConfig {
     /// Losses of its own.
     pub fn penalties(&self) -> Vec<Penalty> {
         match self {
-            Self::Slm(_) | Self::Ssr(_) | Self::CtcCollapse(_) => Vec::new(),
+            Self::Slm(_)
+            | Self::StackMlp(_)
+            | Self::StackSwiglu(_)
+            | Self::Conv(_)
+            | Self::QFormer(_)
+            | Self::WindowQFormer(_)
+            | Self::Ssr(_)
+            | Self::CtcCollapse(_)
+            | Self::AlignFormer(_) => Vec::new(),
             Self::Cif(config) => config.penalties(),
             Self::DistanceCtc(config) => config.penalties(),
         }
     }
 
-    /// Encoder frames from one vector to the next; 1 where the data decide.
+    /// Encoder frames from one vector to the next; 1 where the data decide, and of a Q-Former, whose vectors stand
+    /// for the whole utterance. With several queries a window it is the window's share of one, rounded up.
     pub fn stride(&self) -> usize {
         match self {
             Self::Slm(config) => config.reduction,
-            Self::Ssr(_) | Self::CtcCollapse(_) | Self::Cif(_) | Self::DistanceCtc(_) => 1,
+            Self::StackMlp(config) => config.reduction,
+            Self::StackSwiglu(config) => config.reduction,
+            Self::Conv(config) => config.stride(),
+            Self::QFormer(_) => 1,
+            Self::WindowQFormer(config) => config.window.div_ceil(config.n_queries),
+            Self::Ssr(_)
+            | Self::CtcCollapse(_)
+            | Self::Cif(_)
+            | Self::AlignFormer(_)
+            | Self::DistanceCtc(_) => 1,
         }
     }
 
@@ -174,9 +251,15 @@ impl ConnectorConfig {
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Slm(config) => config.problems(),
+            Self::StackMlp(config) => config.problems(),
+            Self::StackSwiglu(config) => config.problems(),
+            Self::Conv(config) => config.problems(),
+            Self::QFormer(config) => config.problems(),
+            Self::WindowQFormer(config) => config.problems(),
             Self::Ssr(config) => config.problems(),
             Self::CtcCollapse(config) => config.problems(),
             Self::Cif(config) => config.problems(),
+            Self::AlignFormer(config) => config.problems(),
             Self::DistanceCtc(config) => config.problems(),
         }
     }
@@ -184,9 +267,17 @@ impl ConnectorConfig {
     /// What does not fit the neighbours' widths, as sentences that name the fields.
     pub fn misfits(&self, widths: Widths) -> Vec<String> {
         match self {
-            Self::Slm(_) | Self::CtcCollapse(_) | Self::Cif(_) => Vec::new(),
             Self::Ssr(config) => config.misfits(widths),
             Self::DistanceCtc(config) => config.misfits(widths),
+            Self::Slm(_)
+            | Self::StackMlp(_)
+            | Self::StackSwiglu(_)
+            | Self::Conv(_)
+            | Self::QFormer(_)
+            | Self::WindowQFormer(_)
+            | Self::CtcCollapse(_)
+            | Self::Cif(_)
+            | Self::AlignFormer(_) => Vec::new(),
         }
     }
 }
@@ -194,24 +285,34 @@ impl ConnectorConfig {
 impl Linears for Connector {
     fn linears(&mut self) -> NamedLinears<'_> {
         match self {
-            Self::Slm(adapter) => adapter.linears(),
+            Self::Slm(connector) => connector.linears(),
+            Self::StackMlp(connector) => connector.linears(),
+            Self::StackSwiglu(connector) => connector.linears(),
+            Self::Conv(connector) => connector.linears(),
+            Self::QFormer(connector) => connector.linears(),
+            Self::WindowQFormer(connector) => connector.linears(),
             Self::Ssr(connector) => connector.linears(),
             Self::CtcCollapse(connector) => connector.linears(),
             Self::Cif(connector) => connector.linears(),
+            Self::AlignFormer(connector) => connector.linears(),
             Self::DistanceCtc(connector) => connector.linears(),
         }
     }
 }
 
 impl Connector {
-    /// Whether blocks run again in the backward pass instead of keeping what they computed.
+    /// Whether blocks run again in the backward pass instead of keeping what they computed. Connectors without blocks
+    /// keep it in any case.
     pub fn recompute(&mut self, on: bool) {
         match self {
             Self::Slm(adapter) => adapter.recompute(on),
             Self::Ssr(connector) => connector.recompute(on),
             Self::CtcCollapse(connector) => connector.recompute(on),
             Self::Cif(connector) => connector.recompute(on),
-            Self::DistanceCtc(_) => {}
+            Self::QFormer(former) | Self::WindowQFormer(former) | Self::AlignFormer(former) => {
+                former.recompute(on);
+            }
+            Self::StackMlp(_) | Self::StackSwiglu(_) | Self::Conv(_) | Self::DistanceCtc(_) => {}
         }
     }
 
@@ -224,17 +325,32 @@ impl Connector {
         self.needs().check(input)?;
         match self {
             Self::DistanceCtc(connector) => connector.check(input),
-            Self::Slm(_) | Self::Ssr(_) | Self::CtcCollapse(_) | Self::Cif(_) => Ok(()),
+            Self::Slm(_)
+            | Self::StackMlp(_)
+            | Self::StackSwiglu(_)
+            | Self::Conv(_)
+            | Self::QFormer(_)
+            | Self::WindowQFormer(_)
+            | Self::Ssr(_)
+            | Self::CtcCollapse(_)
+            | Self::Cif(_)
+            | Self::AlignFormer(_) => Ok(()),
         }
     }
 
     fn needs(&self) -> Needs {
         match self {
-            Self::Slm(_) => Needs::default(),
             Self::Ssr(_) => ssr::NEEDS,
             Self::CtcCollapse(_) => ctc_collapse::NEEDS,
             Self::Cif(_) => cif::NEEDS,
+            Self::AlignFormer(_) => align_former::NEEDS,
             Self::DistanceCtc(_) => distance_ctc::NEEDS,
+            Self::Slm(_)
+            | Self::StackMlp(_)
+            | Self::StackSwiglu(_)
+            | Self::Conv(_)
+            | Self::QFormer(_)
+            | Self::WindowQFormer(_) => Needs::default(),
         }
     }
 
@@ -247,26 +363,41 @@ impl Connector {
         if let Err(error) = self.check(input) {
             panic!("{error}");
         }
+        let frames = &input.frames;
         match self {
-            Self::Slm(adapter) => ConnectorOutput::vectors(adapter.forward(&input.frames, dropout)),
+            Self::Slm(adapter) => ConnectorOutput::vectors(adapter.forward(frames, dropout)),
+            Self::StackMlp(stack) => ConnectorOutput::vectors(stack.forward(frames)),
+            Self::StackSwiglu(stack) => ConnectorOutput::vectors(stack.forward(frames)),
+            Self::Conv(adapter) => ConnectorOutput::vectors(adapter.forward(frames)),
+            Self::QFormer(former) | Self::WindowQFormer(former) => {
+                ConnectorOutput::vectors(former.forward(frames, dropout))
+            }
             Self::Ssr(connector) => {
                 let segments = input.segments.as_ref().expect(CHECKED);
-                let vectors = connector.forward(&input.frames, segments, dropout);
+                let vectors = connector.forward(frames, segments, dropout);
                 let ends = Some(segments.ends().to_vec());
                 ConnectorOutput { ends, ..ConnectorOutput::vectors(vectors) }
             }
             Self::CtcCollapse(connector) => {
-                connector.forward(&input.frames, input.ctc.as_ref().expect(CHECKED), dropout)
+                connector.forward(frames, input.ctc.as_ref().expect(CHECKED), dropout)
             }
-            Self::Cif(connector) => {
-                connector.forward(&input.frames, input.said.as_deref(), dropout)
+            Self::Cif(connector) => connector.forward(frames, input.said.as_deref(), dropout),
+            Self::AlignFormer(former) => {
+                let ctc = input.ctc.as_ref().expect(CHECKED);
+                align_former::forward(former, frames, ctc, dropout)
             }
             Self::DistanceCtc(connector) => {
                 let embeddings = input.embeddings.as_ref().expect(CHECKED);
-                connector.forward(&input.frames, embeddings, input.said.as_deref())
+                connector.forward(frames, embeddings, input.said.as_deref())
             }
         }
     }
 }
 
 const CHECKED: &str = "asked for before";
+
+/// A sentence for every size that is 0.
+fn zeros(sizes: &[(&str, usize)]) -> Vec<String> {
+    let zeros = sizes.iter().filter(|(_, size)| *size == 0);
+    zeros.map(|(name, _)| format!("{name} is 0, expected at least 1")).collect()
+}

@@ -16,7 +16,10 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Widths;
+use super::{
+    Widths,
+    stack::{Remainder, stack},
+};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
@@ -156,7 +159,8 @@ impl SlmAdapter {
             return (frames.values.clone(), frames.offsets.clone());
         }
         if self.stack {
-            return stack(frames, k);
+            let groups = stack(frames, k, Remainder::Pad);
+            return (groups.values, groups.offsets);
         }
         let kept: Vec<u32> = (0..frames.offsets.n_sequences())
             .flat_map(|i| frames.offsets.range(i).step_by(k))
@@ -167,24 +171,4 @@ impl SlmAdapter {
             .collect();
         (ops::embedding(frames.values.clone(), &kept), Offsets::from_lengths(&lengths))
     }
-}
-
-/// Groups of `k` rows side by side; a short last group is filled with zeros.
-fn stack(frames: &Ragged, k: usize) -> (Tensor<2>, Offsets) {
-    let [n_rows, width] = frames.values.dims();
-    let (mut picked, mut lengths) = (Vec::with_capacity(n_rows + k), Vec::new());
-    for i in 0..frames.offsets.n_sequences() {
-        let span = frames.offsets.range(i);
-        let n_groups = span.len().div_ceil(k);
-        lengths.push(n_groups);
-        // Row `n_rows` is the row of zeros.
-        picked.extend((0..n_groups * k).map(|j| {
-            let row = span.start + j;
-            if row < span.end { row as u32 } else { n_rows as u32 }
-        }));
-    }
-    let n_groups = picked.len() / k;
-    let zeros = Tensor::zeros([1, width], &frames.values.device());
-    let rows = ops::embedding(Tensor::cat(vec![frames.values.clone(), zeros], 0), &picked);
-    (rows.reshape([n_groups, k * width]), Offsets::from_lengths(&lengths))
 }

@@ -180,7 +180,7 @@ impl Backward<Flex, 1> for Step {
 mod tests {
     use super::*;
     use crate::{
-        connector::{ConnectorConfig, ConnectorInput, Reduction, SlmConfig, Widths},
+        connector::{ConnectorConfig, ConnectorInput, Widths},
         encoder::{ConformerConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig},
         init::Init,
         lora::{LoraConfig, attach, is_lora},
@@ -294,15 +294,27 @@ mod tests {
                 encoder.forward(&features, Dropout::new(DROPOUT, 4)).values
             });
         }
-        let (reduction, reduce) = (2, Reduction::Stack);
-        let slm = SlmConfig { reduction, reduce, d_hidden: 8, n_layers, n_heads, d_ff };
-        let widths = Widths { d_encoder: 4, d_model: 6 };
-        let mut connector = ConnectorConfig::Slm(slm).init(widths, &init);
-        attach(&mut connector, "", &lora, 2);
-        check(connector, [9, 4], crate::connector::Connector::recompute, |connector, x| {
-            let frames = Ragged { values: x, offsets: Offsets::from_lengths(&[5, 4]) };
-            connector.forward(&ConnectorInput::frames(frames), Dropout::new(DROPOUT, 5)).vectors.values
-        });
+        let connectors = [
+            serde_json::json!({
+                "kind": "slm", "reduction": 2, "reduce": "stack", "d_hidden": 8, "n_layers": 2, "n_heads": 2, "d_ff": 12,
+            }),
+            serde_json::json!({
+                "kind": "q_former", "n_queries": 3, "d_hidden": 8, "n_layers": 2, "n_heads": 2, "d_ff": 12,
+            }),
+            serde_json::json!({
+                "kind": "window_q_former", "window": 2, "d_hidden": 8, "n_layers": 2, "n_heads": 2, "d_ff": 12,
+            }),
+        ];
+        for config in connectors {
+            let config: ConnectorConfig = serde_json::from_value(config).unwrap();
+            let mut connector = config.init(Widths { d_encoder: 4, d_model: 6 }, &init);
+            attach(&mut connector, "", &lora, 2);
+            check(connector, [9, 4], crate::connector::Connector::recompute, |connector, x| {
+                let frames = Ragged { values: x, offsets: Offsets::from_lengths(&[5, 4]) };
+                let input = ConnectorInput::frames(frames);
+                connector.forward(&input, Dropout::new(DROPOUT, 5)).vectors.values
+            });
+        }
     }
 
     #[test]
