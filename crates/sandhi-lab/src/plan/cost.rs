@@ -356,7 +356,9 @@ fn connector_rows(config: &ConnectorConfig, name: &str, n_vectors: f64, n_frames
             None => n_vectors,
         },
         // Keys and values are of frames, all else of queries.
-        ConnectorConfig::QFormer(_) | ConnectorConfig::WindowQFormer(_) => {
+        ConnectorConfig::QFormer(_)
+        | ConnectorConfig::WindowQFormer(_)
+        | ConnectorConfig::AlignFormer(_) => {
             let of_frames =
                 name.contains("cross_attn.k_proj") || name.contains("cross_attn.v_proj");
             if of_frames { n_frames } else { n_vectors }

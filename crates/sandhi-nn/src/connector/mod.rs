@@ -3,6 +3,7 @@
 //! Adding a connector means adding a variant to [`ConnectorConfig`] and to [`Connector`]; the
 //! compiler lists the remaining places.
 
+pub mod align_former;
 pub mod cif;
 pub mod conv;
 pub mod ctc_collapse;
@@ -28,6 +29,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    align_former::AlignFormerConfig,
     cif::{Cif, CifConfig},
     conv::{ConvAdapter, ConvConfig},
     ctc_collapse::{CtcCollapse, CtcCollapseConfig, Merge},
@@ -83,6 +85,8 @@ pub enum ConnectorConfig {
     CtcCollapse(CtcCollapseConfig),
     /// Continuous integrate-and-fire.
     Cif(CifConfig),
+    /// A learned query for every spike of CTC (AlignFormer).
+    AlignFormer(AlignFormerConfig),
     /// Frames among the embeddings, read off by the nearest (DirectSpeech2LLM).
     DistanceCtc(DistanceCtcConfig),
 }
@@ -108,6 +112,8 @@ pub enum Connector {
     CtcCollapse(CtcCollapse),
     /// See [`Cif`].
     Cif(Cif),
+    /// See [`QFormer`].
+    AlignFormer(QFormer),
     /// See [`DistanceCtc`].
     DistanceCtc(DistanceCtc),
 }
@@ -166,6 +172,7 @@ macro_rules! each {
             Self::Ssr($inner) => $what,
             Self::CtcCollapse($inner) => $what,
             Self::Cif($inner) => $what,
+            Self::AlignFormer($inner) => $what,
             Self::DistanceCtc($inner) => $what,
         }
     };
@@ -184,6 +191,7 @@ impl ConnectorConfig {
             Self::Ssr(config) => Connector::Ssr(config.init(widths, init)),
             Self::CtcCollapse(config) => Connector::CtcCollapse(config.init(widths, init)),
             Self::Cif(config) => Connector::Cif(config.init(widths, init)),
+            Self::AlignFormer(config) => Connector::AlignFormer(config.init(widths, init)),
             Self::DistanceCtc(config) => Connector::DistanceCtc(config.init(widths, init)),
         }
     }
@@ -199,6 +207,7 @@ impl ConnectorConfig {
             Self::Ssr(_) => ssr::NEEDS,
             Self::CtcCollapse(_) => ctc_collapse::NEEDS,
             Self::Cif(_) => cif::NEEDS,
+            Self::AlignFormer(_) => align_former::NEEDS,
             Self::DistanceCtc(_) => distance_ctc::NEEDS,
             Self::Slm(_)
             | Self::StackMlp(_)
@@ -221,6 +230,7 @@ impl ConnectorConfig {
             | Self::QFormer(_)
             | Self::WindowQFormer(_)
             | Self::Ssr(_)
+            | Self::AlignFormer(_)
             | Self::CtcCollapse(_) => Vec::new(),
         }
     }
@@ -238,6 +248,7 @@ impl ConnectorConfig {
             | Self::Ssr(_)
             | Self::CtcCollapse(_)
             | Self::Cif(_)
+            | Self::AlignFormer(_)
             | Self::DistanceCtc(_) => 1,
         }
     }
@@ -251,6 +262,7 @@ impl ConnectorConfig {
             | Self::Ssr(_)
             | Self::CtcCollapse(_)
             | Self::Cif(_)
+            | Self::AlignFormer(_)
             | Self::DistanceCtc(_) => false,
         }
     }
@@ -272,6 +284,7 @@ impl ConnectorConfig {
             | Self::QFormer(_)
             | Self::WindowQFormer(_)
             | Self::CtcCollapse(_)
+            | Self::AlignFormer(_)
             | Self::Cif(_) => Vec::new(),
         }
     }
@@ -289,7 +302,9 @@ impl Connector {
     pub fn recompute(&mut self, on: bool) {
         match self {
             Self::Slm(adapter) => adapter.recompute(on),
-            Self::QFormer(former) | Self::WindowQFormer(former) => former.recompute(on),
+            Self::QFormer(former) | Self::WindowQFormer(former) | Self::AlignFormer(former) => {
+                former.recompute(on);
+            }
             Self::Ssr(connector) => connector.recompute(on),
             Self::CtcCollapse(connector) => connector.recompute(on),
             Self::Cif(connector) => connector.recompute(on),
@@ -307,6 +322,7 @@ impl Connector {
             Self::Ssr(_) => ssr::NEEDS,
             Self::CtcCollapse(_) => ctc_collapse::NEEDS,
             Self::Cif(_) => cif::NEEDS,
+            Self::AlignFormer(_) => align_former::NEEDS,
             Self::DistanceCtc(connector) => {
                 distance_ctc::NEEDS.check(input)?;
                 return connector.check(input);
@@ -348,6 +364,10 @@ impl Connector {
             }
             Self::Cif(connector) => {
                 return connector.forward(frames, input.said.as_deref(), dropout);
+            }
+            Self::AlignFormer(former) => {
+                let ctc = input.ctc.as_ref().expect(CHECKED);
+                return align_former::forward(former, frames, ctc, dropout);
             }
             Self::DistanceCtc(connector) => {
                 let embeddings = input.embeddings.as_ref().expect(CHECKED);

@@ -290,12 +290,21 @@ impl QFormer {
     /// - `frames.values`: `[n_frames, d_encoder]`
     /// - output: `[n_vectors, d_model]`, the vectors of the first window of an utterance first
     pub fn forward(&self, frames: &Ragged, dropout: Dropout) -> Ragged {
-        let [n_queries, d_hidden] = self.queries.dims();
         let windows = |span: Range<usize>| match self.window {
             None => vec![span],
             Some(window) => super::window_q_former::windows(span, window),
         };
-        let spans: Vec<Vec<Range<usize>>> = frames.offsets.iter().map(windows).collect();
+        self.ask_spans(frames, frames.offsets.iter().map(windows).collect(), dropout)
+    }
+
+    /// As [`QFormer::forward`], of given windows: rows of the batch's frames, for every utterance.
+    pub(super) fn ask_spans(
+        &self,
+        frames: &Ragged,
+        spans: Vec<Vec<Range<usize>>>,
+        dropout: Dropout,
+    ) -> Ragged {
+        let [n_queries, d_hidden] = self.queries.dims();
         let lengths: Vec<usize> = spans.iter().map(|spans| spans.len() * n_queries).collect();
         let spans: Arc<[Range<usize>]> = spans.into_iter().flatten().collect();
         let asking: Arc<[Range<usize>]> =
