@@ -115,12 +115,11 @@ impl CtcCollapseConfig {
     /// What is wrong with the sizes.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.projector.problems();
-        match self.merge {
-            Merge::None(FilterConfig { threshold }) if !(0.0..=1.0).contains(&threshold) => {
-                problems
-                    .push(format!("merge.threshold is {threshold}, expected a probability, 0 to 1"))
-            }
-            Merge::Runs(_) | Merge::None(_) => {}
+        if let Merge::None(FilterConfig { threshold }) = self.merge
+            && !(0.0..=1.0).contains(&threshold)
+        {
+            let expected = "expected a probability, 0 to 1";
+            problems.push(format!("merge.threshold is {threshold}, {expected}"));
         }
         problems
     }

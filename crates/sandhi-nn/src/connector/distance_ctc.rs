@@ -249,7 +249,7 @@ impl DistanceCtc {
         let of_utterance = |span: std::ops::Range<usize>| {
             let mut ends = Vec::new();
             let blanks = || span.clone().filter(|&row| nearest[row] == blank);
-            if let Some(last) = blanks().last().filter(|_| self.blank_vector) {
+            if let Some(last) = blanks().next_back().filter(|_| self.blank_vector) {
                 groups.push(blanks().map(|row| (row, 1.0)));
                 ends.push((last - span.start) as u32);
             }

@@ -47,7 +47,7 @@ impl Speech {
     }
 
     pub fn frames(&self, device: &Device) -> Ragged {
-        packed(&[self.frames.clone()], device)
+        packed(std::slice::from_ref(&self.frames), device)
     }
 }
 
