@@ -1,8 +1,7 @@
-"""Other programs on the problems of the example `align`: forced alignment by CTC, and monotonic alignment search.
+"""Other programs on the problems of `sandhi bench align`: forced alignment by CTC, and monotonic alignment search.
 
     python3 -m venv venv && venv/bin/pip install numpy torch==2.11.0 torchaudio==2.11.0
-    cargo run --release -p sandhi-align --example align -- FOLDER > ours.jsonl
-    venv/bin/python bench/peers/align.py FOLDER > theirs.jsonl
+    sandhi bench align --python venv/bin/python
 
 Reads FOLDER/problems.json, which lists name, kind ("ctc" or "monotonic") and shape of each problem, and
 NAME.scores.npy, for CTC also NAME.target.npy; the blank is symbol 0. Writes what is installed, then a line for every problem and peer:

@@ -4,12 +4,14 @@
 //! features   minutes of sound ─ log-mel or filter bank          seconds of sound a second
 //! train      the first steps of a recipe, in a folder of its own   seconds a step, rows a second
 //! decode     prompts ─ greedy answers of a fixed length         tokens a second
+//! align      forced and monotonic alignment, the same               the same
 //! ot         optimal transport, against what people use in Python  their seconds over ours
 //! otreg      what optimal transport adds to a training step        its share
 //! ```
 //!
 //! Medians over rounds, after one that does not count. Other comparisons with other programs are in `bench/`.
 
+mod align;
 mod ot;
 mod otreg;
 
@@ -104,6 +106,8 @@ enum What {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Forced and monotonic alignment against torchaudio, and searches in Python and C, on the same problems.
+    Align(align::Args),
     /// Optimal transport against POT, geomloss and PyTorch, on the same problems.
     Ot(ot::Args),
     /// What optimal transport adds to a connector's training step.
@@ -128,9 +132,7 @@ struct Report {
 
 impl Report {
     fn new(what: &'static str, seconds: &[f64], amount: f64, unit: &'static str) -> Self {
-        let mut sorted = seconds.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let median = sorted[sorted.len() / 2];
+        let median = median(seconds.iter().copied());
         Self {
             what,
             seconds: median,
@@ -154,6 +156,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let work = Work { prompts, prompt_tokens, new_tokens, batch };
             decode(&model, &work, rounds, out.as_deref(), &args.device)?
         }
+        What::Align(of_paths) => return align::run(&of_paths, args.json),
         What::Ot(of_transport) => return ot::run(&of_transport, args.json),
         What::Otreg(of_step) => return otreg::run(&of_step, args.json, &args.device.open()?),
     };
@@ -181,6 +184,13 @@ fn time(rounds: usize, mut work: impl FnMut()) -> Vec<f64> {
             start.elapsed().as_secs_f64()
         })
         .collect()
+}
+
+/// The middle one; the upper of two.
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn at_least_one(name: &str, n: usize) -> anyhow::Result<()> {

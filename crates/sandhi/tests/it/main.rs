@@ -13,6 +13,7 @@ mod train;
 mod units;
 mod usage;
 mod verify;
+mod zoo;
 
 use std::{path::Path, process::Command};
 

@@ -26,6 +26,7 @@ use sandhi_data::rng::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::median;
 use crate::output;
 
 /// The other side, carried in the program so that it fits.
@@ -372,12 +373,6 @@ fn compare(
         difference,
         ratio: median(pairs.iter().map(|pair| pair.0 / pair.1)),
     })
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn summaries(cells: &[Cell], threads: &[usize]) -> Vec<Summary> {

@@ -29,7 +29,7 @@ use sandhi_nn::{
 };
 use serde::Serialize;
 
-use super::at_least_one;
+use super::{at_least_one, median};
 use crate::output;
 
 /// Arguments of `sandhi bench otreg`.
@@ -140,11 +140,6 @@ fn batch(utterances: usize, seconds: f64) -> SpeechBatch {
         penalties: Vec::new(),
         audio_s: seconds * utterances as f64,
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Measures and prints.
