@@ -93,6 +93,7 @@ pub enum ConnectorConfig {
 
 /// Maps encoder frames to vectors of the language model's embedding space.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // there is one of them
 pub enum Connector {
     /// See [`SlmAdapter`].
     Slm(SlmAdapter),

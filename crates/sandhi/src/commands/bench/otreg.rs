@@ -183,7 +183,7 @@ pub fn run(args: &Args, json: bool, device: &Device) -> anyhow::Result<()> {
         without_s.push(step(&plain)?.0);
         with_s.push(step(&with)?.0);
     }
-    let shares =
+    let shares: Vec<f64> =
         without_s.iter().zip(&with_s).map(|(without, with)| 1.0 - without / with).collect();
     let report = Report {
         what: "otreg",
