@@ -34,10 +34,6 @@ fn every_connector_is_trained_and_asked() {
         n += 1;
     }
     assert_eq!(n, 12);
-    // An oracle's row says so.
-    let results =
-        fs::read_to_string(dir.path().join("zoo/ssr_forced/seed-1/results.json")).unwrap();
-    assert!(results.contains("\"oracle\": true"), "{results}");
     // What a vector has no time of its own for is not drawn.
     let geometry = ["inspect", "geometry", "zoo/ssr/seed-1/model", "--n", "1", "--cache", "cache"];
     sandhi(dir.path(), &geometry).fails_with(&["do not stand for equal times"]);
