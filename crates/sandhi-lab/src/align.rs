@@ -127,8 +127,13 @@ impl Aligned {
                     continue;
                 }
                 if aligned.characters.is_empty() {
-                    let start_s = span.map_or(aligned.word.start_s, |[start_s, _]| start_s);
-                    span = Some([start_s, aligned.word.end_s]);
+                    // Its pieces share it by their bytes.
+                    let at = |byte: usize| {
+                        let (before, n) = (byte - aligned.range.start, aligned.range.len());
+                        aligned.word.start_s + aligned.word.duration_s() * before as f64 / n as f64
+                    };
+                    let start_s = span.map_or(at(from), |[start_s, _]| start_s);
+                    span = Some([start_s, at(to)]);
                 }
                 // Characters are counted from the word's start, in the context that they are normalized in.
                 let count = |end: usize| n_known(symbols, &text[aligned.range.start..end]);
@@ -139,9 +144,10 @@ impl Aligned {
                     span = Some([start_s, character.end_s]);
                 }
             }
-            let time = span.unwrap_or([at_s, at_s]);
-            at_s = time[1];
-            times.push(time);
+            // Two pieces of one character do not both have it.
+            let [start_s, end_s] = span.unwrap_or([at_s, at_s]).map(|time| time.max(at_s));
+            at_s = end_s;
+            times.push([start_s, end_s]);
         }
         times
     }
@@ -511,6 +517,14 @@ mod tests {
             found.words().iter().map(|w| [ms(w.start_s), ms(w.end_s)]).collect();
         assert_eq!(places, [[20, 60], [120, 160], [200, 240]]);
         assert_eq!(found.words[1].word.confidence, None);
+        // Pieces of such a word share it, and one piece begins where the one before ends.
+        let times = found.pieces(
+            "ab 77 ba",
+            model.recognizer.as_ref().map(|r| &r.symbols).unwrap(),
+            &[0..2, 2..4, 4..5, 5..8, 7..8],
+        );
+        let times: Vec<[i64; 2]> = times.into_iter().map(|time| time.map(ms)).collect();
+        assert_eq!(times, [[20, 60], [120, 140], [140, 160], [200, 240], [240, 240]]);
     }
 
     /// A path through two chunks gives times of the whole; a chunk's last step ends with it.

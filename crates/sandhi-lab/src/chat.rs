@@ -195,6 +195,15 @@ impl Chat {
         let spaced = spaced(text, self.layout.speech_spaced);
         let shift = spaced.len() - text.len();
         let pieces = self.tokenizer.pieces_on(&spaced)?;
+        let ids: Vec<u32> = pieces.iter().map(|piece| piece.id).collect();
+        let expected = self.transcript(text)?;
+        if ids != expected {
+            return Err(sandhi_data::text::Error::Tokenizer(format!(
+                "{text:?} is cut into {} pieces and encoded as {}",
+                ids.len(),
+                expected.len()
+            )));
+        }
         let span = |piece: sandhi_data::text::Piece| {
             piece.span.start.saturating_sub(shift)..piece.span.end.saturating_sub(shift)
         };

@@ -53,7 +53,7 @@ pub enum Error {
     Train(#[from] train::Error),
     /// The connector lacks what it listens to.
     #[error("model: {0}")]
-    Aids(&'static str),
+    Aids(String),
     /// Data could not be made ready.
     #[error(transparent)]
     Sources(#[from] sources::Error),
@@ -478,7 +478,11 @@ fn connector(
     let pad = pad(config, &model.text, monitor)?;
     let aids = Aids::of(&config.connector, &model.speech, pad);
     if let Some(problem) = aids.problem() {
-        return Err(Error::Aids(problem));
+        return Err(Error::Aids(problem.to_owned()));
+    }
+    let n_tokens = model.text.lm.n_tokens();
+    if let Some(problem) = config.connector.wrong_tokens(n_tokens, pad) {
+        return Err(Error::Aids(format!("connector: {problem}")));
     }
     if aids.needs.segments && model.speech.recognizer.is_none() {
         let asked = "segmenter".to_owned();
@@ -514,7 +518,7 @@ fn connector(
         Ok(workshop.spoken(
             &recipe.stages[i],
             &model.speech,
-            &config.connector,
+            (&config.connector, pad),
             &model.text.chat,
             cache.as_ref(),
             &progress,

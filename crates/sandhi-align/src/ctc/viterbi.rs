@@ -59,7 +59,8 @@ pub struct Alignment {
 pub struct Limits {
     /// Bytes that one alignment may take. Viterbi keeps all back-pointers where they fit, which are three bits for every
     /// frame and unit, and else runs blocks of the recursion twice in about `6 (n_units n_frames)^(2/3)` bytes: 27 MB for
-    /// an hour. With optional units these are two bytes, and `12 n_units n_frames^(1/2)`.
+    /// an hour. With optional units these are two bytes, and `12 n_units n_frames^(1/2)`; the ways past them, 16 bytes for
+    /// every unit that can be skipped before another, are not counted.
     pub max_bytes: usize,
 }
 

@@ -488,9 +488,16 @@ impl ConnectorModel {
             }
         };
         let utterances = log_probs.sequences().zip(&frames.lengths).zip(&texts);
-        Ok(utterances
-            .map(|((rows, &n), text)| token_ends.of(rows, n, text).unwrap_or_default())
-            .collect())
+        let of = |((rows, &n), text): ((_, &usize), &String)| token_ends.of(rows, n, text);
+        let found: Vec<Result<Vec<u32>, EndsError>> = utterances.map(of).collect();
+        let bad =
+            found.iter().zip(&texts).filter_map(|(ends, text)| Some((ends.as_ref().err()?, text)));
+        // Where nothing is read there is nothing to cut.
+        let bad: Vec<_> = bad.filter(|(_, text)| !text.trim().is_empty()).collect();
+        if let Some((why, text)) = bad.first() {
+            tracing::warn!("{} utterances are not heard, the first: {text:?}: {why}", bad.len());
+        }
+        Ok(found.into_iter().map(Result::unwrap_or_default).collect())
     }
 
     /// Vectors that the language model is given of `n_frames` encoder frames.

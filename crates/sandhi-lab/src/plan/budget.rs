@@ -163,6 +163,27 @@ impl Model<'_> {
     /// Operations of reading what is said in writing, where transport compares speech to it within the language
     /// model: forward alone, as no gradient goes there.
     fn read_in_writing(&self, stage: &StageConfig) -> f64 {
+        self.transport_in_writing(stage) + self.distillation_in_writing(stage)
+    }
+
+    /// Operations of reading prompts with the transcript in writing, where the language model that hears is held against
+    /// the one that reads.
+    fn distillation_in_writing(&self, stage: &StageConfig) -> f64 {
+        let (Some(_), Some(Base::Known(text))) = (&stage.loss.distillation, self.language_model)
+        else {
+            return 0.0;
+        };
+        // The transcript is about as long as an answer.
+        let rows = TEXT_TOKENS_AN_ITEM * (1.0 + ANSWER_SHARE);
+        let batch = Batch {
+            tails: TEXT_TOKENS_AN_ITEM * ANSWER_SHARE,
+            ..Batch::new(stage.batch.max_items as f64, rows)
+        };
+        let layers = cost::language_model(&text.transformer, text.n_tokens, &batch);
+        layers.iter().map(|layer| layer.with_weights + layer.between).sum()
+    }
+
+    fn transport_in_writing(&self, stage: &StageConfig) -> f64 {
         let depths = stage.loss.transport.iter().flat_map(|config| config.inner_depths());
         let (Some(deepest), Some(Base::Known(text))) = (depths.max(), self.language_model) else {
             return 0.0;

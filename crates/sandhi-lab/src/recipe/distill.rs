@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// A connector that gives one vector a token is pulled to the tokens' embeddings: the squared error, summed over the
-/// width, and the cosine distance, each a mean over tokens (SSR-Connector, Tan et al. 2024, arXiv 2410.00168).
+/// width, and the cosine distance, each a mean over tokens (SSR-Connector, Tan et al. 2024, arXiv 2410.00168). An
+/// utterance with another number of vectors than of tokens has no loss, and its tokens count; `unpaired` is their share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmbeddingConfig {
@@ -56,6 +57,10 @@ impl DistillationConfig {
         let mut problems = at_least_0(&[("weight", self.weight), ("hidden", self.hidden)]);
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
             problems.push(format!("temperature is {}, expected more than 0", self.temperature));
+        }
+        if self.depths.contains(&0) {
+            problems
+                .push("depths has 0, where both read the same answer; expected at least 1".into());
         }
         if self.hidden > 0.0 && self.depths.is_empty() {
             problems.push("hidden has a weight and depths is empty".into());

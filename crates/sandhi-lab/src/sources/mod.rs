@@ -70,6 +70,12 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// No utterance can be learned from.
+    #[error("no text is without the pad and all of the connector's tokens; the first is {text:?}")]
+    Unsayable {
+        /// What is said in it.
+        text: String,
+    },
     /// A transcript is asked for.
     #[error(transparent)]
     NeedsTranscript(#[from] NeedsTranscript),

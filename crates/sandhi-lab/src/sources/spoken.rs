@@ -277,7 +277,7 @@ impl Workshop {
         &self,
         stage: &StageConfig,
         speech: &SpeechModel,
-        connector: &ConnectorConfig,
+        (connector, pad): (&ConnectorConfig, Option<u32>),
         chat: &Chat,
         frozen: Option<&FrameCache>,
         progress: &dyn Fn(usize, usize),
@@ -326,6 +326,20 @@ impl Workshop {
             };
             for (utterance, item) in &mut items {
                 item.said.clone_from(&said[*utterance]);
+            }
+            let n = items.len();
+            let sayable = |utterance: usize| connector.can_say(&said[utterance].tokens, pad);
+            let unsayable = items.iter().map(|(u, _)| *u).find(|&u| !sayable(u));
+            items.retain(|(utterance, _)| sayable(*utterance));
+            if let Some(text) = unsayable.map(|utterance| texts[utterance]) {
+                if items.is_empty() {
+                    return Err(Error::Unsayable { text: text.to_owned() });
+                }
+                let n_bad = n - items.len();
+                tracing::warn!(
+                    "{n_bad} of {n} items are left out: their text has the pad, or tokens that the connector cannot say; the \
+                     first: {text:?}"
+                );
             }
             Ok(SpeechDataset {
                 utterances,

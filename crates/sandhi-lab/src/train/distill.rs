@@ -133,6 +133,11 @@ pub(super) fn distillation(
     heard: &Heard,
     config: &DistillationConfig,
 ) -> Vec<Term> {
+    // Nothing learns from what is read: no graph of it is kept.
+    let learns = lm.device().is_autodiff();
+    let frozen = learns.then(|| lm.valid());
+    let lm = frozen.as_ref().unwrap_or(lm);
+    let outside = |x: Tensor<2>| if learns { Tensor::from_inner(x) } else { x };
     let sequences: Vec<Vec<Segment>> = items
         .iter()
         .map(|item| {
@@ -145,14 +150,14 @@ pub(super) fn distillation(
     let off = sandhi_nn::transformer::Dropout::OFF;
     let read = lm.forward_tails_at(&input, &tails, &config.depths, off);
     let [divergence, distance] = DISTILLATION;
-    let teacher = lm.logits(read.last).detach();
+    let teacher = outside(lm.logits(read.last));
     let kl = divergences(teacher, heard.logits.clone(), config.temperature);
     let mut terms = vec![Term { name: divergence, weight: config.weight, sum: kl }];
     if !config.depths.is_empty() {
         let rows = tail_rows(&input, &tails);
         let n = config.depths.len() as f64;
         let distances = read.depths.into_iter().zip(&heard.hidden).map(|(read, heard)| {
-            cosine_distances(heard.clone(), ops::embedding(read, &rows).detach()).sum() / n
+            cosine_distances(heard.clone(), outside(ops::embedding(read, &rows))).sum() / n
         });
         let sum = distances.reduce(|a, b| a + b).expect("depths are not empty").reshape([1]);
         terms.push(Term { name: distance, weight: config.hidden, sum });

@@ -295,7 +295,6 @@ impl Measured for SpeechBatch {
         let heard = match &self.heard {
             Heard::Frames(rows) | Heard::Features(rows) => rows.lengths.iter().sum::<usize>(),
         };
-        let frames = heard as f64;
         let n_items = self.items.len() as f64;
         let mut counts = vec![("ce", count as f64)];
         let said = self.items.iter().map(|item| item.said.tokens.len()).sum::<usize>() as f64;
@@ -303,7 +302,6 @@ impl Measured for SpeechBatch {
             let count = match penalty.per {
                 Per::Utterance => n_items,
                 Per::Token => said,
-                Per::Frame => frames,
             };
             (penalty.name, count)
         }));

@@ -97,7 +97,7 @@ pub(super) fn forward(
 fn windows(span: Range<usize>, symbols: &[FrameSymbol]) -> Vec<Range<usize>> {
     let mut spikes = Vec::new();
     let mut first = span.start;
-    for run in symbols.chunk_by(|a, b| a.symbol == b.symbol) {
+    for run in symbols.chunk_by(|a, b| b.goes_on(*a)) {
         if run[0].symbol != BLANK {
             let mut spike = 0;
             for (i, frame) in run.iter().enumerate() {
@@ -141,7 +141,12 @@ mod tests {
         let check = |symbols: &[(u32, f32)], expected: &[(usize, usize)]| {
             let symbols: Vec<FrameSymbol> = symbols
                 .iter()
-                .map(|&(symbol, probability)| FrameSymbol { symbol, probability, blank: 0.0 })
+                .map(|&(symbol, probability)| FrameSymbol {
+                    symbol,
+                    probability,
+                    blank: 0.0,
+                    parted: false,
+                })
                 .collect();
             let found: Vec<_> = windows(10..10 + symbols.len(), &symbols)
                 .into_iter()

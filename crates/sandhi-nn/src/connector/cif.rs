@@ -3,6 +3,9 @@
 //! <https://arxiv.org/abs/1905.11235>, section 3.1; before language models as in CFormer,
 //! <https://arxiv.org/abs/2405.19041>, and Wav2Prompt, <https://arxiv.org/abs/2406.00522>).
 //!
+//! Losses are taken with weights scaled to the number of tokens, on the dev half too: how well the unscaled weights
+//! count is told by the quantity loss, and by what is measured in use.
+//!
 //! ```text
 //! frames     f0    f1      f2   f3                alpha = sigmoid(linear(ReLU(convolution(frames))))
 //! alpha      ·4    ·8      ·3   ·9

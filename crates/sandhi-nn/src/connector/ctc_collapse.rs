@@ -183,7 +183,7 @@ impl Merge {
     }
 
     fn joins(self, a: FrameSymbol, b: FrameSymbol) -> bool {
-        matches!(self, Self::Runs(_)) && a.symbol == b.symbol
+        matches!(self, Self::Runs(_)) && b.goes_on(a)
     }
 
     fn keeps(self, first: FrameSymbol) -> bool {

@@ -9,7 +9,8 @@
 //! Steps of CTC are independent given the sound (Graves et al. 2006, equation 2), so that a frame is blank with the
 //! product of the probabilities of its steps. A frame is taken for a symbol as soon as one of its steps is: heads
 //! are sure in single steps, and an average over steps would lose them. A frame whose steps are taken for two
-//! symbols counts as the more probable one, the earlier of equals.
+//! symbols counts as the more probable one, the earlier of equals. Two frames of one symbol are one, as CTC reads them,
+//! unless a blank step parts them; a frame that says a symbol twice has one.
 
 use super::{InputError, input::same_utterances};
 use crate::{
@@ -36,6 +37,15 @@ pub(super) struct FrameSymbol {
     pub probability: f32,
     /// That every step is blank.
     pub blank: f32,
+    /// Whether a blank step lies between the step that says the symbol and the frame before.
+    pub parted: bool,
+}
+
+impl FrameSymbol {
+    /// Whether this frame goes on with what the frame before it says.
+    pub fn goes_on(self, before: Self) -> bool {
+        self.symbol == before.symbol && (self.symbol == BLANK || !self.parted)
+    }
 }
 
 impl CtcSteps {
@@ -67,12 +77,24 @@ impl CtcSteps {
     pub(super) fn read(&self) -> Vec<FrameSymbol> {
         let [_, n_symbols] = self.log_probs.values.dims();
         let values = host(self.log_probs.values.clone().detach());
-        values.chunks_exact(self.steps_per_frame * n_symbols).map(|f| frame(f, n_symbols)).collect()
+        let mut parts = false;
+        let frames = values.chunks_exact(self.steps_per_frame * n_symbols);
+        frames
+            .map(|steps| {
+                let (mut found, parts_next) = frame(steps, n_symbols);
+                found.parted |= parts;
+                parts = parts_next;
+                found
+            })
+            .collect()
     }
 }
 
-fn frame(steps: &[f32], n_symbols: usize) -> FrameSymbol {
+/// What a frame is taken for, and whether a blank step parts that from the next frame.
+fn frame(steps: &[f32], n_symbols: usize) -> (FrameSymbol, bool) {
     let (mut blank, mut said) = (0.0, None);
+    // Blank steps so far, in front of what is said, and behind it.
+    let (mut n_blank, mut n_before) = (0, 0);
     for step in steps.chunks_exact(n_symbols) {
         blank += step[BLANK as usize];
         let mut best = 0;
@@ -81,15 +103,19 @@ fn frame(steps: &[f32], n_symbols: usize) -> FrameSymbol {
                 best = symbol;
             }
         }
-        if best != BLANK as usize && said.is_none_or(|(_, value)| step[best] > value) {
+        if best == BLANK as usize {
+            n_blank += 1;
+        } else if said.is_none_or(|(_, value)| step[best] > value) {
             said = Some((best as u32, step[best]));
+            n_before = n_blank;
         }
     }
     let blank = blank.exp();
-    match said {
-        Some((symbol, value)) => FrameSymbol { symbol, probability: value.exp(), blank },
-        None => FrameSymbol { symbol: BLANK, probability: blank, blank },
-    }
+    let (symbol, probability) = match said {
+        Some((symbol, value)) => (symbol, value.exp()),
+        None => (BLANK, blank),
+    };
+    (FrameSymbol { symbol, probability, blank, parted: n_before > 0 }, n_blank > n_before)
 }
 
 #[cfg(test)]
@@ -107,6 +133,21 @@ pub(super) mod tests {
             values: Tensor::from_data(data, &Device::flex()),
             offsets: Offsets::from_lengths(lengths),
         }
+    }
+
+    #[test]
+    fn a_blank_step_parts_equal_frames() {
+        let (l, blank): (&[f32], &[f32]) = (&[0.25, 0.75], &[0.75, 0.25]);
+        let joined = |steps: [&[f32]; 4]| {
+            let frames = Offsets::from_lengths(&[2]);
+            let found = CtcSteps::new(log_probs(&steps, &[4]), 2, &frames).unwrap().read();
+            assert!(found.iter().all(|frame| frame.symbol == 1), "{found:?}");
+            found[1].goes_on(found[0])
+        };
+        // CTC reads the first as one letter, the others as two.
+        assert!(joined([l, l, l, blank]) && joined([blank, l, l, l]));
+        assert!(!joined([l, blank, l, blank]) && !joined([l, blank, blank, l]));
+        assert!(!joined([l, l, blank, l]));
     }
 
     #[test]

@@ -123,9 +123,20 @@ impl DistanceCtcConfig {
         misfit.then(sentence).into_iter().collect()
     }
 
-    /// Whether frames can be all that is said.
-    pub fn can_say(&self, said: &[u32]) -> bool {
-        self.tokens.as_ref().is_none_or(|tokens| said.iter().all(|token| tokens.contains(token)))
+    /// Whether frames can be all that is said; the pad is not said.
+    pub fn can_say(&self, said: &[u32], pad: u32) -> bool {
+        let known = |token| self.tokens.as_ref().is_none_or(|tokens| tokens.contains(token));
+        said.iter().all(|token| *token != pad && known(token))
+    }
+
+    /// What is wrong with the tokens of a vocabulary of `n_tokens`, of which `pad` is one if it is known.
+    pub fn wrong_tokens(&self, n_tokens: usize, pad: Option<u32>) -> Option<String> {
+        let tokens = self.tokens.as_ref()?;
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= n_tokens) {
+            return Some(format!("tokens has {token}, the language model has {n_tokens}"));
+        }
+        let only_pad = tokens.iter().all(|token| Some(*token) == pad);
+        only_pad.then(|| "tokens has nothing but the pad, expected something to say".to_owned())
     }
 
     /// Builds the connector with random weights.
@@ -440,7 +451,9 @@ mod tests {
         // What does not fit its frames, or is none of the tokens, has no loss.
         assert_eq!(sums(&[3.0], &[1], &[vec![1, 2]]), [0.0, 0.0]);
         let only_b = DistanceCtcConfig { tokens: Some(vec![2]), ..config() };
-        assert!(only_b.can_say(&[2, 2]) && !only_b.can_say(&[2, 1]));
+        assert!(
+            only_b.can_say(&[2, 2], 0) && !only_b.can_say(&[2, 1], 0) && !only_b.can_say(&[2], 2)
+        );
         let found = run(only_b, &[-3.0], &[1], Some(&[vec![1]])).penalties;
         assert!(found.into_iter().all(|sum| host(sum) == [0.0]));
     }

@@ -149,8 +149,6 @@ pub enum Per {
     Utterance,
     /// Tokens that are said.
     Token,
-    /// Frames of the encoder.
-    Frame,
 }
 
 impl ConnectorOutput {
@@ -254,6 +252,22 @@ impl ConnectorConfig {
         }
     }
 
+    /// Whether it is made to give a vector for every token that is said.
+    pub fn is_per_token(&self) -> bool {
+        match self {
+            Self::Ssr(_) | Self::Cif(_) => true,
+            Self::DistanceCtc(config) => !config.blank_vector,
+            Self::Slm(_)
+            | Self::StackMlp(_)
+            | Self::StackSwiglu(_)
+            | Self::Conv(_)
+            | Self::QFormer(_)
+            | Self::WindowQFormer(_)
+            | Self::CtcCollapse(_)
+            | Self::AlignFormer(_) => false,
+        }
+    }
+
     /// Whether every vector stands for as much time as every other, [`ConnectorConfig::stride`] frames.
     pub fn is_uniform(&self) -> bool {
         match self {
@@ -287,6 +301,24 @@ impl ConnectorConfig {
             | Self::CtcCollapse(_)
             | Self::AlignFormer(_)
             | Self::Cif(_) => Vec::new(),
+        }
+    }
+}
+
+impl ConnectorConfig {
+    /// Whether an utterance of these tokens can be learned from.
+    pub fn can_say(&self, said: &[u32], pad: Option<u32>) -> bool {
+        match (self, pad) {
+            (Self::DistanceCtc(config), Some(pad)) => config.can_say(said, pad),
+            _ => true,
+        }
+    }
+
+    /// What is wrong with tokens that the settings name, for a vocabulary of `n_tokens`.
+    pub fn wrong_tokens(&self, n_tokens: usize, pad: Option<u32>) -> Option<String> {
+        match self {
+            Self::DistanceCtc(config) => config.wrong_tokens(n_tokens, pad),
+            _ => None,
         }
     }
 }

@@ -102,11 +102,9 @@ impl SsrConfig {
 
     /// What is wrong with the sizes.
     pub fn problems(&self) -> Vec<String> {
-        let Self { d_hidden, n_layers, n_heads, n_kv_heads, .. } = *self;
-        let mut problems = Vec::new();
-        if n_layers == 0 {
-            problems.push("n_layers is 0, expected at least 1".into());
-        }
+        let Self { d_hidden, n_layers, n_heads, n_kv_heads, d_ff, .. } = *self;
+        let sizes = [("d_hidden", d_hidden), ("n_layers", n_layers), ("d_ff", d_ff)];
+        let mut problems = super::zeros(&sizes);
         if n_heads == 0 || !d_hidden.is_multiple_of(n_heads) {
             problems.push(format!("d_hidden {d_hidden} is not a multiple of n_heads {n_heads}"));
         }

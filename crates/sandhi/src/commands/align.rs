@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! FILE --text T, or --manifest M ─ sounds and texts ─ Aligner ─┬─ TextGrid, CTM, Lhotse, JSON lines, subtitles
-//!                                                              └─ failures.jsonl: what has no place, and why
+//!                                                              └─ OUT.failures.jsonl: what has no place, and why
 //! ```
 
 use std::{
@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rayon::prelude::*;
 use sandhi_data::{
     alignment::{
-        Alignment, Format, ctm, jsonl, lhotse,
+        self, Alignment, Format, ctm, jsonl, lhotse,
         subtitles::{self, CueConfig},
         textgrid::{Layout, TextGrid, Tier},
     },
@@ -102,8 +102,8 @@ struct Done {
     utterance: Utterance,
     duration_s: f64,
     aligned: Aligned,
-    /// Pieces of a tokenizer, where one is given.
-    pieces: Vec<Alignment>,
+    /// What is written of it.
+    text: String,
 }
 
 /// An utterance without.
@@ -158,6 +158,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => None,
     };
 
+    let place = Place::new(&args)?;
     let start = Instant::now();
     let hidden = args.quiet || args.manifest.is_none();
     let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
@@ -175,7 +176,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                         None => Vec::new(),
                     };
                     let utterance = utterance.clone();
-                    done.push(Done { utterance, duration_s, aligned, pieces });
+                    match text_of(args.format, &utterance, duration_s, &aligned, &pieces) {
+                        Ok(text) => done.push(Done { utterance, duration_s, aligned, text }),
+                        Err(why) => failed.push(Failed { id: utterance.id, why: why.to_string() }),
+                    }
                 }
                 Err(why) => failed.push(Failed { id: utterance.id.clone(), why }),
             }
@@ -183,13 +187,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         bar.inc(group.len() as u64);
     }
     bar.finish_and_clear();
-    tell(&done, &failed);
+    if args.manifest.is_some() || !done.is_empty() {
+        tell(&done, &failed);
+    }
     if done.is_empty() {
         let why = failed.first().map(|failed| failed.why.clone()).unwrap_or_default();
         let place = if failed.len() == 1 { "" } else { "the first: " };
         bail!("none of {} utterances could be aligned; {place}{why}", failed.len());
     }
-    write(&args, &done, &failed)?;
+    place.write(&args, &done, &failed)?;
     summarize(&args, &done, &failed, start.elapsed().as_secs_f64())
 }
 
@@ -309,107 +315,109 @@ fn tell(done: &[Done], failed: &[Failed]) {
     }
 }
 
-fn write(args: &Args, done: &[Done], failed: &[Failed]) -> anyhow::Result<()> {
-    let format = args.format;
-    let Some(out) = &args.out else {
-        return output::print(&if format.is_one_file_an_utterance() {
-            own_file(format, &done[0])?
-        } else {
-            one_file(format, done)?
-        });
-    };
-    let failures: String = failed
-        .iter()
-        .map(|failed| Ok(format!("{}\n", serde_json::to_string(failed)?)))
-        .collect::<anyhow::Result<_>>()?;
-    if !format.is_one_file_an_utterance() || args.manifest.is_none() {
-        let text = if format.is_one_file_an_utterance() {
-            own_file(format, &done[0])?
-        } else {
-            one_file(format, done)?
-        };
-        output::write(Some(out), &text)?;
-        if !failed.is_empty() {
-            output::write(Some(&out.with_extension("failures.jsonl")), &failures)?;
-        }
-        return Ok(());
-    }
-    let folder = NewFolder::create(out)?;
-    let put = |name: &str, text: &str| {
-        let path: &Path = &folder.path().join(name);
-        std::fs::write(path, text).with_context(|| format!("{}: cannot write", path.display()))
-    };
-    for (i, done) in done.iter().enumerate() {
-        // An id that can be a file's name is it.
-        let id = &done.utterance.id;
-        let plain = id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-        let name = if plain { id.clone() } else { file_name(i, id) };
-        put(&format!("{name}.{}", format.extension()), &own_file(format, done)?)?;
-    }
-    if !failed.is_empty() {
-        put("failures.jsonl", &failures)?;
-    }
-    folder.finish()
+/// Where the results of a manifest go: checked before the work, filled after it.
+enum Place<'a> {
+    /// A file an utterance.
+    Folder(NewFolder),
+    /// One file.
+    File(&'a Path),
+    /// Standard output.
+    Printed,
 }
 
-/// The file of one utterance.
-fn own_file(format: Format, done: &Done) -> anyhow::Result<String> {
-    let words = done.aligned.words();
+impl<'a> Place<'a> {
+    fn new(args: &'a Args) -> anyhow::Result<Self> {
+        Ok(match &args.out {
+            None => Self::Printed,
+            Some(out) if args.manifest.is_some() && args.format.is_one_file_an_utterance() => {
+                Self::Folder(NewFolder::create(out)?)
+            }
+            Some(out) => Self::File(out),
+        })
+    }
+
+    /// Writes what could be aligned, and beside it what could not.
+    fn write(self, args: &Args, done: &[Done], failed: &[Failed]) -> anyhow::Result<()> {
+        let texts = || done.iter().map(|done| done.text.as_str()).collect::<String>();
+        match self {
+            Self::Printed => output::print(&texts())?,
+            Self::File(out) => output::write(Some(out), &texts())?,
+            Self::Folder(folder) => {
+                for (i, Done { utterance, text, .. }) in done.iter().enumerate() {
+                    // An id that can be a file's name is it.
+                    let id = &utterance.id;
+                    let kept = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+                    let plain = !id.starts_with('.') && id.chars().all(kept);
+                    let name = if plain { id.clone() } else { file_name(i, id) };
+                    let path = folder.path().join(format!("{name}.{}", args.format.extension()));
+                    std::fs::write(&path, text)
+                        .with_context(|| format!("{}: cannot write", path.display()))?;
+                }
+                folder.finish()?;
+            }
+        }
+        let Some(out) = args.out.as_ref().filter(|_| !failed.is_empty()) else { return Ok(()) };
+        let lines = failed.iter().map(|failed| Ok(format!("{}\n", serde_json::to_string(failed)?)));
+        let lines: String = lines.collect::<anyhow::Result<_>>()?;
+        let mut name = out.file_name().unwrap_or_default().to_owned();
+        name.push(".failures.jsonl");
+        output::write(Some(&out.with_file_name(name)), &lines)
+    }
+}
+
+/// What is written of one utterance: a file, or its lines in the file of all.
+fn text_of(
+    format: Format,
+    utterance: &Utterance,
+    duration_s: f64,
+    aligned: &Aligned,
+    pieces: &[Alignment],
+) -> Result<String, alignment::Error> {
+    let words = aligned.words();
     let cues = || subtitles::cues(&words, CueConfig::default());
     Ok(match format {
         Format::Srt => subtitles::to_srt(&cues()),
         Format::Vtt => subtitles::to_vtt(&cues()),
-        _ => {
-            let tier =
-                |name, labels: &[Alignment]| Tier::from_alignments(name, labels, done.duration_s);
+        Format::TextGrid => {
+            let tier = |name, labels: &[Alignment]| Tier::from_alignments(name, labels, duration_s);
             let mut tiers =
-                vec![tier("words", &words)?, tier("characters", &done.aligned.characters())?];
-            if !done.pieces.is_empty() {
+                vec![tier("words", &words)?, tier("characters", &aligned.characters())?];
+            if !pieces.is_empty() {
                 // Praat knows no interval without length.
-                let pieces = done.pieces.iter().filter(|piece| piece.end_s > piece.start_s);
+                let pieces = pieces.iter().filter(|piece| piece.end_s > piece.start_s);
                 tiers.push(tier("pieces", &pieces.cloned().collect::<Vec<_>>())?);
             }
             TextGrid::new(tiers).to_text(Layout::Long)
         }
-    })
-}
-
-/// The file of all.
-fn one_file(format: Format, done: &[Done]) -> anyhow::Result<String> {
-    Ok(match format {
         Format::Ctm => {
-            let records = done.iter().flat_map(|done| {
-                let record = |word| ctm::Record {
-                    recording: done.utterance.id.clone(),
-                    channel: "1".to_owned(),
-                    word,
-                };
-                done.aligned.words().into_iter().map(record)
-            });
-            ctm::to_text(&records.collect::<Vec<_>>())?
-        }
-        Format::Lhotse => lhotse::to_text(&done.iter().map(supervision).collect::<Vec<_>>()),
-        _ => {
-            let record = |done: &Done| jsonl::Record {
-                id: done.utterance.id.clone(),
-                words: done.aligned.words(),
+            let record = |word| ctm::Record {
+                recording: utterance.id.clone(),
+                channel: "1".to_owned(),
+                word,
             };
-            jsonl::to_text(&done.iter().map(record).collect::<Vec<_>>())
+            ctm::to_text(&words.into_iter().map(record).collect::<Vec<_>>())?
         }
+        Format::Lhotse => lhotse::to_text(&[supervision(utterance, duration_s, aligned, pieces)]),
+        Format::Jsonl => jsonl::to_text(&[jsonl::Record { id: utterance.id.clone(), words }]),
     })
 }
 
-fn supervision(done: &Done) -> lhotse::Supervision {
-    let Utterance { id, audio, text, language, speaker, .. } = &done.utterance;
+fn supervision(
+    utterance: &Utterance,
+    duration_s: f64,
+    aligned: &Aligned,
+    pieces: &[Alignment],
+) -> lhotse::Supervision {
+    let Utterance { id, audio, text, language, speaker, .. } = utterance;
     let from_start = |labels: Vec<Alignment>| -> Vec<Alignment> {
         labels.into_iter().map(|label| label.shifted(audio.start_s)).collect()
     };
     let mut tiers = vec![
-        ("word".to_owned(), from_start(done.aligned.words())),
-        ("character".to_owned(), from_start(done.aligned.characters())),
+        ("word".to_owned(), from_start(aligned.words())),
+        ("character".to_owned(), from_start(aligned.characters())),
     ];
-    if !done.pieces.is_empty() {
-        tiers.push(("subword".to_owned(), from_start(done.pieces.clone())));
+    if !pieces.is_empty() {
+        tiers.push(("subword".to_owned(), from_start(pieces.to_vec())));
     }
     let mut other = Map::new();
     other.insert("channel".into(), json!(audio.channel.unwrap_or(0)));
@@ -420,7 +428,7 @@ fn supervision(done: &Done) -> lhotse::Supervision {
         id: id.clone(),
         recording_id: audio.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         start_s: audio.start_s,
-        duration_s: done.duration_s,
+        duration_s,
         tiers,
         other,
     }

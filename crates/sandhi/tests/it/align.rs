@@ -114,6 +114,10 @@ fn one_file_and_its_pieces() {
     let starts: Vec<f64> =
         tiers["subword"].as_array().unwrap().iter().map(|item| item[1].as_f64().unwrap()).collect();
     assert!(starts.is_sorted() && starts[starts.len() - 1] > 0.3, "{starts:?}");
+    // Digits are pieces without a character that the model knows.
+    let text = format!("{} 42", utterance.text);
+    let grid = align(dir.path(), &[file, "--text", &text, "--pieces", lm]).works();
+    assert!(grid.contains("\"pieces\"") && grid.contains("\"42\""), "{grid}");
     for (format, start) in [("textgrid", "File type"), ("srt", "1\n00:00:00,"), ("vtt", "WEBVTT")] {
         let text =
             align(dir.path(), &[file, "--text-file", "text.txt", "--format", format]).works();
@@ -156,7 +160,7 @@ fn what_has_no_place_is_listed() {
     ];
     let summary = align(dir.path(), &args).json();
     assert_eq!((&summary["n_aligned"], &summary["n_failed"]), (&json!(1), &json!(5)));
-    let failures = fs::read_to_string(dir.path().join("out/failures.jsonl")).unwrap();
+    let failures = fs::read_to_string(dir.path().join("out.failures.jsonl")).unwrap();
     let whys: Vec<Value> =
         failures.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let expected = ["the text is empty", "\"日本\"", "CTC steps at least", "a confidence of"];
@@ -165,8 +169,9 @@ fn what_has_no_place_is_listed() {
         assert!(whys[i]["why"].as_str().unwrap().contains(part), "{}", whys[i]);
     }
     assert_eq!(whys[4]["id"], "short");
-    // Its own name, and nothing else.
-    assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 2);
+    // What is there can be scored; nothing else is there.
+    assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 1);
+    sandhi(dir.path(), &["score", "boundaries", "--ref", "out", "--hyp", "out"]).works();
     align(dir.path(), &args).fails_with(&["out exists and is not empty"]);
 }
 

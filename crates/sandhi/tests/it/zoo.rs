@@ -60,5 +60,8 @@ fn what_does_not_fit_a_connector_is_planned_away() {
         .fails_with(&["distillation.depths", "9 is not below"]);
     plan("stack_swiglu", &["stage.0.loss.distillation.temperature=0.0"])
         .fails_with(&["temperature is 0"]);
+    plan("slm", &["stage.0.loss.next_token=1.0"]).fails_with(&["one by one"]);
+    plan("distance_ctc", &["model.connector.tokens=[99999]"]).fails_with(&["99999"]);
+    plan("ssr", &["model.connector.d_ff=0"]).fails_with(&["d_ff is 0"]);
     plan("ssr", &["stage.0.loss.next_token=-1.0"]).fails_with(&["next_token is -1"]);
 }

@@ -219,7 +219,13 @@ impl Checker<'_> {
         self.pad(config, text.as_ref());
         if let (Some(encoder), Some(text)) = (&encoder, &text) {
             let widths = Widths { d_encoder: encoder.width(), d_model: text.width() };
+            self.connector_area(config, widths);
             for problem in config.connector.misfits(widths) {
+                self.problem("model.connector", problem);
+            }
+            if let Base::Known(text) = text
+                && let Some(problem) = config.connector.wrong_tokens(text.n_tokens, None)
+            {
                 self.problem("model.connector", problem);
             }
         }
@@ -246,6 +252,24 @@ impl Checker<'_> {
                 _ => {}
             }
         }
+    }
+
+    /// No matrix of a connector may take more memory than there can be, were it written to.
+    fn connector_area(&mut self, config: &ConnectorModelConfig, widths: Widths) {
+        const MOST: u64 = 1 << 32;
+        let value = serde_json::to_value(&config.connector).unwrap_or_default();
+        let sizes = value.as_object().into_iter().flatten().filter_map(|(_, size)| size.as_u64());
+        let mut sizes: Vec<u64> = sizes.collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        let [a, b] = [0, 1].map(|i| sizes.get(i).copied().unwrap_or(1));
+        let width = widths.d_encoder.max(widths.d_model) as u64;
+        let stacked = width.saturating_mul(config.connector.stride() as u64);
+        let most = a.saturating_mul(b.max(stacked)).max(a.saturating_mul(b).saturating_mul(2));
+        self.need(
+            most <= MOST,
+            "model.connector",
+            format_args!("a matrix would have up to {most} entries, expected at most {MOST}"),
+        );
     }
 
     /// What cuts speech is there where it is needed, and called what it is.

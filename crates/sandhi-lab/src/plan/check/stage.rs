@@ -39,12 +39,22 @@ impl Checker<'_> {
         let (names, learned) = match &self.recipe.model {
             ModelConfig::Ctc(_) => ("ctc and alignment are", loss.ctc + loss.alignment),
             ModelConfig::Text(_) => ("cross_entropy is", loss.cross_entropy),
-            ModelConfig::Connector(_) => {
+            ModelConfig::Connector(config) => {
+                self.need(
+                    !loss.wants_pairs() || config.connector.is_per_token(),
+                    &format!("{place}.loss"),
+                    "embedding and next_token compare vectors to tokens one by one, which are not as many with this \
+                     connector",
+                );
                 let transport = loss.transport.as_ref().map_or(0.0, |config| config.weight);
                 let embedding = loss.embedding.as_ref().map_or(0.0, |config| config.weight);
                 let distillation =
                     loss.distillation.as_ref().map_or(0.0, |config| config.weight + config.hidden);
-                let own = loss.cross_entropy + loss.token_ctc + loss.next_token;
+                let penalties = config.connector.penalties();
+                let own = loss.cross_entropy
+                    + loss.token_ctc
+                    + loss.next_token
+                    + penalties.iter().map(|penalty| penalty.weight).sum::<f64>();
                 ("all weights are", own + transport + embedding + distillation)
             }
         };
