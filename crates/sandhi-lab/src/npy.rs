@@ -76,7 +76,13 @@ const MOST_DIGITS: usize = 19;
 /// [`Error::Content`] for a file that is none, or holds something else; [`Error::Checkpoint`] for one that cannot be
 /// read.
 pub fn read(path: &Path) -> Result<Array, Error> {
-    let bytes = files::read(path)?;
+    let bytes = files::read(path).map_err(|error| match error {
+        // It is no part of a checkpoint.
+        checkpoint::Error::MissingFile { path } => {
+            Error::Content { path, message: "no such file".to_owned() }
+        }
+        error => error.into(),
+    })?;
     parse(&bytes).map_err(|message| Error::Content { path: path.to_owned(), message })
 }
 

@@ -36,6 +36,8 @@ pub(crate) fn mix(value: u64) -> u64 {
 pub struct Init {
     /// None where values are not drawn.
     seed: Option<u64>,
+    /// Whether every parameter is one value, seen in its shape.
+    hollow: bool,
     path: String,
     device: Device,
 }
@@ -43,19 +45,24 @@ pub struct Init {
 impl Init {
     /// The root of a model.
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self { seed: Some(seed), path: String::new(), device: device.clone() }
+        Self { seed: Some(seed), hollow: false, path: String::new(), device: device.clone() }
     }
 
     /// The root of a model whose values are loaded next: zeros stand where others would be drawn.
     pub fn blank(device: &Device) -> Self {
-        Self { seed: None, path: String::new(), device: device.clone() }
+        Self { seed: None, hollow: false, path: String::new(), device: device.clone() }
+    }
+
+    /// The root of a model that is only looked at: parameters have names and shapes, and take the memory of one value.
+    pub fn hollow(device: &Device) -> Self {
+        Self { hollow: true, ..Self::blank(device) }
     }
 
     /// The place called `name` below this one.
     pub fn child(&self, name: impl std::fmt::Display) -> Self {
         let path =
             if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) };
-        Self { seed: self.seed, path, device: self.device.clone() }
+        Self { seed: self.seed, hollow: self.hollow, path, device: self.device.clone() }
     }
 
     /// The device that parameters are made on.
@@ -105,10 +112,16 @@ impl Init {
 
     /// A parameter of equal values.
     pub fn constant<const D: usize>(&self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
+        if self.hollow {
+            return self.zeros(shape);
+        }
         self.param(vec![value; shape.iter().product()], shape)
     }
 
     fn zeros<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
+        if self.hollow {
+            return self.of(Tensor::<D>::zeros([1; D], &self.device).expand(shape));
+        }
         self.of(Tensor::zeros(shape, &self.device))
     }
 

@@ -334,9 +334,9 @@ pub(super) fn token_ctc_head(d_model: usize, n_tokens: usize) -> Inventory {
     list
 }
 
-/// The tensors of a connector: it is built with zeros, which take no memory before they are written to.
+/// The tensors of a connector: those of one without values.
 pub(super) fn connector(config: &ConnectorConfig, widths: Widths) -> Inventory {
-    let mut module = config.init(widths, &Init::blank(&Device::flex()));
+    let mut module = config.init(widths, &Init::hollow(&Device::flex()));
     let mut list = Inventory::default();
     for parameter in weights::parameters(&module) {
         list.entry(parameter.name, &parameter.shape, Kind::Other);

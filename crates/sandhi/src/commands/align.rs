@@ -191,9 +191,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         tell(&done, &failed);
     }
     if done.is_empty() {
-        let why = failed.first().map(|failed| failed.why.clone()).unwrap_or_default();
-        let place = if failed.len() == 1 { "" } else { "the first: " };
-        bail!("none of {} utterances could be aligned; {place}{why}", failed.len());
+        match failed.as_slice() {
+            [Failed { id, why }] => bail!("{id}: {why}"),
+            all => bail!("none of {} utterances could be aligned", all.len()),
+        }
     }
     place.write(&args, &done, &failed)?;
     summarize(&args, &done, &failed, start.elapsed().as_secs_f64())

@@ -39,6 +39,19 @@ fn the_paper_s_adapter_is_planned() {
     assert!(wrong.code == 2 && wrong.err.contains("such as 300e12"), "{}", wrong.err);
 }
 
+/// The compressor of four of Llama's blocks, counted without its memory.
+#[test]
+fn the_segment_connector_is_planned_at_its_published_width() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let cache = nowhere.path().display().to_string();
+    let args = ["plan", "recipes/paper/ssr_dinosr_llama.toml", "--json", "--rate", "300e12"];
+    let plan = sandhi(root(), &[&args[..], &["--offline", "--hub-cache", &cache]].concat()).json();
+    assert_eq!(plan["parts"][1]["n_parameters"], 875_597_824_u64);
+    assert_eq!(plan["parts"][2]["n_parameters"], 8_030_261_248_u64);
+    assert_eq!(plan["trainable"], false);
+    assert!(plan["stages"][0]["step_s"].as_f64().unwrap() > 0.0, "{plan}");
+}
+
 /// The recipes on published models resolve on any machine: no weights, no corpora, no network.
 #[test]
 fn recipes_on_published_models_are_planned_without_their_weights() {

@@ -55,7 +55,9 @@ impl Checker<'_> {
                     + loss.token_ctc
                     + loss.next_token
                     + penalties.iter().map(|penalty| penalty.weight).sum::<f64>();
-                ("all weights are", own + transport + embedding + distillation)
+                // What is below 0 is wrong in another way.
+                let sum = [own, transport, embedding, distillation].map(f64::abs).iter().sum();
+                ("all weights are", sum)
             }
         };
         self.need(
