@@ -330,16 +330,7 @@ mod tests {
             for _ in 0..1 + 11 * 44 * 2 {
                 bytes.extend((stream.below(1 << 20) as f32 / (1 << 19) as f32).to_le_bytes());
             }
-            for _ in 0..stream.below(3) {
-                let word = at + 4 * stream.below((bytes.len() - at) / 4);
-                let value = EXTREMES[stream.below(EXTREMES.len())];
-                bytes[word..word + 4].copy_from_slice(&value.to_le_bytes());
-            }
-            if stream.below(10) == 0 {
-                let (at, bit) = (stream.below(bytes.len()), stream.below(8));
-                bytes[at] ^= 1 << bit;
-                bytes.truncate(stream.below(bytes.len()));
-            }
+            mutate(&mut bytes, at, &mut stream);
             n_accepted += usize::from(is_accepted(&bytes));
         }
         assert!((2_000..3_900).contains(&n_accepted), "{n_accepted}");

@@ -9,7 +9,7 @@
 //! [`in_lanes!`] compiles a body for AVX-512, for AVX2 and for the baseline, and picks at run time. Compilers make bits
 //! of sixteen plain comparisons in several times as many instructions, so that the two wide kinds are spelled out.
 
-pub(crate) use crate::transport::simd::{LANES, is_allowed};
+pub(crate) use crate::transport::simd::LANES;
 
 /// Sixteen numbers. Values of the wide kinds live in functions that are compiled for them.
 pub(crate) trait Lanes: Copy {
@@ -258,21 +258,12 @@ macro_rules! in_lanes {
                 fn wide($($arg: $ty),*) -> $out {
                     body::<$crate::lanes::Wide>($($arg),*)
                 }
-                let fma = $crate::lanes::is_allowed(4)
-                    && std::arch::is_x86_feature_detected!("avx2")
-                    && std::arch::is_x86_feature_detected!("fma");
-                if fma
-                    && $crate::lanes::is_allowed(8)
-                    && std::arch::is_x86_feature_detected!("avx512f")
-                    && std::arch::is_x86_feature_detected!("avx512dq")
-                    && std::arch::is_x86_feature_detected!("avx512vl")
-                {
-                    // SAFETY: the processor has these features, as asked the line before.
-                    return unsafe { widest($($arg),*) };
-                }
-                if fma {
-                    // SAFETY: the processor has both features, as asked above.
-                    return unsafe { wide($($arg),*) };
+                match $crate::transport::simd::registers() {
+                    // SAFETY: the processor has these features, as was just asked.
+                    8 => return unsafe { widest($($arg),*) },
+                    // SAFETY: the same.
+                    4 => return unsafe { wide($($arg),*) },
+                    _ => {}
                 }
             }
             body::<[f32; $crate::lanes::LANES]>($($arg),*)

@@ -61,7 +61,9 @@ pub fn chunks(
     let mut chunks = Vec::new();
     let mut start = 0;
     while samples.len() - start > max {
-        let cut = quietest(samples, start + min.min(max - 1), start + max);
+        // What is left is long enough to be heard.
+        let latest = (start + max).min(samples.len() - WINDOW);
+        let cut = quietest(samples, start + min.min(max - 1), latest.max(start + 1));
         chunks.push(start..cut);
         start = cut;
     }

@@ -29,21 +29,12 @@ macro_rules! vectorized {
                 fn wide($($arg: $ty),*) $(-> $out)? {
                     body::<true, 4>($($arg),*)
                 }
-                let fma = $crate::transport::simd::is_allowed(4)
-                    && std::arch::is_x86_feature_detected!("avx2")
-                    && std::arch::is_x86_feature_detected!("fma");
-                if fma
-                    && $crate::transport::simd::is_allowed(8)
-                    && std::arch::is_x86_feature_detected!("avx512f")
-                    && std::arch::is_x86_feature_detected!("avx512dq")
-                    && std::arch::is_x86_feature_detected!("avx512vl")
-                {
-                    // SAFETY: the processor has these features, as asked the line before.
-                    return unsafe { widest($($arg),*) };
-                }
-                if fma {
-                    // SAFETY: the processor has both features, as asked above.
-                    return unsafe { wide($($arg),*) };
+                match $crate::transport::simd::registers() {
+                    // SAFETY: the processor has these features, as was just asked.
+                    8 => return unsafe { widest($($arg),*) },
+                    // SAFETY: the same.
+                    4 => return unsafe { wide($($arg),*) },
+                    _ => {}
                 }
             }
             // Every 64-bit Arm processor multiplies and adds in one instruction.
@@ -53,9 +44,26 @@ macro_rules! vectorized {
 }
 pub(crate) use vectorized;
 
-/// Whether registers of so many doubles may be used; tests forbid the wide ones to try the others.
+/// How many doubles the registers hold that may be used: 8 with AVX-512 (f, dq, vl), 4 with AVX2 and FMA, 2 otherwise.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(crate) fn is_allowed(width: usize) -> bool {
+pub(crate) fn registers() -> usize {
+    use std::arch::is_x86_feature_detected as has;
+    let wide = is_allowed(4) && has!("avx2") && has!("fma");
+    let widest = wide && is_allowed(8) && has!("avx512f") && has!("avx512dq") && has!("avx512vl");
+    if widest {
+        8
+    } else if wide {
+        4
+    } else {
+        2
+    }
+}
+
+/// Whether registers of so many doubles may be used; tests forbid the wide ones to try the others.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn is_allowed(width: usize) -> bool {
     #[cfg(test)]
     let is_allowed = width <= WIDEST.get();
     #[cfg(not(test))]

@@ -109,14 +109,14 @@ pub fn subword_times(word: &Alignment, pieces: &[&str]) -> Vec<Alignment> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::PathBuf;
 
     use proptest::prelude::*;
 
     use super::*;
 
-    pub(super) fn label(label: &str, start_s: f64, end_s: f64) -> Alignment {
+    pub(crate) fn label(label: &str, start_s: f64, end_s: f64) -> Alignment {
         let label = label.to_owned();
         Alignment { label, start_s, end_s, confidence: None, source: Source::Exact }
     }

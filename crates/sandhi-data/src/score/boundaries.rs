@@ -166,12 +166,7 @@ fn utterance(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alignment::Source;
-
-    fn word(label: &str, start_s: f64, end_s: f64) -> Alignment {
-        let source = Source::Exact;
-        Alignment { label: label.into(), start_s, end_s, confidence: None, source }
-    }
+    use crate::alignment::tests::label as word;
 
     #[test]
     fn distances_are_those_of_equal_words() {

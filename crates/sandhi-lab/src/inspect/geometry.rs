@@ -139,9 +139,7 @@ pub fn geometry(
     now_s: &dyn Fn() -> f64,
     progress: &dyn Fn(&str, usize, usize),
 ) -> Result<Geometry, Error> {
-    if !model.config.is_uniform() {
-        return Err(Error::NotUniform);
-    }
+    model.vector_rate_hz().ok_or(Error::NotUniform)?;
     let cells = transcriptions(workshop.world(), config.half.split(), &config.domains, config.n);
     let table = Table::new(&model.text.lm);
     let mut found: Vec<(&str, Option<Language>, Counts)> = Vec::new();
@@ -290,8 +288,9 @@ fn measured(
     utterances: &[Utterance],
     pad: Option<u32>,
 ) -> Result<Counts, Error> {
+    let rate_hz = model.vector_rate_hz().ok_or(Error::NotUniform)?;
     let frames = gather(model, utterances);
-    let vectors = model.uncompressed(&frames, Some(texts)).map_err(sources::Error::from)?;
+    let vectors = model.uncompressed(&frames, None).map_err(sources::Error::from)?;
     let given = match &model.compression {
         Some(compression) => compression.forward(&vectors, &model.text.lm).offsets.lengths(),
         None => vectors.offsets.lengths(),
@@ -311,7 +310,7 @@ fn measured(
             rows,
             &tokens,
             &times,
-            Place { rate_hz: model.vector_rate_hz(), pad },
+            Place { rate_hz, pad },
         ));
         counts.n_given += given[i];
     }

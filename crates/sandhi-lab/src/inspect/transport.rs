@@ -151,6 +151,7 @@ pub fn transport(
 ) -> Result<Transported, Error> {
     let TransportRequest { samples, config, .. } = *request;
     check(model, request)?;
+    let vector_s = 1.0 / model.vector_rate_hz().ok_or(Error::NotUniform)?;
     let instruction = Task::Transcribe.wordings()[0];
     let text = match request.text {
         Some(text) => text.trim().to_owned(),
@@ -180,7 +181,6 @@ pub fn transport(
         None => heard.clone(),
     };
     let kept = model.compression.map(|compression| compression.kept(&heard, lm).remove(0));
-    let vector_s = 1.0 / model.vector_rate_hz();
     let span_s =
         |[first, last]: [usize; 2]| [first as f64 * vector_s, (last + 1) as f64 * vector_s];
     let n_vectors = heard.offsets.n_rows();
@@ -214,9 +214,6 @@ pub fn transport(
 
 /// Refuses what would be asked in vain.
 fn check(model: &ConnectorModel, request: &TransportRequest<'_>) -> Result<(), Error> {
-    if !model.config.is_uniform() {
-        return Err(Error::NotUniform);
-    }
     let problems = request.config.problems();
     if !problems.is_empty() {
         return Err(Error::Settings(problems.join("; ")));

@@ -132,21 +132,23 @@ impl<'a> TokenEnds<'a> {
         Some(Self { aligner, chat, frame_rate_hz: speech.frame_rate_hz() })
     }
 
-    /// The last frame of every token of the transcript's, for an utterance's CTC steps.
+    /// The last frame of every token of the texts of utterances, or why one has none: it has no place in the sound, or more
+    /// tokens than that has frames.
     ///
     /// # Shapes
     ///
-    /// - `log_probs`: `[n_steps, n_symbols]`, of [`Recognizer::log_probs`]
-    ///
-    /// # Errors
-    ///
-    /// When the text has no place in the sound, or more tokens than that has frames.
-    pub fn of(
+    /// - `log_probs`: `[n_steps, n_symbols]`, what [`Recognizer::log_probs`] gives for utterances of `n_frames`
+    pub fn all<T: AsRef<str>>(
         &self,
-        log_probs: &[f32],
-        n_frames: usize,
-        text: &str,
-    ) -> Result<Vec<u32>, EndsError> {
+        log_probs: &HostRagged,
+        n_frames: &[usize],
+        texts: &[T],
+    ) -> Vec<Result<Vec<u32>, EndsError>> {
+        let utterances = log_probs.sequences().zip(n_frames).zip(texts);
+        utterances.map(|((rows, &n), text)| self.of(rows, n, text.as_ref())).collect()
+    }
+
+    fn of(&self, log_probs: &[f32], n_frames: usize, text: &str) -> Result<Vec<u32>, EndsError> {
         let aligned = self.aligner.of(log_probs, text)?;
         let pieces = self.chat.transcript_spans(text);
         let pieces = pieces.map_err(|error| EndsError::Text(error.to_string()))?;

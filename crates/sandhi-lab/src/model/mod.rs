@@ -487,9 +487,7 @@ impl ConnectorModel {
                 texts.ok_or(NeedsTranscript)?.iter().map(|text| (*text).to_owned()).collect()
             }
         };
-        let utterances = log_probs.sequences().zip(&frames.lengths).zip(&texts);
-        let of = |((rows, &n), text): ((_, &usize), &String)| token_ends.of(rows, n, text);
-        let found: Vec<Result<Vec<u32>, EndsError>> = utterances.map(of).collect();
+        let found = token_ends.all(&log_probs, &frames.lengths, &texts);
         let bad =
             found.iter().zip(&texts).filter_map(|(ends, text)| Some((ends.as_ref().err()?, text)));
         // Where nothing is read there is nothing to cut.
@@ -509,9 +507,9 @@ impl ConnectorModel {
         self.config.length(n_frames).then(compressed)
     }
 
-    /// The connector's vectors a second, before compression.
-    pub fn vector_rate_hz(&self) -> f64 {
-        self.speech.frame_rate_hz() / self.config.stride() as f64
+    /// The connector's vectors a second, before compression; none where they do not stand for equal times.
+    pub fn vector_rate_hz(&self) -> Option<f64> {
+        Some(self.speech.frame_rate_hz() / self.config.stride()? as f64)
     }
 
     /// Widths that the connector joins.

@@ -658,6 +658,10 @@ impl AnyModel {
                     d_encoder: speech.d_encoder(),
                     d_model: text.config.d_model,
                 };
+                let wrong = [connector.problems(), connector.misfits(widths)].concat();
+                if let Some(problem) = wrong.into_iter().next() {
+                    return Err(beyond(&checkpoint, format!("connector: {problem}")));
+                }
                 let module = connector.init(widths, &Init::blank(device));
                 let module = get(&checkpoint, CONNECTOR, module)?;
                 if let Some(compression) = &compression {

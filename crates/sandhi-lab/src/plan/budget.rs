@@ -97,8 +97,12 @@ impl Model<'_> {
                 let frames = self.encoder?.frames()?.of(units);
                 let (vectors, text) = self.tokens();
                 let vectors = Batch::new(n, vectors?.of(units));
-                let spoken =
-                    Batch { tails: text * ANSWER_SHARE, ..Batch::new(n, vectors.rows + text) };
+                // What is read: prompts and answers, the vectors alone for the token that comes next, or nothing.
+                let reads = stage.loss.reads();
+                let prompts = if reads { vectors.rows + text } else { 0.0 };
+                let alone = if stage.loss.next_token > 0.0 { vectors.rows } else { 0.0 };
+                let answers = if reads { text * ANSWER_SHARE } else { 0.0 };
+                let spoken = Batch { tails: answers + alone, ..Batch::new(n, prompts + alone) };
                 let heard = match self.encoder? {
                     _ if !all && !learns(self.parts, "encoder", &trainable(self.recipe)) => {
                         Vec::new()

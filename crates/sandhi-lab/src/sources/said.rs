@@ -113,17 +113,15 @@ pub(crate) fn ends(
     if speech.recognizer.is_none() {
         return Err(Error::NoRecognizer { asked: "segmenter".to_owned() });
     }
-    let pairs: Vec<(&Utterance, &str)> = utterances.iter().zip(texts.iter().copied()).collect();
-    let chunks: Vec<(&[(&Utterance, &str)], SpeechModel)> =
-        pairs.chunks(AT_ONCE).map(|chunk| (chunk, speech.clone())).collect();
-    let of_chunk = |(chunk, speech): (&[(&Utterance, &str)], SpeechModel)| {
-        let width = speech.d_encoder();
-        let frames = HostRagged::gather(width, chunk.iter().map(|(u, _)| u.rows.as_ref()));
+    let chunks = utterances.chunks(AT_ONCE).zip(texts.chunks(AT_ONCE));
+    let chunks: Vec<(&[Utterance], &[&str], SpeechModel)> =
+        chunks.map(|(utterances, texts)| (utterances, texts, speech.clone())).collect();
+    let of_chunk = |(utterances, texts, speech): (&[Utterance], &[&str], SpeechModel)| {
+        let rows = utterances.iter().map(|utterance| utterance.rows.as_ref());
+        let frames = HostRagged::gather(speech.d_encoder(), rows);
         let recognizer = speech.recognizer.as_ref().expect("asked above");
-        let log_probs = recognizer.log_probs(&frames);
         let places = TokenEnds::new(&speech, chat).expect("asked above");
-        let rows = log_probs.sequences().zip(&frames.lengths).zip(chunk);
-        rows.map(|((rows, &n), (_, text))| places.of(rows, n, text)).collect::<Vec<_>>()
+        places.all(&recognizer.log_probs(&frames), &frames.lengths, texts)
     };
     let found: Vec<Result<Vec<u32>, EndsError>> =
         chunks.into_par_iter().flat_map_iter(of_chunk).collect();

@@ -327,20 +327,7 @@ impl Workshop {
             for (utterance, item) in &mut items {
                 item.said.clone_from(&said[*utterance]);
             }
-            let n = items.len();
-            let sayable = |utterance: usize| connector.can_say(&said[utterance].tokens, pad);
-            let unsayable = items.iter().map(|(u, _)| *u).find(|&u| !sayable(u));
-            items.retain(|(utterance, _)| sayable(*utterance));
-            if let Some(text) = unsayable.map(|utterance| texts[utterance]) {
-                if items.is_empty() {
-                    return Err(Error::Unsayable { text: text.to_owned() });
-                }
-                let n_bad = n - items.len();
-                tracing::warn!(
-                    "{n_bad} of {n} items are left out: their text has the pad, or tokens that the connector cannot say; the \
-                     first: {text:?}"
-                );
-            }
+            let items = sayable(items, connector, pad, &texts)?;
             Ok(SpeechDataset {
                 utterances,
                 width,
@@ -369,6 +356,27 @@ impl Workshop {
         let dev = if dev.is_empty() { None } else { Some(dataset(dev)?) };
         Ok((sources, dev))
     }
+}
+
+/// Items that the connector can learn from; the others are warned of.
+fn sayable(
+    items: Vec<(usize, SpokenItem)>,
+    connector: &ConnectorConfig,
+    pad: Option<u32>,
+    texts: &[&str],
+) -> Result<Vec<(usize, SpokenItem)>, Error> {
+    let can_say = |(_, item): &(usize, SpokenItem)| connector.can_say(&item.said.tokens, pad);
+    let (good, bad): (Vec<_>, Vec<_>) = items.into_iter().partition(can_say);
+    let Some(text) = bad.first().map(|(utterance, _)| texts[*utterance]) else { return Ok(good) };
+    if good.is_empty() {
+        return Err(Error::Unsayable { text: text.to_owned() });
+    }
+    tracing::warn!(
+        "{} of {} items are left out: their text has the pad, or tokens that the connector cannot say; the first: {text:?}",
+        bad.len(),
+        good.len() + bad.len(),
+    );
+    Ok(good)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConnectorOutput, CtcSteps, Needs, QFormer, Widths,
+    ConnectorOutput, CtcSteps, Kind, Needs, QFormer, Widths,
     ctc_steps::{BLANK, FrameSymbol},
     q_former::{Sizes, one},
 };
@@ -42,8 +42,11 @@ pub struct AlignFormerConfig {
     pub cross_attention_frequency: usize,
 }
 
-pub(super) const NEEDS: Needs =
-    Needs { ctc: true, segments: false, embeddings: false, said: false };
+impl Kind for AlignFormerConfig {
+    fn needs(&self) -> Needs {
+        Needs { ctc: true, ..Needs::default() }
+    }
+}
 
 impl AlignFormerConfig {
     fn sizes(&self) -> Sizes {

@@ -25,7 +25,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectorOutput, Needs, Penalty, Per, Projector, ProjectorConfig, Widths};
+use super::{ConnectorOutput, Kind, Needs, Penalty, Per, Projector, ProjectorConfig, Widths};
 use crate::{
     init::Init,
     layers::Linear,
@@ -77,18 +77,25 @@ const TAIL: f32 = 0.5;
 /// Weights that sum to less are not scaled up further.
 const SMALLEST_SUM: f64 = 1e-6;
 
-pub(super) const NEEDS: Needs =
-    Needs { ctc: false, segments: false, embeddings: false, said: true };
+impl Kind for CifConfig {
+    fn needs(&self) -> Needs {
+        Needs { said: true, ..Needs::default() }
+    }
+
+    /// The loss on the number of vectors.
+    fn penalties(&self) -> Vec<Penalty> {
+        vec![Penalty { name: "quantity", weight: self.quantity_weight, per: Per::Utterance }]
+    }
+
+    fn is_per_token(&self) -> bool {
+        true
+    }
+}
 
 impl CifConfig {
     /// Vectors for `n_frames` frames.
     pub fn length(&self, n_frames: usize) -> Length {
         Length::AtMost(n_frames)
-    }
-
-    /// The loss on the number of vectors.
-    pub fn penalties(&self) -> Vec<Penalty> {
-        vec![Penalty { name: "quantity", weight: self.quantity_weight, per: Per::Utterance }]
     }
 
     /// What is wrong with the sizes.

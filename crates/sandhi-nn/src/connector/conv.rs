@@ -14,7 +14,7 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Widths;
+use super::{Kind, Widths};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
@@ -57,16 +57,21 @@ const EPS: f64 = 1e-5;
 /// Frames of a vector are `2^n_layers`; an hour at 50 Hz has less than `2^18`.
 const MAX_LAYERS: usize = 18;
 
+impl Kind for ConvConfig {
+    fn stride(&self) -> Option<usize> {
+        Some(self.reduction())
+    }
+}
+
 impl ConvConfig {
-    /// Frames from one vector to the next.
-    pub(super) fn stride(&self) -> usize {
+    fn reduction(&self) -> usize {
         2_usize.saturating_pow(self.n_layers as u32)
     }
 
     /// Vectors for `n_frames` frames: none for no frames.
     pub fn length(&self, n_frames: usize) -> Length {
         // Halving and rounding up again and again is dividing and rounding up once.
-        Length::Exact(n_frames.div_ceil(self.stride()))
+        Length::Exact(n_frames.div_ceil(self.reduction()))
     }
 
     /// What is wrong with the sizes.

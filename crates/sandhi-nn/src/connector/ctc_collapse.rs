@@ -20,7 +20,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConnectorOutput, CtcSteps, Needs, Projector, ProjectorConfig, Widths,
+    ConnectorOutput, CtcSteps, Kind, Needs, Projector, ProjectorConfig, Widths,
     ctc_steps::{BLANK, FrameSymbol},
     groups::Groups,
 };
@@ -103,8 +103,11 @@ pub struct CtcCollapse {
     merge: Merge,
 }
 
-pub(super) const NEEDS: Needs =
-    Needs { ctc: true, segments: false, embeddings: false, said: false };
+impl Kind for CtcCollapseConfig {
+    fn needs(&self) -> Needs {
+        Needs { ctc: true, ..Needs::default() }
+    }
+}
 
 impl CtcCollapseConfig {
     /// Vectors for `n_frames` frames.

@@ -20,8 +20,7 @@ use sandhi_align::ctc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConnectorInput, ConnectorOutput, Embeddings, InputError, Needs, Penalty, Per, Widths,
-    groups::Groups,
+    ConnectorOutput, Embeddings, InputError, Kind, Needs, Penalty, Per, Widths, groups::Groups,
 };
 use crate::{
     init::Init,
@@ -73,23 +72,54 @@ pub struct DistanceCtc {
     tokens: Option<Vec<u32>>,
 }
 
-pub(super) const NEEDS: Needs = Needs { ctc: false, segments: false, embeddings: true, said: true };
-
 /// Rows of the table whose lengths are taken at a time: a table in 16 bits is not copied whole.
 const TABLE_BLOCK: usize = 8192;
+
+impl Kind for DistanceCtcConfig {
+    fn needs(&self) -> Needs {
+        Needs { embeddings: true, said: true, ..Needs::default() }
+    }
+
+    /// CTC over distances, and the commitment to the nearest embedding.
+    fn penalties(&self) -> Vec<Penalty> {
+        vec![
+            Penalty { name: "distance_ctc", weight: self.ctc_weight, per: Per::Token },
+            Penalty { name: "commitment", weight: self.commitment_weight, per: Per::Token },
+        ]
+    }
+
+    fn misfits(&self, Widths { d_encoder, d_model }: Widths) -> Vec<String> {
+        let misfit = !self.project && d_encoder != d_model;
+        let sentence =
+            || format!("frames are {d_encoder} wide, expected {d_model} where project is false");
+        misfit.then(sentence).into_iter().collect()
+    }
+
+    /// Not where a vector for all pauses stands before the others.
+    fn is_per_token(&self) -> bool {
+        !self.blank_vector
+    }
+
+    /// The pad is not said.
+    fn can_say(&self, said: &[u32], pad: Option<u32>) -> bool {
+        let known = |token| self.tokens.as_ref().is_none_or(|tokens| tokens.contains(token));
+        said.iter().all(|token| Some(*token) != pad && known(token))
+    }
+
+    fn wrong_tokens(&self, n_tokens: usize, pad: Option<u32>) -> Option<String> {
+        let tokens = self.tokens.as_ref()?;
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= n_tokens) {
+            return Some(format!("tokens has {token}, the language model has {n_tokens}"));
+        }
+        let only_pad = tokens.iter().all(|token| Some(*token) == pad);
+        only_pad.then(|| "tokens has nothing but the pad, expected something to say".to_owned())
+    }
+}
 
 impl DistanceCtcConfig {
     /// Vectors for `n_frames` frames.
     pub fn length(&self, n_frames: usize) -> Length {
         Length::AtMost(n_frames)
-    }
-
-    /// CTC over distances, and the commitment to the nearest embedding.
-    pub fn penalties(&self) -> Vec<Penalty> {
-        vec![
-            Penalty { name: "distance_ctc", weight: self.ctc_weight, per: Per::Token },
-            Penalty { name: "commitment", weight: self.commitment_weight, per: Per::Token },
-        ]
     }
 
     /// What is wrong with the settings.
@@ -114,36 +144,11 @@ impl DistanceCtcConfig {
         problems
     }
 
-    /// What does not fit the neighbours.
-    pub fn misfits(&self, widths: Widths) -> Vec<String> {
-        let Widths { d_encoder, d_model } = widths;
-        let misfit = !self.project && d_encoder != d_model;
-        let sentence =
-            || format!("frames are {d_encoder} wide, expected {d_model} where project is false");
-        misfit.then(sentence).into_iter().collect()
-    }
-
-    /// Whether frames can be all that is said; the pad is not said.
-    pub fn can_say(&self, said: &[u32], pad: u32) -> bool {
-        let known = |token| self.tokens.as_ref().is_none_or(|tokens| tokens.contains(token));
-        said.iter().all(|token| *token != pad && known(token))
-    }
-
-    /// What is wrong with the tokens of a vocabulary of `n_tokens`, of which `pad` is one if it is known.
-    pub fn wrong_tokens(&self, n_tokens: usize, pad: Option<u32>) -> Option<String> {
-        let tokens = self.tokens.as_ref()?;
-        if let Some(token) = tokens.iter().find(|&&token| token as usize >= n_tokens) {
-            return Some(format!("tokens has {token}, the language model has {n_tokens}"));
-        }
-        let only_pad = tokens.iter().all(|token| Some(*token) == pad);
-        only_pad.then(|| "tokens has nothing but the pad, expected something to say".to_owned())
-    }
-
     /// Builds the connector with random weights.
     ///
     /// # Panics
     ///
-    /// When there are [`DistanceCtcConfig::misfits`].
+    /// When there are misfits of the widths.
     pub fn init(&self, widths: Widths, init: &Init) -> DistanceCtc {
         let wrong = self.misfits(widths);
         assert!(wrong.is_empty(), "{}", wrong.join("; "));
@@ -210,8 +215,7 @@ impl Columns {
 
 impl DistanceCtc {
     /// Whether the embeddings are as wide as the connector's vectors, and have all of its tokens.
-    pub(super) fn check(&self, input: &ConnectorInput) -> Result<(), InputError> {
-        let Some(Embeddings { table, .. }) = &input.embeddings else { return Ok(()) };
+    pub(super) fn check(&self, Embeddings { table, .. }: &Embeddings) -> Result<(), InputError> {
         let [n_tokens, found] = table.dims();
         if found != self.d_model {
             return Err(InputError::Width { part: "embeddings", found, expected: self.d_model });
@@ -370,6 +374,7 @@ mod tests {
             testing::{Speech, WIDTHS, input, obeys},
         },
         ops::testing::{Case, cpu, random},
+        transformer::Dropout,
     };
 
     fn config() -> DistanceCtcConfig {
@@ -452,7 +457,9 @@ mod tests {
         assert_eq!(sums(&[3.0], &[1], &[vec![1, 2]]), [0.0, 0.0]);
         let only_b = DistanceCtcConfig { tokens: Some(vec![2]), ..config() };
         assert!(
-            only_b.can_say(&[2, 2], 0) && !only_b.can_say(&[2, 1], 0) && !only_b.can_say(&[2], 2)
+            only_b.can_say(&[2, 2], Some(0))
+                && !only_b.can_say(&[2, 1], None)
+                && !only_b.can_say(&[2], Some(2))
         );
         let found = run(only_b, &[-3.0], &[1], Some(&[vec![1]])).penalties;
         assert!(found.into_iter().all(|sum| host(sum) == [0.0]));
@@ -505,12 +512,15 @@ mod tests {
         let config = DistanceCtcConfig { tokens, ..config() };
         let given = input(&[Speech::new(2, 1)], false, &cpu());
         let connector = |widths| Connector::DistanceCtc(config.init(widths, &Init::new(1, &cpu())));
+        let refused = |connector: Connector| {
+            connector.try_forward(&given, Dropout::OFF).unwrap_err().to_string()
+        };
         assert_eq!(
-            connector(WIDTHS).check(&given).unwrap_err().to_string(),
+            refused(connector(WIDTHS)),
             "tokens: found token 7, expected one of the 5 rows of the embeddings"
         );
         assert_eq!(
-            connector(Widths { d_model: 4, ..WIDTHS }).check(&given).unwrap_err().to_string(),
+            refused(connector(Widths { d_model: 4, ..WIDTHS })),
             "embeddings: found width 8, expected 4"
         );
     }

@@ -203,6 +203,18 @@ impl ConnectorInput {
         Ok(input)
     }
 
+    pub(super) fn ctc(&self) -> Result<&CtcSteps, InputError> {
+        self.ctc.as_ref().ok_or(InputError::Missing { part: "ctc" })
+    }
+
+    pub(super) fn segments(&self) -> Result<&Segments, InputError> {
+        self.segments.as_ref().ok_or(InputError::Missing { part: "segments" })
+    }
+
+    pub(super) fn embeddings(&self) -> Result<&Embeddings, InputError> {
+        self.embeddings.as_ref().ok_or(InputError::Missing { part: "embeddings" })
+    }
+
     fn check_tokens(&self) -> Result<(), InputError> {
         let Some(Embeddings { table, pad }) = &self.embeddings else { return Ok(()) };
         let [n_tokens, _] = table.dims();
@@ -218,23 +230,6 @@ impl ConnectorInput {
             }
         }
         Ok(())
-    }
-}
-
-impl Needs {
-    /// Whether all that is needed outside of training is there.
-    ///
-    /// # Errors
-    ///
-    /// Names the first part that is missing.
-    pub fn check(&self, input: &ConnectorInput) -> Result<(), InputError> {
-        let parts = [
-            ("ctc", self.ctc, input.ctc.is_some()),
-            ("segments", self.segments, input.segments.is_some()),
-            ("embeddings", self.embeddings, input.embeddings.is_some()),
-        ];
-        let missing = parts.into_iter().find(|(_, needed, found)| *needed && !found);
-        missing.map_or(Ok(()), |(part, ..)| Err(InputError::Missing { part }))
     }
 }
 
@@ -312,14 +307,5 @@ mod tests {
             "said: found the pad, token 1, in utterance 0, expected tokens of content",
         );
         assert!(embedded().with_said(vec![vec![2, 4]]).is_ok());
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let needs = Needs { segments: true, said: true, ..Needs::default() };
-        let missing = needs.check(&frames(&[1])).unwrap_err();
-        assert_eq!(missing, InputError::Missing { part: "segments" });
-        let given = frames(&[1]).with_segments(vec![vec![0]]).unwrap();
-        assert_eq!(needs.check(&given), Ok(()));
     }
 }

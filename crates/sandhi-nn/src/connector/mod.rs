@@ -158,6 +158,44 @@ impl ConnectorOutput {
     }
 }
 
+/// What settings say of their connector, beside its sizes and lengths; the defaults are what most have in common.
+trait Kind {
+    /// What it cannot do without.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Losses of its own.
+    fn penalties(&self) -> Vec<Penalty> {
+        Vec::new()
+    }
+
+    /// What does not fit the neighbours' widths, as sentences that name the fields.
+    fn misfits(&self, _: Widths) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Encoder frames that every vector stands for, where there are as many for each.
+    fn stride(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether it is made to give a vector for every token that is said.
+    fn is_per_token(&self) -> bool {
+        false
+    }
+
+    /// Whether an utterance of these tokens can be learned from.
+    fn can_say(&self, _said: &[u32], _pad: Option<u32>) -> bool {
+        true
+    }
+
+    /// What is wrong with tokens that the settings name, for a vocabulary of `n_tokens`.
+    fn wrong_tokens(&self, _n_tokens: usize, _pad: Option<u32>) -> Option<String> {
+        None
+    }
+}
+
 /// The same of every variant.
 macro_rules! each {
     ($of:expr, $inner:ident => $what:expr) => {
@@ -179,6 +217,10 @@ macro_rules! each {
 
 impl ConnectorConfig {
     /// Builds the chosen connector with random weights.
+    ///
+    /// # Panics
+    ///
+    /// When there are [`ConnectorConfig::problems`] or [`ConnectorConfig::misfits`].
     pub fn init(&self, widths: Widths, init: &Init) -> Connector {
         match self {
             Self::Slm(config) => Connector::Slm(config.init(widths, init)),
@@ -202,84 +244,28 @@ impl ConnectorConfig {
 
     /// What it cannot do without.
     pub fn needs(&self) -> Needs {
-        match self {
-            Self::Ssr(_) => ssr::NEEDS,
-            Self::CtcCollapse(_) => ctc_collapse::NEEDS,
-            Self::Cif(_) => cif::NEEDS,
-            Self::AlignFormer(_) => align_former::NEEDS,
-            Self::DistanceCtc(_) => distance_ctc::NEEDS,
-            Self::Slm(_)
-            | Self::StackMlp(_)
-            | Self::StackSwiglu(_)
-            | Self::Conv(_)
-            | Self::QFormer(_)
-            | Self::WindowQFormer(_) => Needs::default(),
-        }
+        each!(self, config => Kind::needs(config))
     }
 
     /// Losses of its own.
     pub fn penalties(&self) -> Vec<Penalty> {
-        match self {
-            Self::Cif(config) => config.penalties(),
-            Self::DistanceCtc(config) => config.penalties(),
-            Self::Slm(_)
-            | Self::StackMlp(_)
-            | Self::StackSwiglu(_)
-            | Self::Conv(_)
-            | Self::QFormer(_)
-            | Self::WindowQFormer(_)
-            | Self::Ssr(_)
-            | Self::AlignFormer(_)
-            | Self::CtcCollapse(_) => Vec::new(),
-        }
+        each!(self, config => Kind::penalties(config))
     }
 
-    /// Encoder frames from one vector to the next; 1 where the data decide, and of a Q-Former, whose vectors stand
-    /// for the whole utterance. With several queries a window it is the window's share of one, rounded up.
-    pub fn stride(&self) -> usize {
-        match self {
-            Self::Slm(config) => config.reduction,
-            Self::StackMlp(config) => config.reduction,
-            Self::StackSwiglu(config) => config.reduction,
-            Self::Conv(config) => config.stride(),
-            Self::WindowQFormer(config) => config.window.div_ceil(config.n_queries.max(1)),
-            Self::QFormer(_)
-            | Self::Ssr(_)
-            | Self::CtcCollapse(_)
-            | Self::Cif(_)
-            | Self::AlignFormer(_)
-            | Self::DistanceCtc(_) => 1,
-        }
+    /// Encoder frames that every vector stands for, where there are as many for each; none where the data decide, and of
+    /// a Q-Former, whose vectors stand for the whole utterance or share a window.
+    pub fn stride(&self) -> Option<usize> {
+        each!(self, config => Kind::stride(config))
     }
 
     /// Whether it is made to give a vector for every token that is said.
     pub fn is_per_token(&self) -> bool {
-        match self {
-            Self::Ssr(_) | Self::Cif(_) => true,
-            Self::DistanceCtc(config) => !config.blank_vector,
-            Self::Slm(_)
-            | Self::StackMlp(_)
-            | Self::StackSwiglu(_)
-            | Self::Conv(_)
-            | Self::QFormer(_)
-            | Self::WindowQFormer(_)
-            | Self::CtcCollapse(_)
-            | Self::AlignFormer(_) => false,
-        }
+        each!(self, config => Kind::is_per_token(config))
     }
 
-    /// Whether every vector stands for as much time as every other, [`ConnectorConfig::stride`] frames.
-    pub fn is_uniform(&self) -> bool {
-        match self {
-            Self::Slm(_) | Self::StackMlp(_) | Self::StackSwiglu(_) | Self::Conv(_) => true,
-            Self::WindowQFormer(config) => config.n_queries == 1,
-            Self::QFormer(_)
-            | Self::Ssr(_)
-            | Self::CtcCollapse(_)
-            | Self::Cif(_)
-            | Self::AlignFormer(_)
-            | Self::DistanceCtc(_) => false,
-        }
+    /// Whether an utterance of these tokens can be learned from.
+    pub fn can_say(&self, said: &[u32], pad: Option<u32>) -> bool {
+        each!(self, config => Kind::can_say(config, said, pad))
     }
 
     /// What is wrong with the sizes, as sentences that name the fields.
@@ -289,37 +275,12 @@ impl ConnectorConfig {
 
     /// What does not fit the neighbours' widths, as sentences that name the fields.
     pub fn misfits(&self, widths: Widths) -> Vec<String> {
-        match self {
-            Self::Ssr(config) => config.misfits(widths),
-            Self::DistanceCtc(config) => config.misfits(widths),
-            Self::Slm(_)
-            | Self::StackMlp(_)
-            | Self::StackSwiglu(_)
-            | Self::Conv(_)
-            | Self::QFormer(_)
-            | Self::WindowQFormer(_)
-            | Self::CtcCollapse(_)
-            | Self::AlignFormer(_)
-            | Self::Cif(_) => Vec::new(),
-        }
-    }
-}
-
-impl ConnectorConfig {
-    /// Whether an utterance of these tokens can be learned from.
-    pub fn can_say(&self, said: &[u32], pad: Option<u32>) -> bool {
-        match (self, pad) {
-            (Self::DistanceCtc(config), Some(pad)) => config.can_say(said, pad),
-            _ => true,
-        }
+        each!(self, config => Kind::misfits(config, widths))
     }
 
-    /// What is wrong with tokens that the settings name, for a vocabulary of `n_tokens`.
+    /// What is wrong with tokens that the settings name, for a vocabulary of `n_tokens`, of which `pad` is one if it is known.
     pub fn wrong_tokens(&self, n_tokens: usize, pad: Option<u32>) -> Option<String> {
-        match self {
-            Self::DistanceCtc(config) => config.wrong_tokens(n_tokens, pad),
-            _ => None,
-        }
+        each!(self, config => Kind::wrong_tokens(config, n_tokens, pad))
     }
 }
 
@@ -345,40 +306,16 @@ impl Connector {
         }
     }
 
-    /// Whether the input has what the connector cannot do without.
+    /// Maps frames to vectors.
     ///
     /// # Errors
     ///
-    /// Names what is missing or does not fit.
-    pub fn check(&self, input: &ConnectorInput) -> Result<(), InputError> {
-        let needs = match self {
-            Self::Ssr(_) => ssr::NEEDS,
-            Self::CtcCollapse(_) => ctc_collapse::NEEDS,
-            Self::Cif(_) => cif::NEEDS,
-            Self::AlignFormer(_) => align_former::NEEDS,
-            Self::DistanceCtc(connector) => {
-                distance_ctc::NEEDS.check(input)?;
-                return connector.check(input);
-            }
-            Self::Slm(_)
-            | Self::StackMlp(_)
-            | Self::StackSwiglu(_)
-            | Self::Conv(_)
-            | Self::QFormer(_)
-            | Self::WindowQFormer(_) => Needs::default(),
-        };
-        needs.check(input)
-    }
-
-    /// Maps frames to vectors.
-    ///
-    /// # Panics
-    ///
-    /// When [`Connector::check`] refuses the input.
-    pub fn forward(&self, input: &ConnectorInput, dropout: Dropout) -> ConnectorOutput {
-        if let Err(error) = self.check(input) {
-            panic!("{error}");
-        }
+    /// Names what the connector cannot do without and the input lacks, or what does not fit.
+    pub fn try_forward(
+        &self,
+        input: &ConnectorInput,
+        dropout: Dropout,
+    ) -> Result<ConnectorOutput, InputError> {
         let frames = &input.frames;
         let vectors = match self {
             Self::Slm(adapter) => adapter.forward(frames, dropout),
@@ -387,31 +324,38 @@ impl Connector {
             Self::Conv(adapter) => adapter.forward(frames),
             Self::QFormer(former) | Self::WindowQFormer(former) => former.forward(frames, dropout),
             Self::Ssr(connector) => {
-                let segments = input.segments.as_ref().expect(CHECKED);
+                let segments = input.segments()?;
                 let vectors = connector.forward(frames, segments, dropout);
                 let ends = Some(segments.ends().to_vec());
-                return ConnectorOutput { ends, ..ConnectorOutput::vectors(vectors) };
+                return Ok(ConnectorOutput { ends, ..ConnectorOutput::vectors(vectors) });
             }
             Self::CtcCollapse(connector) => {
-                return connector.forward(frames, input.ctc.as_ref().expect(CHECKED), dropout);
+                return Ok(connector.forward(frames, input.ctc()?, dropout));
             }
             Self::Cif(connector) => {
-                return connector.forward(frames, input.said.as_deref(), dropout);
+                return Ok(connector.forward(frames, input.said.as_deref(), dropout));
             }
             Self::AlignFormer(former) => {
-                let ctc = input.ctc.as_ref().expect(CHECKED);
-                return align_former::forward(former, frames, ctc, dropout);
+                return Ok(align_former::forward(former, frames, input.ctc()?, dropout));
             }
             Self::DistanceCtc(connector) => {
-                let embeddings = input.embeddings.as_ref().expect(CHECKED);
-                return connector.forward(frames, embeddings, input.said.as_deref());
+                let embeddings = input.embeddings()?;
+                connector.check(embeddings)?;
+                return Ok(connector.forward(frames, embeddings, input.said.as_deref()));
             }
         };
-        ConnectorOutput::vectors(vectors)
+        Ok(ConnectorOutput::vectors(vectors))
+    }
+
+    /// As [`Connector::try_forward`], for an input that is known to have all.
+    ///
+    /// # Panics
+    ///
+    /// Where that has an error.
+    pub fn forward(&self, input: &ConnectorInput, dropout: Dropout) -> ConnectorOutput {
+        self.try_forward(input, dropout).unwrap_or_else(|error| panic!("{error}"))
     }
 }
-
-const CHECKED: &str = "asked for before";
 
 /// A sentence for every size that is 0.
 fn zeros(sizes: &[(&str, usize)]) -> Vec<String> {

@@ -14,9 +14,9 @@ use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
     lora::{Linears, NamedLinears, numbered},
-    ops::{Mask, Rope},
+    ops::Mask,
     ragged::Ragged,
-    transformer::{AttentionBias, Block, BlockConfig, Dropout, MlpKind, Placement},
+    transformer::{Block, BlockConfig, Dropout, Placement},
 };
 
 /// The `projector` of a connector.
@@ -112,19 +112,7 @@ impl ProjectorConfig {
             },
             Self::Mlp(MlpConfig { d_hidden }) => between(d_hidden, Vec::new(), None),
             Self::Transformer(LayersConfig { d_hidden, n_layers, n_heads, d_ff }) => {
-                let block = BlockConfig {
-                    d_model: d_hidden,
-                    n_heads,
-                    n_kv_heads: n_heads,
-                    d_head: d_hidden / n_heads,
-                    d_ff,
-                    norm: NormKind::Layer,
-                    mlp: MlpKind::Gelu,
-                    bias: AttentionBias::QKV,
-                    qk_norm: false,
-                    norm_eps: EPS,
-                    rope: Some(Rope::new(10_000.0)),
-                };
+                let block = BlockConfig::plain(d_hidden, n_heads, d_ff, EPS);
                 let layers = (0..n_layers)
                     .map(|i| Block::new(&init.child("layers").child(i), &block))
                     .collect();

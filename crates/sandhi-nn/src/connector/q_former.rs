@@ -19,7 +19,7 @@ use std::{ops::Range, sync::Arc};
 use burn::{module::Param, prelude::*};
 use serde::{Deserialize, Serialize};
 
-use super::Widths;
+use super::{Kind, Widths};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
@@ -119,6 +119,8 @@ const QUERY_EPS: f64 = 1e-12;
 const EPS: f64 = 1e-5;
 /// Of the first queries, as in BLIP-2; the norm behind them makes it a matter of the learning rate.
 const QUERY_STD: f64 = 0.02;
+
+impl Kind for QFormerConfig {}
 
 impl QFormerConfig {
     fn sizes(&self) -> Sizes {

@@ -17,7 +17,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Widths,
+    Kind, Widths,
     stack::{Remainder, stack},
 };
 use crate::{
@@ -25,9 +25,9 @@ use crate::{
     layers::{Linear, Norm, NormKind},
     length::Length,
     lora::{Linears, NamedLinears, numbered},
-    ops::{self, Mask, Rope},
+    ops::{self, Mask},
     ragged::{Offsets, Ragged},
-    transformer::{AttentionBias, Block, BlockConfig, Dropout, MlpKind, Placement},
+    transformer::{Block, BlockConfig, Dropout, Placement},
 };
 
 /// How neighbouring frames become one.
@@ -72,6 +72,12 @@ pub struct SlmAdapter {
 
 const EPS: f64 = 1e-5;
 
+impl Kind for SlmConfig {
+    fn stride(&self) -> Option<usize> {
+        Some(self.reduction)
+    }
+}
+
 impl SlmConfig {
     /// Vectors for `n_frames` frames.
     pub fn length(&self, n_frames: usize) -> Length {
@@ -95,19 +101,7 @@ impl SlmConfig {
 
     /// Builds the adapter with random weights.
     pub fn init(&self, widths: Widths, init: &Init) -> SlmAdapter {
-        let block = BlockConfig {
-            d_model: self.d_hidden,
-            n_heads: self.n_heads,
-            n_kv_heads: self.n_heads,
-            d_head: self.d_hidden / self.n_heads,
-            d_ff: self.d_ff,
-            norm: NormKind::Layer,
-            mlp: MlpKind::Gelu,
-            bias: AttentionBias::QKV,
-            qk_norm: false,
-            norm_eps: EPS,
-            rope: Some(Rope::new(10_000.0)),
-        };
+        let block = BlockConfig::plain(self.d_hidden, self.n_heads, self.d_ff, EPS);
         let d_group = match self.reduce {
             Reduction::Stack => self.reduction * widths.d_encoder,
             Reduction::Drop => widths.d_encoder,

@@ -25,7 +25,7 @@ use std::ops::Range;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Needs, Segments, Widths, groups::Groups};
+use super::{Kind, Needs, Segments, Widths, groups::Groups};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
@@ -91,8 +91,24 @@ pub struct SsrConnector {
 
 const EPS: f64 = 1e-5;
 
-pub(super) const NEEDS: Needs =
-    Needs { ctc: false, segments: true, embeddings: false, said: false };
+impl Kind for SsrConfig {
+    fn needs(&self) -> Needs {
+        Needs { segments: true, ..Needs::default() }
+    }
+
+    fn misfits(&self, widths: Widths) -> Vec<String> {
+        let (found, expected) = (self.d_hidden, widths.d_model);
+        let misfit = !self.output && found != expected;
+        misfit
+            .then(|| format!("d_hidden is {found}, expected {expected} where output is false"))
+            .into_iter()
+            .collect()
+    }
+
+    fn is_per_token(&self) -> bool {
+        true
+    }
+}
 
 impl SsrConfig {
     /// Vectors for `n_frames` frames: one a segment.
@@ -115,21 +131,11 @@ impl SsrConfig {
         problems
     }
 
-    /// What does not fit the neighbours.
-    pub fn misfits(&self, widths: Widths) -> Vec<String> {
-        let (found, expected) = (self.d_hidden, widths.d_model);
-        let misfit = !self.output && found != expected;
-        misfit
-            .then(|| format!("d_hidden is {found}, expected {expected} where output is false"))
-            .into_iter()
-            .collect()
-    }
-
     /// Builds the connector with random weights.
     ///
     /// # Panics
     ///
-    /// When there are [`SsrConfig::problems`] or [`SsrConfig::misfits`].
+    /// When there are [`SsrConfig::problems`] or misfits of the widths.
     pub fn init(&self, widths: Widths, init: &Init) -> SsrConnector {
         let wrong = [self.problems(), self.misfits(widths)].concat();
         assert!(wrong.is_empty(), "{}", wrong.join("; "));

@@ -13,7 +13,7 @@ use burn::{prelude::*, tensor::activation};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Widths,
+    Kind, Widths,
     stack::{Remainder, stack},
 };
 use crate::{
@@ -45,6 +45,12 @@ pub struct StackMlp {
     reduction: usize,
     #[module(skip)]
     remainder: Remainder,
+}
+
+impl Kind for StackMlpConfig {
+    fn stride(&self) -> Option<usize> {
+        Some(self.reduction)
+    }
 }
 
 impl StackMlpConfig {

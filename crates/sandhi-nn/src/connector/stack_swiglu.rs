@@ -13,7 +13,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Widths,
+    Kind, Widths,
     stack::{Remainder, stack},
 };
 use crate::{
@@ -68,6 +68,12 @@ pub struct StackSwiglu {
     linear_2: Linear,
     ln_post: Option<Norm>,
     reduction: usize,
+}
+
+impl Kind for StackSwigluConfig {
+    fn stride(&self) -> Option<usize> {
+        Some(self.reduction)
+    }
 }
 
 impl StackSwigluConfig {

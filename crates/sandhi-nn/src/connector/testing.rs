@@ -5,6 +5,8 @@
 //!                                      └── one by one ──────────┴── the same bits, within the length promised
 //! ```
 
+use std::collections::BTreeSet;
+
 use burn::{
     module::{ModuleVisitor, Param},
     prelude::*,
@@ -14,6 +16,7 @@ use super::{Connector, ConnectorConfig, ConnectorInput, ConnectorOutput, Embeddi
 use crate::{
     init::Init,
     length::Length,
+    lora::Linears,
     ops::testing::{Matrix, cpu, random, to_vec},
     ragged::{Offsets, Ragged},
     transformer::Dropout,
@@ -90,11 +93,8 @@ pub(super) fn obeys_but(config: &ConnectorConfig, idle: &[&str]) {
     let speech: Vec<Speech> =
         [0, 1, 5, 12, 3].iter().zip(1..).map(|(&n, seed)| Speech::new(n, seed)).collect();
     for training in [false, true] {
-        let forward = |speech: &[Speech]| {
-            let input = input(speech, training, &cpu());
-            assert_eq!(connector.check(&input), Ok(()));
-            connector.forward(&input, Dropout::OFF)
-        };
+        let forward =
+            |speech: &[Speech]| connector.forward(&input(speech, training, &cpu()), Dropout::OFF);
         let whole = forward(&speech);
         let alone: Vec<_> = speech.iter().map(|one| forward(std::slice::from_ref(one))).collect();
         compare(config, &speech, &whole, &alone);
@@ -106,12 +106,23 @@ pub(super) fn obeys_but(config: &ConnectorConfig, idle: &[&str]) {
     }
     let input = ConnectorInput::frames(speech[2].frames(&cpu()));
     let needs = config.needs();
-    assert_eq!(connector.check(&input).is_err(), needs.ctc || needs.segments || needs.embeddings);
+    let refused = connector.try_forward(&input, Dropout::OFF).is_err();
+    assert_eq!(refused, needs.ctc || needs.segments || needs.embeddings);
+    has_linears(connector);
     let once = gradients(config, &speech, idle, false);
     assert!(
         once == gradients(config, &speech, idle, true),
         "blocks that run again have other gradients"
     );
+}
+
+/// Every matrix of a linear layer can have a branch.
+fn has_linears(mut connector: Connector) {
+    let is_linear = |name: &String| name.ends_with(".weight");
+    let found = parameters(&connector).into_iter().filter(|parameter| parameter.shape.len() == 2);
+    let found: BTreeSet<String> = found.map(|parameter| parameter.name).filter(is_linear).collect();
+    let named = connector.linears().into_iter().map(|(name, _)| format!("{name}.weight"));
+    assert_eq!(named.collect::<BTreeSet<_>>(), found);
 }
 
 fn compare(

@@ -15,7 +15,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Widths,
+    Kind, Widths,
     q_former::{QFormer, Sizes, one},
 };
 use crate::{init::Init, length::Length};
@@ -40,6 +40,12 @@ pub struct WindowQFormerConfig {
     /// The first of every so many layers asks the frames, the others only the queries of the window.
     #[serde(default = "one")]
     pub cross_attention_frequency: usize,
+}
+
+impl Kind for WindowQFormerConfig {
+    fn stride(&self) -> Option<usize> {
+        (self.n_queries == 1).then_some(self.window)
+    }
 }
 
 impl WindowQFormerConfig {

@@ -16,9 +16,9 @@ use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
     lora::{Linears, NamedLinears, below, numbered},
-    ops::{self, Mask, Rope},
+    ops::{self, Mask},
     ragged::{Offsets, Ragged},
-    transformer::{Attention, AttentionBias, BlockConfig, Dropout, MlpKind, Placement},
+    transformer::{Attention, BlockConfig, Dropout, Placement},
 };
 
 /// `kind = "conformer"` in a recipe's `[encoder]` table.
@@ -119,19 +119,7 @@ impl Convolution {
 
 impl ConformerConfig {
     fn attention(&self) -> BlockConfig {
-        BlockConfig {
-            d_model: self.d_model,
-            n_heads: self.n_heads,
-            n_kv_heads: self.n_heads,
-            d_head: self.d_model / self.n_heads,
-            d_ff: self.d_ff,
-            norm: NormKind::Layer,
-            mlp: MlpKind::Gelu,
-            bias: AttentionBias::QKV,
-            qk_norm: false,
-            norm_eps: EPS,
-            rope: Some(Rope::new(10_000.0)),
-        }
+        BlockConfig::plain(self.d_model, self.n_heads, self.d_ff, EPS)
     }
 
     /// What is wrong with the sizes.

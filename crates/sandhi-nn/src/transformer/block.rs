@@ -49,6 +49,26 @@ pub struct BlockConfig {
     pub rope: Option<Rope>,
 }
 
+impl BlockConfig {
+    /// The block of an encoder or adapter of ours: as many heads for keys as for queries, LayerNorm, GELU, biases on
+    /// queries, keys and values, rotary positions.
+    pub fn plain(d_model: usize, n_heads: usize, d_ff: usize, norm_eps: f64) -> Self {
+        Self {
+            d_model,
+            n_heads,
+            n_kv_heads: n_heads,
+            d_head: d_model / n_heads,
+            d_ff,
+            norm: NormKind::Layer,
+            mlp: MlpKind::Gelu,
+            bias: AttentionBias::QKV,
+            qk_norm: false,
+            norm_eps,
+            rope: Some(Rope::new(10_000.0)),
+        }
+    }
+}
+
 /// The feed-forward half of a block.
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant)] // handles of tensors, not tensors

@@ -1,6 +1,9 @@
 //! `sandhi score`: files of references and hypotheses, one utterance a line; for times, files of times.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
@@ -118,7 +121,9 @@ pub fn boundary_report(found: &Boundaries, bootstrap: &Bootstrap) -> BoundaryRep
 fn run_boundaries(args: &Args) -> anyhow::Result<()> {
     let references = alignment::read(&args.reference, &Source::Exact)?;
     let hypotheses = alignment::read(&args.hypothesis, &Source::Silver)?;
-    let of = |id: &str| hypotheses.iter().find(|(name, _)| name == id).map(|(_, words)| words);
+    let named: HashMap<&str, &Vec<Alignment>> =
+        hypotheses.iter().map(|(name, words)| (name.as_str(), words)).collect();
+    let of = |id: &str| named.get(id).copied();
     let (mut right, mut found): (Vec<&[Alignment]>, Vec<&[Alignment]>) = (Vec::new(), Vec::new());
     // A file of one utterance is called as one likes.
     let alone = references.len() == 1 && hypotheses.len() == 1;

@@ -219,7 +219,6 @@ impl Checker<'_> {
         self.pad(config, text.as_ref());
         if let (Some(encoder), Some(text)) = (&encoder, &text) {
             let widths = Widths { d_encoder: encoder.width(), d_model: text.width() };
-            self.connector_area(config, widths);
             for problem in config.connector.misfits(widths) {
                 self.problem("model.connector", problem);
             }
@@ -232,7 +231,7 @@ impl Checker<'_> {
         (encoder, text)
     }
 
-    /// A connector is built, with zeros, to be counted: no matrix of it may be larger than what can be.
+    /// A connector is built to be counted: its shapes have to be numbers, and its layers a list.
     fn connector_sizes(&mut self, config: &ConnectorModelConfig) {
         const LARGEST: u64 = 1 << 16;
         let value = serde_json::to_value(&config.connector).unwrap_or_default();
@@ -252,24 +251,6 @@ impl Checker<'_> {
                 _ => {}
             }
         }
-    }
-
-    /// No matrix of a connector may take more memory than there can be, were it written to.
-    fn connector_area(&mut self, config: &ConnectorModelConfig, widths: Widths) {
-        const MOST: u64 = 1 << 32;
-        let value = serde_json::to_value(&config.connector).unwrap_or_default();
-        let sizes = value.as_object().into_iter().flatten().filter_map(|(_, size)| size.as_u64());
-        let mut sizes: Vec<u64> = sizes.collect();
-        sizes.sort_unstable_by(|a, b| b.cmp(a));
-        let [a, b] = [0, 1].map(|i| sizes.get(i).copied().unwrap_or(1));
-        let width = widths.d_encoder.max(widths.d_model) as u64;
-        let stacked = width.saturating_mul(config.connector.stride() as u64);
-        let most = a.saturating_mul(b.max(stacked)).max(a.saturating_mul(b).saturating_mul(2));
-        self.need(
-            most <= MOST,
-            "model.connector",
-            format_args!("a matrix would have up to {most} entries, expected at most {MOST}"),
-        );
     }
 
     /// What cuts speech is there where it is needed, and called what it is.

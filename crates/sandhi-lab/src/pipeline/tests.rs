@@ -1,0 +1,267 @@
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::*;
+use crate::{
+    log::read_metrics,
+    model::fingerprint,
+    recipe::{Overrides, read_str},
+    train::{Measurement, StepReport},
+};
+
+/// Says nothing and stops after so many steps of this call.
+struct Silent {
+    stop_after: u64,
+    steps: AtomicU64,
+}
+
+impl Silent {
+    fn new(stop_after: u64) -> Self {
+        Self { stop_after, steps: AtomicU64::new(0) }
+    }
+}
+
+impl Monitor for Silent {
+    fn now_s(&self) -> f64 {
+        0.0
+    }
+    fn wall_s(&self) -> f64 {
+        0.0
+    }
+    fn clock(&self) -> Box<dyn Fn() -> f64 + Send> {
+        Box::new(|| 0.0)
+    }
+    fn stopping(&self) -> bool {
+        self.steps.load(Ordering::SeqCst) >= self.stop_after
+    }
+    fn stage(&mut self, _: &str, _: u64, _: u64) {}
+    fn step(&mut self, _: &StepReport) {
+        self.steps.fetch_add(1, Ordering::SeqCst);
+    }
+    fn measured(&mut self, _: u64, _: &Measurement) {}
+    fn note(&mut self, _: &str) {}
+    fn preparing(&self, _: &str, _: usize, _: usize) {}
+}
+
+const RECIPE: &str = include_str!("../../../../recipes/smoke/language_model.toml");
+
+fn recipe(set: &[(&str, &str)]) -> Recipe {
+    let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    read_str(RECIPE, Path::new("smoke.toml"), &Overrides { set, paths: vec![] }).unwrap()
+}
+
+fn place(dir: &Path, resume: bool) -> Place {
+    Place {
+        dir: dir.join("run"),
+        resume,
+        base: dir.to_owned(),
+        cache: dir.join("cache"),
+        device: Device::flex(),
+        hub: Hub::offline(dir.join("hub")),
+        shared: None,
+    }
+}
+
+fn losses(dir: &Path) -> Vec<(String, u64, u64)> {
+    read_metrics(&dir.join("run/metrics.jsonl"))
+        .unwrap()
+        .iter()
+        .filter_map(|r| Some((r.stage.clone(), r.step, r.number("loss")?.to_bits())))
+        .collect()
+}
+
+/// Runs to the end, being stopped after every so many steps.
+fn in_pieces(recipe: &Recipe, stop_after: u64) -> (tempfile::TempDir, AnyModel) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut resume = false;
+    loop {
+        let mut monitor = Silent::new(stop_after);
+        match run(recipe, &place(dir.path(), resume), &mut monitor).unwrap() {
+            End::Done(model) => return (dir, *model),
+            End::Interrupted => resume = true,
+        }
+    }
+}
+
+fn hash(model: &AnyModel) -> String {
+    let AnyModel::Text(model) = model else { panic!("a text recipe makes a text model") };
+    model::fingerprint(&model.lm)
+}
+
+#[test]
+fn a_run_in_pieces_has_the_same_losses_to_the_last_bit() {
+    let recipe = recipe(&[]);
+    let (whole_dir, whole) = in_pieces(&recipe, u64::MAX);
+    let (pieces_dir, pieces) = in_pieces(&recipe, 3);
+    assert_eq!(losses(whole_dir.path()).len(), 8);
+    assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
+    assert_eq!(hash(&whole), hash(&pieces));
+}
+
+/// OTReg with everything that it has, on the foundation models, in a folder of its own.
+fn otreg(dir: &Path, set: &[(&str, &str)], stop_after: u64) -> (Vec<(String, u64, u64)>, String) {
+    const OTREG: &str = include_str!("../../../../recipes/smoke/otreg.toml");
+    let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let paths = vec![("foundation".to_owned(), format!("{root}/weights"))];
+    let overrides = Overrides { set, paths };
+    let recipe = read_str(OTREG, Path::new("otreg.toml"), &overrides).unwrap();
+    let mut resume = false;
+    loop {
+        let mut monitor = Silent::new(stop_after);
+        match run(&recipe, &place(dir, resume), &mut monitor).unwrap() {
+            End::Interrupted => resume = true,
+            End::Done(model) => {
+                let AnyModel::Connector(model) = *model else { panic!("a connector") };
+                return (losses(dir), model::fingerprint(&model.connector));
+            }
+        }
+    }
+}
+
+#[test]
+fn transport_in_pieces_has_the_same_losses_to_the_last_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| {
+        let at = dir.path().join(name);
+        std::fs::create_dir(&at).unwrap();
+        at
+    };
+    let (losses, connector) = otreg(&at("whole"), &[], u64::MAX);
+    assert_eq!(losses.len(), 7);
+    assert_eq!((losses, connector), otreg(&at("pieces"), &[], 2));
+
+    // A step over two batches is the same on one replica and on two.
+    let set = |replicas| [("stage.1.batch.accumulate", "2"), ("stage.1.batch.replicas", replicas)];
+    let (one, _) = otreg(&at("one"), &set("1"), u64::MAX);
+    let (two, _) = otreg(&at("two"), &set("2"), u64::MAX);
+    for (one, two) in one.iter().zip(&two) {
+        let (one, two) = (f64::from_bits(one.2), f64::from_bits(two.2));
+        assert!((one - two).abs() < 1e-4, "{one} with one replica, {two} with two");
+    }
+}
+
+#[test]
+fn layers_that_run_again_change_no_loss() {
+    let set = [("stage.0.dropout", "0.1"), ("stage.0.batch.replicas", "2")];
+    let (plain_dir, plain) = in_pieces(&recipe(&set), u64::MAX);
+    let set = [&set[..], &[("stage.0.gradient_checkpointing", "true")]].concat();
+    let (again_dir, again) = in_pieces(&recipe(&set), u64::MAX);
+    assert_eq!(losses(plain_dir.path()), losses(again_dir.path()));
+    assert_eq!(hash(&plain), hash(&again));
+}
+
+#[test]
+fn branches_learn_beside_a_frozen_model() {
+    let lora = r#"{ rank = 2, alpha = 4, targets = ["*.q_proj", "*.down_proj"] }"#;
+    let set = [("model.lora", lora), ("stage.0.trainable", r#"["*lora_*"]"#)];
+    let (plain_dir, plain) = in_pieces(&recipe(&[("stage.0.optimizer.lr", "1e-30")]), u64::MAX);
+    let (whole_dir, whole) = in_pieces(&recipe(&set), u64::MAX);
+    let (pieces_dir, pieces) = in_pieces(&recipe(&set), 3);
+    assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
+    assert_eq!(hash(&whole), hash(&pieces));
+    // Branches begin as nothing, and the first loss is that of the model without them.
+    let (plain_losses, losses) = (losses(plain_dir.path()), losses(whole_dir.path()));
+    assert_eq!(plain_losses[0].2, losses[0].2);
+    assert_ne!(plain_losses.last(), losses.last());
+
+    let loaded = AnyModel::load(
+        &whole_dir.path().join("run/model"),
+        &Device::flex(),
+        &Hub::offline(PathBuf::new()),
+    )
+    .unwrap();
+    assert_eq!(hash(&loaded), hash(&whole));
+    let AnyModel::Text(mut loaded) = loaded else { panic!("a text model was saved") };
+    let AnyModel::Text(plain) = plain else { panic!("a text model was made") };
+    for (name, tensor) in lora::lora_weights(&loaded.lm) {
+        assert!(tensor.values.iter().any(|&v| v != 0.0), "{name} did not learn");
+    }
+    for (_, linear) in lora::Linears::linears(&mut loaded.lm) {
+        linear.lora = None;
+    }
+    assert_eq!(fingerprint(&loaded.lm), fingerprint(&plain.lm));
+}
+
+#[test]
+fn a_stage_that_recipes_share_is_trained_once() {
+    let second = |steps: &str| {
+        let text = RECIPE.split("[[stage]]").nth(1).unwrap();
+        let text = text.split("[eval]").next().unwrap();
+        let text = text.replacen("name = \"", "name = \"second_", 1);
+        let text = format!("{RECIPE}\n[[stage]]\n{text}");
+        let set = vec![("stage.1.steps".to_owned(), steps.to_owned())];
+        read_str(&text, Path::new("smoke.toml"), &Overrides { set, paths: vec![] }).unwrap()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let run_in = |name: &str, recipe: &Recipe, shared: Option<&str>| {
+        let mut monitor = Silent::new(u64::MAX);
+        let program = "test".to_owned();
+        let shared = shared.map(|name| SharedStages { dir: dir.path().join(name), program });
+        let at = dir.path().join(name);
+        let place = Place { shared, ..place(&at, false) };
+        let End::Done(model) = run(recipe, &place, &mut monitor).unwrap() else {
+            panic!("nothing stops it");
+        };
+        (monitor.steps.into_inner(), losses(&at), hash(&model))
+    };
+    let (long, short) = (second("4"), second("2"));
+    let n_first = long.stages[0].steps;
+    let alone = run_in("alone", &short, None);
+    assert_eq!(run_in("long", &long, Some("stages")).0, n_first + 4);
+    let taken = run_in("short", &short, Some("stages"));
+    assert_eq!((alone.0, taken.0), (n_first + 2, 2));
+    assert_eq!((alone.1, alone.2), (taken.1, taken.2));
+    // Another seed is another stage.
+    let other = Recipe { seed: short.seed + 1, ..short };
+    assert_eq!(run_in("other", &other, Some("stages")).0, n_first + 2);
+}
+
+#[test]
+fn replicas_do_not_change_the_loss() {
+    let (one_dir, _) = in_pieces(&recipe(&[("stage.0.batch.replicas", "1")]), u64::MAX);
+    let (two_dir, _) = in_pieces(&recipe(&[("stage.0.batch.replicas", "2")]), u64::MAX);
+    for (one, two) in losses(one_dir.path()).iter().zip(losses(two_dir.path())) {
+        let (one, two) = (f64::from_bits(one.2), f64::from_bits(two.2));
+        assert!((one - two).abs() < 1e-5, "{one} with one replica, {two} with two");
+    }
+}
+
+#[test]
+fn a_model_that_was_saved_is_the_model() {
+    let (dir, model) = in_pieces(&recipe(&[("stage.0.steps", "2")]), u64::MAX);
+    let path = dir.path().join("run/model");
+    let loaded = AnyModel::load(&path, &Device::flex(), &Hub::offline(PathBuf::new())).unwrap();
+    assert_eq!(hash(&model), hash(&loaded));
+    // One flipped byte is found and named.
+    let file = path.join(LANGUAGE_MODEL_FILE);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let error = AnyModel::load(&path, &Device::flex(), &Hub::offline(PathBuf::new()))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains(LANGUAGE_MODEL_FILE), "{error}");
+}
+
+const LANGUAGE_MODEL_FILE: &str = "language_model.safetensors";
+
+#[test]
+fn directories_in_use_and_other_recipes_are_refused() {
+    let recipe_a = recipe(&[("stage.0.steps", "1")]);
+    let (dir, _) = in_pieces(&recipe_a, u64::MAX);
+    let mut monitor = Silent::new(u64::MAX);
+    let again = run(&recipe_a, &place(dir.path(), false), &mut monitor);
+    assert!(matches!(again, Err(Error::Exists { .. })));
+    let other = recipe(&[("stage.0.steps", "2")]);
+    match run(&other, &place(dir.path(), true), &mut monitor) {
+        Err(Error::OtherRecipe { fields, .. }) => assert_eq!(fields, "stage"),
+        other => panic!("expected a refusal, found {other:?}"),
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let nothing = run(&recipe_a, &place(empty.path(), true), &mut monitor);
+    assert!(matches!(nothing, Err(Error::NothingToResume { .. })));
+}
