@@ -23,8 +23,8 @@ use sandhi_lab::{
     train::{
         is_trained,
         learner::{
-            ConnectorNet, CtcBatch, Heard, Learner, Said, SpeechBatch, SpokenItem, TextBatch,
-            TextItem,
+            ConnectorBatch, ConnectorNet, CtcBatch, Heard, Learner, Said, SpeechBatch, SpokenItem,
+            TextBatch, TextItem,
         },
         optimizer::{Optimizer, gradient_norm},
         step::gradients,
@@ -192,13 +192,13 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
                 answer: ids(16, i + 9, 1000),
                 said: Said { tokens: ids(16, i + 3, 1000), ..Said::default() },
             };
-            let batches = [SpeechBatch {
+            let batches = [ConnectorBatch::Spoken(SpeechBatch {
                 heard,
                 items: (0..n).map(item).collect(),
                 ends: None,
                 penalties: Vec::new(),
                 audio_s,
-            }];
+            })];
             drop(branched);
             let widths = Widths { d_encoder: speech.d_encoder(), d_model: text.config.d_model };
             let with_head = stage.loss.token_ctc > 0.0;

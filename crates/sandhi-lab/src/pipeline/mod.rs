@@ -281,7 +281,7 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
     for (i, stage) in recipe.stages.iter().enumerate().skip(state.stage) {
         let (sources, dev) = data(i, run.monitor)?;
         let begin = RunState { stage: i, stage_name: stage.name.clone(), ..state.clone() };
-        match run.stage(net, sources, dev.as_ref(), stage, begin, checkpoint.take().as_ref())? {
+        match run.stage(net, sources, &dev, stage, begin, checkpoint.take().as_ref())? {
             Outcome::Interrupted(_) => return Ok(None),
             Outcome::Done(done) => net = done,
         }

@@ -185,6 +185,7 @@ pub fn plan(recipe: &Recipe, base: &Path, hub: &Hub) -> Result<Plan, Problems> {
     if let Some(parts) = &counted {
         parts::patterns(recipe, parts, &mut problems);
         parts::blanks(recipe, parts, &mut problems);
+        parts::written(recipe, parts, &mut problems);
     }
     let (Some(parts), true) = (counted, problems.is_empty()) else {
         problems.extend(missing);

@@ -281,6 +281,27 @@ pub(super) fn blanks(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<Stri
     }
 }
 
+/// Text beside speech teaches the language model alone.
+pub(super) fn written(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
+    for (i, stage) in recipe.stages.iter().enumerate() {
+        let source = stage.sources.iter().find(|source| source.is_written());
+        let Some(source) = source.filter(|_| matches!(recipe.model, ModelConfig::Connector(_)))
+        else {
+            continue;
+        };
+        let mut wrong = |why| {
+            let kind = source.kind();
+            problems.push(format!("stage[{i}].data: source {kind:?} teaches nothing: {why}"));
+        };
+        if !learns(parts, "language_model", std::slice::from_ref(&stage.trainable)) {
+            wrong("the stage trains nothing of the language model");
+        }
+        if stage.loss.text == 0.0 {
+            wrong("loss.text is 0");
+        }
+    }
+}
+
 /// Patterns of `trainable` that match nothing, or what cannot be trained.
 pub(super) fn patterns(recipe: &Recipe, parts: &[Counted], problems: &mut Vec<String>) {
     for (i, stage) in recipe.stages.iter().enumerate() {

@@ -326,8 +326,10 @@ fn default_eval_items() -> usize {
 pub struct LossConfig {
     /// Cross-entropy of the answer.
     pub cross_entropy: f64,
-    /// Weight of a prompt token against an answer token; text models only.
+    /// Weight of a prompt token against an answer token, of what is read.
     pub prompt: f64,
+    /// Cross-entropy of what is read beside speech, so that it is not forgotten; connector models only.
+    pub text: f64,
     /// CTC of the transcript; CTC models only.
     pub ctc: f64,
     /// Cross-entropy of every CTC step against the character that is said there, where exact word times
@@ -374,6 +376,7 @@ impl Default for LossConfig {
         Self {
             cross_entropy: 1.0,
             prompt: 0.0,
+            text: 1.0,
             ctc: 1.0,
             alignment: 0.0,
             token_ctc: 0.0,
@@ -413,6 +416,14 @@ impl SourceConfig {
             Self::Manifest(_) => "manifest",
             Self::Text(_) => "text",
             Self::Spelling(_) => "spelling",
+        }
+    }
+
+    /// Whether it is text that is read, and nothing that is heard.
+    pub fn is_written(&self) -> bool {
+        match self {
+            Self::Microworld(_) | Self::Wild(_) | Self::Manifest(_) => false,
+            Self::Documents(_) | Self::Text(_) | Self::Spelling(_) => true,
         }
     }
 

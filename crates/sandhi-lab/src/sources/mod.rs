@@ -125,8 +125,8 @@ pub enum Error {
         error: String,
     },
 }
-/// Data sets of a stage with their weights, and the items that the dev half is measured on.
-pub type Prepared<D> = (Vec<(Option<f64>, D)>, Option<D>);
+/// Data sets of a stage with their weights, and those that are measured on the dev half.
+pub type Prepared<D> = (Vec<(Option<f64>, D)>, Vec<D>);
 
 fn unfit(stage: &StageConfig, source: &SourceConfig, model: &'static str) -> Error {
     Error::Unfit { stage: stage.name.clone(), source_kind: source.kind(), model }

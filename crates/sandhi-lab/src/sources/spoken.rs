@@ -28,7 +28,7 @@ use crate::{
         WildSource,
     },
     train::{
-        dataset::{CtcDataset, SpeechDataset},
+        dataset::{ConnectorDataset, CtcDataset, SpeechDataset, TextDataset},
         learner::{Said, SpokenItem},
     },
 };
@@ -207,7 +207,7 @@ impl Workshop {
         for (list, source) in lists.into_iter().zip(&stage.sources) {
             sources.push((source.weight(), dataset(list, true)?));
         }
-        let dev = if dev.is_empty() { None } else { Some(dataset(dev, false)?) };
+        let dev = if dev.is_empty() { Vec::new() } else { vec![dataset(dev, false)?] };
         Ok((sources, dev))
     }
 
@@ -268,7 +268,7 @@ impl Workshop {
     }
 
     /// The data sets of a connector's stage. Frames are computed once when `frozen` gives a cache,
-    /// else the data sets hold features.
+    /// else the data sets hold features. Some may be text that the language model reads beside.
     ///
     /// # Errors
     ///
@@ -281,7 +281,7 @@ impl Workshop {
         chat: &Chat,
         frozen: Option<&FrameCache>,
         progress: &dyn Fn(usize, usize),
-    ) -> Result<Prepared<SpeechDataset>, Error> {
+    ) -> Result<Prepared<ConnectorDataset>, Error> {
         let extractor = speech.extractor();
         let needs = connector.needs();
         let dataset = |lessons: Vec<Lesson>| -> Result<SpeechDataset, Error> {
@@ -338,8 +338,14 @@ impl Workshop {
                 penalties: connector.penalties(),
             })
         };
-        let (mut sources, mut dev) = (Vec::new(), Vec::new());
+        let (mut sources, mut dev, mut read) = (Vec::new(), Vec::new(), Vec::new());
         for source in &stage.sources {
+            if source.is_written() {
+                let (dataset, held_out) = self.written(stage, source, chat)?;
+                sources.push((source.weight(), ConnectorDataset::Written(dataset)));
+                read.extend(held_out);
+                continue;
+            }
             let lessons = self.lessons(stage, source, Split::Train, None)?;
             if lessons.is_empty() {
                 return Err(Error::Empty { stage: stage.name.clone(), source_kind: source.kind() });
@@ -348,13 +354,19 @@ impl Workshop {
                 let n = stage.eval_items / stage.sources.len();
                 dev.extend(self.lessons(stage, source, Split::Dev, Some(n.div_ceil(4)))?);
             }
-            sources.push((source.weight(), dataset(lessons)?));
+            sources.push((source.weight(), ConnectorDataset::Spoken(dataset(lessons)?)));
         }
         // Spread over tasks and languages, not the first task alone.
         Stream::named(0, "dev").shuffle(&mut dev);
         dev.truncate(stage.eval_items);
-        let dev = if dev.is_empty() { None } else { Some(dataset(dev)?) };
-        Ok((sources, dev))
+        let mut measured = Vec::new();
+        if !dev.is_empty() {
+            measured.push(ConnectorDataset::Spoken(dataset(dev)?));
+        }
+        if !read.is_empty() {
+            measured.push(ConnectorDataset::Written(TextDataset { items: read }));
+        }
+        Ok((sources, measured))
     }
 }
 

@@ -71,26 +71,38 @@ impl Workshop {
     pub fn text(&self, stage: &StageConfig, chat: &Chat) -> Result<Prepared<TextDataset>, Error> {
         let (mut sources, mut dev) = (Vec::new(), Vec::new());
         for source in &stage.sources {
-            let documents = self.documents(stage, source)?;
-            let hesitant = match source {
-                SourceConfig::Documents(source) => source.hesitant,
-                _ => 0.0,
-            };
-            let mut items: Vec<TextItem> = documents
-                .par_iter()
-                .enumerate()
-                .map(|(i, document)| text_item(chat, document, hesitant, i as u64))
-                .collect::<Result<_, _>>()?;
-            items.retain(|item| item.ids.len() >= 2);
-            let n = (stage.eval_items / stage.sources.len()).min(items.len() / 10);
-            dev.extend(items.split_off(items.len() - n));
-            if items.is_empty() {
-                return Err(Error::Empty { stage: stage.name.clone(), source_kind: source.kind() });
-            }
-            sources.push((source.weight(), TextDataset { items }));
+            let (dataset, held_out) = self.written(stage, source, chat)?;
+            sources.push((source.weight(), dataset));
+            dev.extend(held_out);
         }
-        let dev = (!dev.is_empty()).then_some(TextDataset { items: dev });
+        let dev = if dev.is_empty() { Vec::new() } else { vec![TextDataset { items: dev }] };
         Ok((sources, dev))
+    }
+
+    /// What is read of a source, and what of it is held out.
+    pub(super) fn written(
+        &self,
+        stage: &StageConfig,
+        source: &SourceConfig,
+        chat: &Chat,
+    ) -> Result<(TextDataset, Vec<TextItem>), Error> {
+        let documents = self.documents(stage, source)?;
+        let hesitant = match source {
+            SourceConfig::Documents(source) => source.hesitant,
+            _ => 0.0,
+        };
+        let mut items: Vec<TextItem> = documents
+            .par_iter()
+            .enumerate()
+            .map(|(i, document)| text_item(chat, document, hesitant, i as u64))
+            .collect::<Result<_, _>>()?;
+        items.retain(|item| item.ids.len() >= 2);
+        let n = (stage.eval_items / stage.sources.len()).min(items.len() / 10);
+        let held_out = items.split_off(items.len() - n);
+        if items.is_empty() {
+            return Err(Error::Empty { stage: stage.name.clone(), source_kind: source.kind() });
+        }
+        Ok((TextDataset { items }, held_out))
     }
 }
 

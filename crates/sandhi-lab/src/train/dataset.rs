@@ -10,7 +10,9 @@ use sandhi_data::{
 };
 use sandhi_nn::{connector::Penalty, encoder::EncoderConfig, ops};
 
-use super::learner::{CtcBatch, Heard, SpeechBatch, SpokenItem, TextBatch, TextItem};
+use super::learner::{
+    ConnectorBatch, CtcBatch, Heard, SpeechBatch, SpokenItem, TextBatch, TextItem,
+};
 use crate::model::HostRagged;
 
 /// Items that batches are made of.
@@ -205,6 +207,44 @@ pub struct SpeechDataset {
     pub ends: Vec<Vec<u32>>,
     /// Losses of the connector's own.
     pub penalties: Vec<Penalty>,
+}
+
+/// What a connector's stage learns from.
+#[derive(Debug)]
+pub enum ConnectorDataset {
+    /// What is heard.
+    Spoken(SpeechDataset),
+    /// What the language model reads beside it.
+    Written(TextDataset),
+}
+
+/// Seconds that a token takes to say, about: what a written one counts among utterances.
+pub const TOKEN_S: f64 = 0.25;
+
+impl Dataset for ConnectorDataset {
+    type Batch = ConnectorBatch;
+
+    fn costs(&self) -> Vec<u64> {
+        let in_speech = |tokens: u64| (tokens as f64 * TOKEN_S).ceil() as u64;
+        match self {
+            Self::Spoken(dataset) => dataset.costs(),
+            Self::Written(dataset) => dataset.costs().into_iter().map(in_speech).collect(),
+        }
+    }
+
+    fn load(&self, indices: &[usize], key: u64) -> ConnectorBatch {
+        match self {
+            Self::Spoken(dataset) => ConnectorBatch::Spoken(dataset.load(indices, key)),
+            Self::Written(dataset) => ConnectorBatch::Written(dataset.load(indices, key)),
+        }
+    }
+
+    fn mismatched(&self, indices: &[usize]) -> Option<ConnectorBatch> {
+        match self {
+            Self::Spoken(dataset) => dataset.mismatched(indices).map(ConnectorBatch::Spoken),
+            Self::Written(_) => None,
+        }
+    }
 }
 
 impl SpeechDataset {

@@ -162,9 +162,8 @@ impl TextItem {
 
 impl Measured for TextBatch {
     fn size(&self, loss: &LossConfig) -> Size {
-        let count = self.items.iter().flat_map(|item| item.weights(loss)).map(f64::from).sum();
         Size {
-            counts: vec![("ce", count)],
+            counts: vec![("ce", self.count(loss))],
             n_items: self.items.len(),
             n_tokens: self.items.iter().map(|item| item.ids.len() - 1).sum(),
             audio_s: 0.0,
@@ -180,15 +179,28 @@ impl Learner for CausalLm {
     }
 
     fn terms(&self, batch: &TextBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
-        let sequences: Vec<Vec<Segment>> = batch
+        let sum = batch.cross_entropy(self, loss, dropout);
+        vec![Term { name: "ce", weight: loss.cross_entropy, sum }]
+    }
+}
+
+impl TextBatch {
+    /// Weights of all tokens that are predicted.
+    fn count(&self, loss: &LossConfig) -> f64 {
+        self.items.iter().flat_map(|item| item.weights(loss)).map(f64::from).sum()
+    }
+
+    /// The weighted sum over them.
+    fn cross_entropy(&self, lm: &CausalLm, loss: &LossConfig, dropout: Dropout) -> Tensor<1> {
+        let sequences: Vec<Vec<Segment>> = self
             .items
             .iter()
             .map(|item| vec![Segment::Tokens(item.ids[..item.ids.len() - 1].to_vec())])
             .collect();
-        let input = pack(self, &sequences, None);
-        let hidden = self.forward(&input, &[], dropout).last;
+        let input = pack(lm, &sequences, None);
+        let hidden = lm.forward(&input, &[], dropout).last;
         let (mut rows, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-        for (span, item) in input.offsets.iter().zip(&batch.items) {
+        for (span, item) in input.offsets.iter().zip(&self.items) {
             for (i, weight) in item.weights(loss).enumerate().filter(|(_, weight)| *weight > 0.0) {
                 rows.push((span.start + i) as u32);
                 targets.push(item.ids[i + 1]);
@@ -200,8 +212,7 @@ impl Learner for CausalLm {
         } else {
             ops::embedding(hidden, &rows)
         };
-        let sum = ops::cross_entropy(self.logits(hidden), &targets, &weights);
-        vec![Term { name: "ce", weight: loss.cross_entropy, sum }]
+        ops::cross_entropy(lm.logits(hidden), &targets, &weights)
     }
 }
 
@@ -327,8 +338,31 @@ impl Measured for SpeechBatch {
     }
 }
 
+/// What a connector's stage learns from at a time.
+#[derive(Debug, Clone)]
+pub enum ConnectorBatch {
+    /// What is heard.
+    Spoken(SpeechBatch),
+    /// What the language model reads beside it.
+    Written(TextBatch),
+}
+
+/// The loss of what is read beside speech.
+const WRITTEN: &str = "text_ce";
+
+impl Measured for ConnectorBatch {
+    fn size(&self, loss: &LossConfig) -> Size {
+        match self {
+            Self::Spoken(batch) => batch.size(loss),
+            Self::Written(batch) => {
+                Size { counts: vec![(WRITTEN, batch.count(loss))], ..batch.size(loss) }
+            }
+        }
+    }
+}
+
 impl Learner for ConnectorNet {
-    type Batch = SpeechBatch;
+    type Batch = ConnectorBatch;
 
     fn begin(&mut self, stage: &StageConfig) {
         let again = stage.gradient_checkpointing;
@@ -339,7 +373,19 @@ impl Learner for ConnectorNet {
         self.compression = stage.compression.map(with_pad);
     }
 
-    fn terms(&self, batch: &SpeechBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
+    fn terms(&self, batch: &ConnectorBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
+        match batch {
+            ConnectorBatch::Spoken(batch) => self.spoken(batch, loss, dropout),
+            ConnectorBatch::Written(batch) => {
+                let sum = batch.cross_entropy(&self.language_model, loss, Dropout::OFF);
+                vec![Term { name: WRITTEN, weight: loss.text, sum }]
+            }
+        }
+    }
+}
+
+impl ConnectorNet {
+    fn spoken(&self, batch: &SpeechBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
         let device = device(&self.connector);
         let frames = match &batch.heard {
             Heard::Frames(frames) => frames.to_device(&device),
@@ -389,9 +435,7 @@ impl Learner for ConnectorNet {
         }
         terms
     }
-}
 
-impl ConnectorNet {
     /// The losses for which the language model reads prompts and answers.
     fn reading(
         &self,

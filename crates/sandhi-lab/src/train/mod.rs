@@ -345,7 +345,7 @@ impl Run<'_> {
         &mut self,
         model: L,
         sources: Vec<(Option<f64>, D)>,
-        dev: Option<&D>,
+        dev: &[D],
         stage: &StageConfig,
         mut state: RunState,
         resume: Option<&Checkpoint>,
@@ -380,7 +380,7 @@ impl Run<'_> {
             self.monitor.wall_s(),
             Some(state.global_step + 1),
         )?;
-        let dev_batches = dev.map(|dev| dev_batches(dev, stage)).unwrap_or_default();
+        let dev_batches: Vec<_> = dev.iter().map(|dev| dev_batches(dev, stage)).collect();
         self.monitor.stage(&stage.name, state.step, stage.steps);
         if state.step == 0 {
             self.measure(&model, &dev_batches, stage, &state, &mut metrics, &mut events)?;
@@ -528,44 +528,50 @@ impl Run<'_> {
     fn measure<L: Learner>(
         &mut self,
         model: &L,
-        batches: &[DevBatch<L::Batch>],
+        sets: &[Vec<DevBatch<L::Batch>>],
         stage: &StageConfig,
         state: &RunState,
         metrics: &mut MetricsLog,
         events: &mut EventWriter,
     ) -> Result<(), Error> {
-        if batches.is_empty() {
+        if sets.is_empty() {
             return Ok(());
         }
         let model = model.valid();
         // Batches one by one, so that nothing is held twice; the mean is over batches of about equal size.
         let one = |batch: &L::Batch| losses(&model, std::slice::from_ref(batch), &stage.loss);
-        let n = batches.len() as f64;
-        let (mut dev_loss, mut dev_terms) = (0.0, BTreeMap::new());
-        for (batch, _) in batches {
-            let found = one(batch);
-            dev_loss += found.total / n;
-            for (name, value) in found.terms {
-                *dev_terms.entry(name).or_default() += value / n;
-            }
-        }
-        let others: Option<Vec<Losses>> =
-            batches.iter().map(|(_, other)| Some(one(other.as_ref()?))).collect();
-        let mean = |of: fn(&Losses) -> f64| {
-            others.as_ref().map(|others| others.iter().map(of).sum::<f64>() / n)
+        let mean = |of: Vec<Losses>| {
+            let n = of.len() as f64;
+            of.into_iter().fold(Losses::default(), |mut mean, losses| {
+                mean.total += losses.total / n;
+                for (name, value) in losses.terms {
+                    *mean.terms.entry(name).or_default() += value / n;
+                }
+                mean
+            })
         };
+        // Data sets have different losses, which add up.
+        let (mut found, mut mismatched) = (Losses::default(), None);
+        for batches in sets {
+            let of_set = mean(batches.iter().map(|(batch, _)| one(batch)).collect());
+            found.total += of_set.total;
+            found.terms.extend(of_set.terms);
+            let others = batches.iter().map(|(_, other)| Some(one(other.as_ref()?)));
+            mismatched = mismatched.or(others.collect::<Option<Vec<Losses>>>().map(mean));
+        }
         // What is understood is in the answer; other losses look at the sound itself.
-        let heard = dev_terms.get(ANSWER).copied();
+        let heard = found.terms.get(ANSWER).copied();
         let measurement = Measurement {
-            dev_loss,
-            dev_terms,
-            dev_loss_mismatched: mean(|other| other.total),
-            listening_gap: mean(|other| other.terms.get(ANSWER).copied().unwrap_or(f64::NAN))
+            dev_loss: found.total,
+            dev_loss_mismatched: mismatched.as_ref().map(|other| other.total),
+            listening_gap: mismatched
+                .map(|other| other.terms.get(ANSWER).copied().unwrap_or(f64::NAN))
                 .zip(heard)
                 .map(|(other, heard)| other - heard),
+            dev_terms: found.terms,
         };
         metrics.append(&stage.name, state.step, &measurement)?;
-        let mut scalars = vec![("dev/loss", dev_loss as f32)];
+        let mut scalars = vec![("dev/loss", measurement.dev_loss as f32)];
         if let Some(gap) = measurement.listening_gap {
             scalars.push(("dev/listening_gap", gap as f32));
         }

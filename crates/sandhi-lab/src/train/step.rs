@@ -152,3 +152,45 @@ pub fn losses<L: Learner>(model: &L, batches: &[L::Batch], loss: &LossConfig) ->
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::HostRagged,
+        train::{
+            learner::{ConnectorBatch, Heard, SpeechBatch, TextBatch, TextItem},
+            transport::tests::{item, net},
+        },
+    };
+
+    #[test]
+    fn speech_and_text_are_means_of_their_own() {
+        let net = net(&Device::flex().autodiff());
+        let frames: Vec<f32> = (0..12 * 8).map(|k| (k * 37 % 23) as f32 / 11.0 - 1.0).collect();
+        let spoken = ConnectorBatch::Spoken(SpeechBatch {
+            heard: Heard::Frames(HostRagged::gather(8, [frames.as_slice()])),
+            items: vec![item(&[4, 5], &[10, 11])],
+            ends: None,
+            penalties: Vec::new(),
+            audio_s: 1.0,
+        });
+        let text = |ids: &[u32], n_prompt| TextItem { ids: ids.to_vec(), n_prompt };
+        let items = vec![text(&[3, 9, 14, 2], 0), text(&[5, 6, 7, 8, 1], 3)];
+        let written = ConnectorBatch::Written(TextBatch { items });
+        let loss = LossConfig { text: 0.5, ..LossConfig::default() };
+        // Three tokens of the first document, two of the second, whose prompt does not count.
+        assert_eq!(written.size(&loss).counts, [("text_ce", 5.0)]);
+        let mean = |batches: &[ConnectorBatch], name| {
+            gradients(&net, batches, &loss, 1, |_| Dropout::OFF).0.terms[name]
+        };
+        let alone = (
+            mean(std::slice::from_ref(&spoken), "ce"),
+            mean(std::slice::from_ref(&written), "text_ce"),
+        );
+        let (together, gradients) = gradients(&net, &[spoken, written], &loss, 1, |_| Dropout::OFF);
+        assert_eq!((together.terms["ce"], together.terms["text_ce"]), alone);
+        assert!((together.total - alone.0 - 0.5 * alone.1).abs() < 1e-9);
+        assert!(!gradients.is_empty());
+    }
+}

@@ -369,7 +369,7 @@ impl Written {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use sandhi_nn::{
         connector::{ConnectorConfig, Widths},
         encoder::EncoderConfig,
@@ -381,12 +381,12 @@ mod tests {
     use crate::{
         model::HostRagged,
         recipe::{LossConfig, SolverConfig},
-        train::learner::{Heard, Learner, SpeechBatch},
+        train::learner::{ConnectorBatch, Heard, Learner, SpeechBatch},
     };
 
     const PAD: u32 = 7;
 
-    fn net(device: &Device) -> ConnectorNet {
+    pub(in crate::train) fn net(device: &Device) -> ConnectorNet {
         let encoder: EncoderConfig = serde_json::from_str(
             r#"{"kind": "conformer", "d_model": 8, "n_layers": 1, "n_heads": 2, "d_ff": 8, "kernel": 3}"#,
         )
@@ -411,7 +411,7 @@ mod tests {
         }
     }
 
-    fn item(before: &[u32], tokens: &[u32]) -> SpokenItem {
+    pub(in crate::train) fn item(before: &[u32], tokens: &[u32]) -> SpokenItem {
         SpokenItem {
             before: before.to_vec(),
             after: vec![1],
@@ -546,22 +546,24 @@ mod tests {
                     .collect()
             })
             .collect();
-        let batch = |which: &[usize]| SpeechBatch {
-            ends: None,
-            penalties: Vec::new(),
-            heard: Heard::Frames(HostRagged::gather(
-                8,
-                which.iter().map(|&i| frames[i].as_slice()),
-            )),
-            items: which
-                .iter()
-                .map(|&i| {
-                    let mut item = item(&[4, 5], texts[i]);
-                    item.said.pad_share = Some(0.2);
-                    item
-                })
-                .collect(),
-            audio_s: 1.0,
+        let batch = |which: &[usize]| {
+            ConnectorBatch::Spoken(SpeechBatch {
+                ends: None,
+                penalties: Vec::new(),
+                heard: Heard::Frames(HostRagged::gather(
+                    8,
+                    which.iter().map(|&i| frames[i].as_slice()),
+                )),
+                items: which
+                    .iter()
+                    .map(|&i| {
+                        let mut item = item(&[4, 5], texts[i]);
+                        item.said.pad_share = Some(0.2);
+                        item
+                    })
+                    .collect(),
+                audio_s: 1.0,
+            })
         };
         let transport = TransportConfig {
             depths: vec![0, 1],

@@ -171,16 +171,16 @@ impl Linears for DistanceCtc {
 }
 
 /// The embeddings that frames can be.
-struct Columns {
+pub(super) struct Columns {
     /// `[n_columns, d_model]`, without a gradient.
     table: Tensor<2>,
-    blank: u32,
+    pub blank: u32,
     /// The column of every token, where not all have their own.
     of_token: Option<std::collections::HashMap<u32, u32>>,
 }
 
 impl Columns {
-    fn new(embeddings: &Embeddings, tokens: Option<&[u32]>) -> Self {
+    pub fn new(embeddings: &Embeddings, tokens: Option<&[u32]>) -> Self {
         let Embeddings { table, pad } = embeddings;
         let table = table.clone().detach();
         let Some(tokens) = tokens else {
@@ -201,7 +201,7 @@ impl Columns {
     }
 
     /// `2 s · q - |q|²`, `[n_frames, n_columns]`.
-    fn logits(&self, s: Tensor<2>) -> Tensor<2> {
+    pub fn logits(&self, s: Tensor<2>) -> Tensor<2> {
         let [n_columns, _] = self.table.dims();
         let lengths = (0..n_columns).step_by(TABLE_BLOCK).map(|start| {
             let n = TABLE_BLOCK.min(n_columns - start);
@@ -215,11 +215,9 @@ impl Columns {
 
 impl DistanceCtc {
     /// Whether the embeddings are as wide as the connector's vectors, and have all of its tokens.
-    pub(super) fn check(&self, Embeddings { table, .. }: &Embeddings) -> Result<(), InputError> {
-        let [n_tokens, found] = table.dims();
-        if found != self.d_model {
-            return Err(InputError::Width { part: "embeddings", found, expected: self.d_model });
-        }
+    pub(super) fn check(&self, embeddings: &Embeddings) -> Result<(), InputError> {
+        embeddings.check_width(self.d_model)?;
+        let [n_tokens, _] = embeddings.table.dims();
         let mut tokens = self.tokens.iter().flatten().copied();
         match tokens.find(|&token| token as usize >= n_tokens) {
             Some(token) => Err(InputError::Token { part: "tokens", token, n_tokens }),
@@ -285,7 +283,7 @@ impl DistanceCtc {
 }
 
 /// The column of the largest logit of every frame.
-fn nearest(logits: &Tensor<2>) -> Vec<u32> {
+pub(super) fn nearest(logits: &Tensor<2>) -> Vec<u32> {
     if logits.dims()[0] == 0 {
         return Vec::new();
     }

@@ -149,6 +149,15 @@ pub enum InputError {
     },
 }
 
+impl Embeddings {
+    /// Whether they are as wide as the connector's vectors.
+    pub(super) fn check_width(&self, expected: usize) -> Result<(), InputError> {
+        let [_, found] = self.table.dims();
+        let wrong = InputError::Width { part: "embeddings", found, expected };
+        if found == expected { Ok(()) } else { Err(wrong) }
+    }
+}
+
 impl ConnectorInput {
     /// Frames alone: `[n_frames, d_encoder]`, one span an utterance.
     pub fn frames(frames: Ragged) -> Self {

@@ -8,7 +8,9 @@ pub mod cif;
 pub mod conv;
 pub mod ctc_collapse;
 mod ctc_steps;
+pub mod cut;
 pub mod distance_ctc;
+pub mod fire;
 mod groups;
 mod input;
 pub mod projector;
@@ -34,7 +36,9 @@ pub use self::{
     conv::{ConvAdapter, ConvConfig},
     ctc_collapse::{CtcCollapse, CtcCollapseConfig, Merge},
     ctc_steps::CtcSteps,
+    cut::{Cut, CutConfig, SubwordCtcConfig},
     distance_ctc::{DistanceCtc, DistanceCtcConfig},
+    fire::FireConfig,
     input::{ConnectorInput, Embeddings, InputError, Needs},
     projector::{LayersConfig, MlpConfig, Projector, ProjectorConfig},
     q_former::{QFormer, QFormerConfig},
@@ -323,12 +327,7 @@ impl Connector {
             Self::StackSwiglu(stack) => stack.forward(frames),
             Self::Conv(adapter) => adapter.forward(frames),
             Self::QFormer(former) | Self::WindowQFormer(former) => former.forward(frames, dropout),
-            Self::Ssr(connector) => {
-                let segments = input.segments()?;
-                let vectors = connector.forward(frames, segments, dropout);
-                let ends = Some(segments.ends().to_vec());
-                return Ok(ConnectorOutput { ends, ..ConnectorOutput::vectors(vectors) });
-            }
+            Self::Ssr(connector) => return connector.forward(input, dropout),
             Self::CtcCollapse(connector) => {
                 return Ok(connector.forward(frames, input.ctc()?, dropout));
             }

@@ -75,8 +75,18 @@ pub fn segment_ends(
         return Err(TimesError::TooFewFrames { n_tokens, n_frames });
     }
     // One past the last frame of each, which a number of frames is large enough for.
-    let mut past: Vec<usize> =
+    let past =
         end_s.iter().map(|t| (t * frame_rate_hz).round().min(n_frames as f64) as usize).collect();
+    Ok(own_frames(past, n_frames))
+}
+
+/// The last frame of every segment, given one past it: a segment without a frame of its own takes the next one; where
+/// the utterance is over before that, those before it give theirs.
+///
+/// # Panics
+///
+/// When there are fewer frames than segments.
+pub(super) fn own_frames(mut past: Vec<usize>, n_frames: usize) -> Vec<u32> {
     let mut least = 1;
     for past in &mut past {
         *past = least.max(*past);
@@ -87,7 +97,7 @@ pub fn segment_ends(
         *past = most.min(*past);
         most = *past - 1;
     }
-    Ok(past.into_iter().map(|past| (past - 1) as u32).collect())
+    past.into_iter().map(|past| (past - 1) as u32).collect()
 }
 
 impl Segments {

@@ -16,6 +16,8 @@
 //! output          c0   c1      c2         states of f2, f3, f5 -> norm -> linear where widths differ
 //! ```
 //!
+//! Segments are given, or the connector finds them itself ([`super::cut`]).
+//!
 //! There are no positions: order comes from the causal mask. The frame before a segment is there with what it is at
 //! that depth, so that content passes on by one segment a block. The block mask is a range of keys for every query,
 //! not a matrix. With `pool = "last"` the last block works on the frames that end segments alone.
@@ -25,12 +27,17 @@ use std::ops::Range;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Needs, Segments, Widths, groups::Groups};
+use super::{
+    ConnectorInput, ConnectorOutput, InputError, Kind, Needs, Penalty, Segments, Widths,
+    cut::{Cut, CutConfig, Found},
+    fire::Fired,
+    groups::Groups,
+};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
     length::Length,
-    lora::{Linears, NamedLinears, numbered},
+    lora::{Linears, NamedLinears, below, numbered},
     ops::Mask,
     ragged::{Offsets, Ragged},
     transformer::{AttentionBias, Block, BlockConfig, Dropout, MlpKind, Placement},
@@ -45,6 +52,8 @@ pub enum SegmentPool {
     Last,
     /// The mean of the states of its frames.
     Mean,
+    /// The sum of states by the shares that fired, through which weights learn; needs `cut.by = "cif"`.
+    Fire,
 }
 
 /// `kind = "ssr"` in a recipe's `[connector]` table.
@@ -71,6 +80,9 @@ pub struct SsrConfig {
     /// Whether a linear layer follows; without one `d_hidden` is the language model's width, as in the paper.
     #[serde(default = "yes")]
     pub output: bool,
+    /// How it cuts by itself; segments are those that the model is given where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<CutConfig>,
 }
 
 fn yes() -> bool {
@@ -84,8 +96,11 @@ pub struct SsrConnector {
     layers: Vec<Block>,
     norm: Norm,
     output: Option<Linear>,
+    cut: Option<Cut>,
     blockwise: bool,
-    mean: bool,
+    #[module(skip)]
+    pool: SegmentPool,
+    d_model: usize,
     recompute: bool,
 }
 
@@ -93,7 +108,14 @@ const EPS: f64 = 1e-5;
 
 impl Kind for SsrConfig {
     fn needs(&self) -> Needs {
-        Needs { segments: true, ..Needs::default() }
+        match &self.cut {
+            None => Needs { segments: true, ..Needs::default() },
+            Some(cut) => cut.needs(),
+        }
+    }
+
+    fn penalties(&self) -> Vec<Penalty> {
+        self.cut.iter().flat_map(CutConfig::penalties).collect()
     }
 
     fn misfits(&self, widths: Widths) -> Vec<String> {
@@ -107,6 +129,10 @@ impl Kind for SsrConfig {
 
     fn is_per_token(&self) -> bool {
         true
+    }
+
+    fn can_say(&self, said: &[u32], pad: Option<u32>) -> bool {
+        self.cut.as_ref().is_none_or(|cut| cut.can_say(said, pad))
     }
 }
 
@@ -127,6 +153,10 @@ impl SsrConfig {
         if n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
             problems
                 .push(format!("n_heads {n_heads} is not a multiple of n_kv_heads {n_kv_heads}"));
+        }
+        problems.extend(self.cut.iter().flat_map(CutConfig::problems));
+        if self.pool == SegmentPool::Fire && !matches!(self.cut, Some(CutConfig::Cif(_))) {
+            problems.push("pool is \"fire\", which needs cut.by = \"cif\"".into());
         }
         problems
     }
@@ -161,8 +191,10 @@ impl SsrConfig {
             output: self
                 .output
                 .then(|| Linear::new(&init.child("output"), self.d_hidden, widths.d_model, false)),
+            cut: self.cut.as_ref().map(|cut| cut.init(widths, &init.child("cut"))),
             blockwise: self.blockwise,
-            mean: self.pool == SegmentPool::Mean,
+            pool: self.pool,
+            d_model: widths.d_model,
             recompute: false,
         }
     }
@@ -172,29 +204,61 @@ impl Linears for SsrConnector {
     fn linears(&mut self) -> NamedLinears<'_> {
         let input = std::iter::once(("input".to_owned(), &mut self.input));
         let output = self.output.as_mut().map(|output| ("output".to_owned(), output));
-        input.chain(numbered("layers", &mut self.layers)).chain(output).collect()
+        let cut = self.cut.iter_mut().flat_map(|cut| below("cut", cut.linears()));
+        input.chain(numbered("layers", &mut self.layers)).chain(output).chain(cut).collect()
     }
 }
 
 impl SsrConnector {
     pub(super) fn recompute(&mut self, on: bool) {
         self.recompute = on;
+        self.cut.iter_mut().for_each(|cut| cut.recompute(on));
     }
 
+    /// Vectors, one a segment, and the last frame of each; in training what the cut is trained with.
+    ///
     /// # Shapes
     ///
-    /// - `frames.values`: `[n_frames, d_encoder]`
-    /// - `segments`: those of the frames
+    /// - `input.frames.values`: `[n_frames, d_encoder]`
     /// - output: `[n_segments, d_model]`
-    pub fn forward(&self, frames: &Ragged, segments: &Segments, dropout: Dropout) -> Ragged {
+    ///
+    /// # Errors
+    ///
+    /// When the input lacks segments, or what the connector finds them with.
+    pub fn forward(
+        &self,
+        input: &ConnectorInput,
+        dropout: Dropout,
+    ) -> Result<ConnectorOutput, InputError> {
+        let Some(cut) = &self.cut else {
+            let segments = input.segments()?;
+            let vectors = self.compress(&input.frames, segments, None, dropout);
+            let ends = Some(segments.ends().to_vec());
+            return Ok(ConnectorOutput { ends, ..ConnectorOutput::vectors(vectors) });
+        };
+        let Found { segments, fired, penalties } =
+            cut.find(input, self.d_model, dropout.branch("cut"))?;
+        let vectors = self.compress(&input.frames, &segments, fired.as_ref(), dropout);
+        Ok(ConnectorOutput { vectors, ends: Some(segments.ends().to_vec()), penalties })
+    }
+
+    fn compress(
+        &self,
+        frames: &Ragged,
+        segments: &Segments,
+        fired: Option<&Fired>,
+        dropout: Dropout,
+    ) -> Ragged {
         let offsets = segments.offsets();
         let seen = key_ranges(&frames.offsets, segments, self.blockwise);
         let all = Placement::packed(&frames.offsets, Mask::Ranges(seen.into()));
         let spans = || frames.offsets.iter().zip(segments.ends());
         let last_frames =
             || spans().flat_map(|(span, ends)| ends.iter().map(move |end| span.start as u32 + end));
-        let at_the_end =
-            if self.mean { all.clone() } else { all.of_rows(last_frames().collect(), &offsets) };
+        let at_the_end = match self.pool {
+            SegmentPool::Last => all.of_rows(last_frames().collect(), &offsets),
+            SegmentPool::Mean | SegmentPool::Fire => all.clone(),
+        };
 
         let n_layers = self.layers.len();
         let mut x = self.input.forward(frames.values.clone());
@@ -203,18 +267,13 @@ impl SsrConnector {
             let dropout = dropout.branch(&i.to_string());
             x = layer.forward_or_again(self.recompute, x, placement, None, dropout);
         }
-        if self.mean {
-            let mut groups = Groups::default();
-            for (span, ends) in spans() {
-                let mut first = span.start;
-                for &end in ends {
-                    let past = span.start + end as usize + 1;
-                    groups.push((first..past).map(|row| (row, 1.0)));
-                    first = past;
-                }
+        let x = match self.pool {
+            SegmentPool::Last => x,
+            SegmentPool::Mean => means(x, spans()),
+            SegmentPool::Fire => {
+                fired.expect("problems() lets nothing else than CIF fire").integrate(x).values
             }
-            x = groups.means(x);
-        }
+        };
         let x = self.norm.forward(x);
         let values = match &self.output {
             Some(output) => output.forward(x),
@@ -222,6 +281,20 @@ impl SsrConnector {
         };
         Ragged { values, offsets }
     }
+}
+
+/// The mean of the frames of every segment.
+fn means<'a>(x: Tensor<2>, spans: impl Iterator<Item = (Range<usize>, &'a Vec<u32>)>) -> Tensor<2> {
+    let mut groups = Groups::default();
+    for (span, ends) in spans {
+        let mut first = span.start;
+        for &end in ends {
+            let past = span.start + end as usize + 1;
+            groups.push((first..past).map(|row| (row, 1.0)));
+            first = past;
+        }
+    }
+    groups.means(x)
 }
 
 /// The frames that every frame sees, counted from its utterance's first: those up to itself, from the last frame of
@@ -246,8 +319,10 @@ mod tests {
     use super::*;
     use crate::{
         connector::{
-            ConnectorConfig,
-            testing::{Speech, WIDTHS, obeys},
+            ConnectorConfig, MlpConfig, ProjectorConfig,
+            cut::SubwordCtcConfig,
+            fire::FireConfig,
+            testing::{Speech, WIDTHS, input, obeys},
         },
         ops::testing::{cpu, random},
         weights::{host, parameters},
@@ -263,7 +338,12 @@ mod tests {
             blockwise: true,
             pool: SegmentPool::Last,
             output: true,
+            cut: None,
         }
+    }
+
+    fn fires() -> CutConfig {
+        CutConfig::Cif(FireConfig { kernel: 3, d_conv: 5, quantity_weight: 1.0 })
     }
 
     #[test]
@@ -273,6 +353,34 @@ mod tests {
         let plain = SsrConfig { blockwise: false, n_layers: 1, ..config() };
         for config in [config(), same_width, mean, plain] {
             obeys(&ConnectorConfig::Ssr(config));
+        }
+    }
+
+    #[test]
+    fn it_is_a_connector_that_cuts_by_itself() {
+        let mlp = ProjectorConfig::Mlp(MlpConfig { d_hidden: 10 });
+        let ctc = CutConfig::Ctc(SubwordCtcConfig { projector: mlp, ctc_weight: 1.0 });
+        for (cut, pool) in [
+            (fires(), SegmentPool::Fire),
+            (fires(), SegmentPool::Last),
+            (ctc.clone(), SegmentPool::Last),
+            (ctc, SegmentPool::Mean),
+        ] {
+            obeys(&ConnectorConfig::Ssr(SsrConfig { cut: Some(cut), pool, ..config() }));
+        }
+    }
+
+    #[test]
+    fn in_training_there_is_a_segment_for_every_token() {
+        let mlp = ProjectorConfig::Mlp(MlpConfig { d_hidden: 10 });
+        let ctc = CutConfig::Ctc(SubwordCtcConfig { projector: mlp, ctc_weight: 1.0 });
+        for cut in [fires(), ctc] {
+            let config = SsrConfig { cut: Some(cut), ..config() };
+            let connector = config.init(WIDTHS, &Init::new(1, &cpu()));
+            let given = input(&[Speech::new(9, 1), Speech::new(12, 2)], true, &cpu());
+            let found = connector.forward(&given, Dropout::OFF).unwrap().vectors.offsets.lengths();
+            let said = given.said.unwrap();
+            assert_eq!(found, said.iter().map(Vec::len).collect::<Vec<_>>());
         }
     }
 
@@ -295,7 +403,7 @@ mod tests {
         let values = random([10, WIDTHS.d_encoder], 1).tensor(&device).require_grad();
         let frames = Ragged { values: values.clone(), offsets };
         let connector = config.init(WIDTHS, &Init::new(1, &device));
-        let found = connector.forward(&frames, &segments, Dropout::OFF).values;
+        let found = connector.compress(&frames, &segments, None, Dropout::OFF).values;
         let weights = random([4, WIDTHS.d_model], 2).tensor(&device);
         let loss = (found * weights).narrow(0, vector, 1).sum();
         let gradient = host(values.grad(&loss.backward()).unwrap());
@@ -329,7 +437,7 @@ mod tests {
         let segments = Segments::new(ends, &frames.offsets).unwrap();
         let run = |pool| {
             let connector = SsrConfig { pool, ..config() }.init(WIDTHS, &Init::new(1, &cpu()));
-            host(connector.forward(&frames, &segments, Dropout::OFF).values)
+            host(connector.compress(&frames, &segments, None, Dropout::OFF).values)
         };
         for (last, mean) in run(SegmentPool::Last).iter().zip(run(SegmentPool::Mean)) {
             assert!((last - mean).abs() < 1e-5, "{last} and {mean}");
@@ -375,6 +483,8 @@ mod tests {
                 "n_heads 5 is not a multiple of n_kv_heads 2"
             ]
         );
+        let wrong = SsrConfig { pool: SegmentPool::Fire, ..config() };
+        assert_eq!(wrong.problems(), ["pool is \"fire\", which needs cut.by = \"cif\""]);
         let wrong = SsrConfig { output: false, ..config() };
         assert_eq!(wrong.misfits(WIDTHS), ["d_hidden is 12, expected 8 where output is false"]);
     }

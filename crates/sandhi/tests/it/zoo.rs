@@ -33,7 +33,7 @@ fn every_connector_is_trained_and_asked() {
         }
         n += 1;
     }
-    assert_eq!(n, 12);
+    assert_eq!(n, 15);
     // What a vector has no time of its own for is not drawn.
     let geometry = ["inspect", "geometry", "zoo/ssr/seed-1/model", "--n", "1", "--cache", "cache"];
     sandhi(dir.path(), &geometry).fails_with(&["do not stand for equal times"]);
@@ -62,6 +62,12 @@ fn what_does_not_fit_a_connector_is_planned_away() {
         .fails_with(&["temperature is 0"]);
     plan("slm", &["stage.0.loss.next_token=1.0"]).fails_with(&["one by one"]);
     plan("distance_ctc", &["model.connector.tokens=[99999]"]).fails_with(&["99999"]);
+    plan("multitask", &["stage.0.trainable=['connector']"])
+        .fails_with(&["source \"documents\" teaches nothing", "nothing of the language model"]);
+    plan("multitask", &["stage.0.loss.text=0.0"]).fails_with(&["loss.text is 0"]);
+    plan("multitask", &["stage.0.batch.max_length=1.0"]).fails_with(&["4 tokens"]);
+    plan("ssr", &["model.connector.pool='fire'"]).fails_with(&["needs cut.by"]);
+    plan("ssr_cif", &["model.segmenter='ctc'"]).fails_with(&["model.segmenter", "leave it out"]);
     plan("ssr", &["model.connector.d_ff=0"]).fails_with(&["d_ff is 0"]);
     plan("ssr", &["stage.0.loss.next_token=-1.0"]).fails_with(&["next_token is -1"]);
 }

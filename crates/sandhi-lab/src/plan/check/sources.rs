@@ -11,6 +11,7 @@ use super::{Checker, kind};
 use crate::{
     recipe::{AS_SPOKEN, EvalConfig, ManifestSource, ModelConfig, SourceConfig, StageConfig},
     tasks,
+    train::dataset::TOKEN_S,
 };
 
 /// Nobody speaks more words in a second: so long an utterance is at least.
@@ -31,7 +32,7 @@ impl Checker<'_> {
             SourceConfig::Microworld(_) | SourceConfig::Wild(_) => model != "text",
             SourceConfig::Manifest(_) => true,
             SourceConfig::Documents(_) | SourceConfig::Text(_) | SourceConfig::Spelling(_) => {
-                model == "text"
+                model == "text" || model == "connector"
             }
         };
         self.need(
@@ -50,6 +51,8 @@ impl Checker<'_> {
             );
         }
         let max_length = stage.batch.max_length;
+        // Beside speech a token counts as long as it takes to say.
+        let max_tokens = max_length / if model == "connector" { TOKEN_S } else { 1.0 };
         match source {
             SourceConfig::Microworld(source) => {
                 self.counts(place, "n", source.n);
@@ -142,10 +145,10 @@ impl Checker<'_> {
                     .max()
                     .unwrap_or(0);
                 self.need(
-                    max_length >= longest as f64,
+                    max_tokens >= longest as f64,
                     place,
                     format_args!(
-                        "batch.max_length is {max_length} tokens, a document has {longest} words"
+                        "batch.max_length is {max_tokens} tokens, a document has {longest} words"
                     ),
                 );
                 Some(source.n)

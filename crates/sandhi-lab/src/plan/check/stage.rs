@@ -24,6 +24,7 @@ impl Checker<'_> {
         let weights = [
             ("cross_entropy", loss.cross_entropy),
             ("prompt", loss.prompt),
+            ("text", loss.text),
             ("ctc", loss.ctc),
             ("alignment", loss.alignment),
             ("token_ctc", loss.token_ctc),

@@ -16,7 +16,7 @@ use sandhi_lab::{
     model::{Aids, HostRagged},
     recipe::{LossConfig, SolverConfig, TransportConfig},
     train::{
-        learner::{ConnectorNet, Heard, Said, SpeechBatch, SpokenItem},
+        learner::{ConnectorBatch, ConnectorNet, Heard, Said, SpeechBatch, SpokenItem},
         step::gradients,
     },
 };
@@ -166,7 +166,7 @@ pub fn run(args: &Args, json: bool, device: &Device) -> anyhow::Result<()> {
     anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
     let net = weights::to_autodiff(net(args.d_model, args.n_layers, device)?);
     let net = weights::set_trained(net, |name| name.starts_with("connector."));
-    let batches = [batch(args.utterances, args.seconds)];
+    let batches = [ConnectorBatch::Spoken(batch(args.utterances, args.seconds))];
     let plain = LossConfig::default();
     let with = LossConfig { transport: Some(transport), ..plain.clone() };
     let step = |loss: &LossConfig| {
