@@ -9,7 +9,7 @@
 //! squared Euclidean    |x - y|²
 //! ```
 //!
-//! One product of matrices a problem and direction; at widths of language models it costs more than the transport.
+//! One product of matrices a problem and direction; its operations grow with the width of the embeddings, those of the transport do not.
 //! Norms are summed in double precision.
 
 use rayon::prelude::*;

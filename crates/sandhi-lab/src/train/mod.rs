@@ -550,23 +550,27 @@ impl Run<'_> {
                 mean
             })
         };
-        // Data sets have different losses, which add up.
-        let (mut found, mut mismatched) = (Losses::default(), None);
+        // Data sets have different losses, which add up; what is read is the same whatever is heard beside it.
+        let (mut found, mut mismatched, mut hears) = (Losses::default(), Losses::default(), false);
         for batches in sets {
             let of_set = mean(batches.iter().map(|(batch, _)| one(batch)).collect());
-            found.total += of_set.total;
-            found.terms.extend(of_set.terms);
             let others = batches.iter().map(|(_, other)| Some(one(other.as_ref()?)));
-            mismatched = mismatched.or(others.collect::<Option<Vec<Losses>>>().map(mean));
+            let others = others.collect::<Option<Vec<Losses>>>().map(mean);
+            hears |= others.is_some();
+            let other = others.unwrap_or_else(|| of_set.clone());
+            for (sum, part) in [(&mut found, of_set), (&mut mismatched, other)] {
+                sum.total += part.total;
+                sum.terms.extend(part.terms);
+            }
         }
         // What is understood is in the answer; other losses look at the sound itself.
-        let heard = found.terms.get(ANSWER).copied();
+        let answer = |losses: &Losses| losses.terms.get(ANSWER).copied();
         let measurement = Measurement {
             dev_loss: found.total,
-            dev_loss_mismatched: mismatched.as_ref().map(|other| other.total),
-            listening_gap: mismatched
-                .map(|other| other.terms.get(ANSWER).copied().unwrap_or(f64::NAN))
-                .zip(heard)
+            dev_loss_mismatched: hears.then_some(mismatched.total),
+            listening_gap: answer(&mismatched)
+                .zip(answer(&found))
+                .filter(|_| hears)
                 .map(|(other, heard)| other - heard),
             dev_terms: found.terms,
         };
