@@ -17,6 +17,7 @@ use sandhi_data::{
 
 use crate::{
     checkpoint,
+    costs::Costs,
     generate::Decoding,
     model::AnyModel,
     pipeline::{self, End, Place},
@@ -110,6 +111,7 @@ pub fn evaluate(
         commit: provenance.commit.clone(),
         machine: provenance.machine.clone(),
         oracle: recipe.oracle,
+        costs: Costs::read(&place.dir),
         ..ResultsMeta::default()
     });
     let predictions = match (&config.manifest, model) {

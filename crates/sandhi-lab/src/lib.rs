@@ -3,6 +3,7 @@
 pub mod align;
 pub mod chat;
 pub mod checkpoint;
+pub mod costs;
 pub mod experiment;
 pub mod frames;
 #[doc(hidden)]

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::checkpoint::files;
+use crate::{checkpoint::files, costs::Costs};
 
 /// Suffix of a metric measured on the language model that reads the transcript.
 pub const TEXT: &str = "_text";
@@ -56,8 +56,12 @@ pub fn lower_is_better(metric: &str) -> bool {
     }
     let base = metric.strip_suffix(TEXT).or_else(|| metric.strip_suffix(CASCADE));
     let base = base.unwrap_or(metric);
-    matches!(base, "wer" | "cer" | "perplexity" | "disagreement") || base.starts_with("loss")
+    matches!(base, "wer" | "cer" | "perplexity" | "disagreement" | VECTORS_PER_SECOND)
+        || base.starts_with("loss")
 }
+
+/// Vectors that a language model is given for a second of speech.
+pub const VECTORS_PER_SECOND: &str = "vectors_per_second";
 
 /// What can go wrong with a results or predictions file.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +159,9 @@ pub struct ResultsMeta {
     /// Whether the system used knowledge that a real one would not have (exact alignments, …).
     #[serde(default)]
     pub oracle: bool,
+    /// What it cost to train, where that was here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub costs: Option<Costs>,
     /// What a reader must know to read the numbers rightly, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

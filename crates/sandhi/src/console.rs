@@ -87,6 +87,16 @@ impl Monitor for Console {
         self.stopped()
     }
 
+    /// Linux alone says it.
+    fn peak_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kib: u64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        // 5 begins the peak anew.
+        std::fs::write("/proc/self/clear_refs", "5").ok()?;
+        Some(kib * 1024)
+    }
+
     fn stage(&mut self, name: &str, first_step: u64, n_steps: u64) {
         let target =
             if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };

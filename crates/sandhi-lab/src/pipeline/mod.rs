@@ -17,13 +17,19 @@ use std::path::PathBuf;
 
 use burn::prelude::*;
 use sandhi_data::{features::FeatureExtractor, text::Tokenizer};
-use sandhi_nn::{init::Init, lora, ops::recomputes, weights::WeightType};
+use sandhi_nn::{
+    init::Init,
+    lora,
+    ops::recomputes,
+    weights::{self, ParameterInfo, WeightType},
+};
 
 pub use self::connector::bases;
 use self::connector::connector;
 use crate::{
     chat::{Chat, MARKERS},
     checkpoint::{self, Checkpoint, write_atomically},
+    costs::Costs,
     hf::{self, Hub},
     model::{self, AnyModel, CtcNet, Recognizer, SpeechModel, TextModel},
     recipe::{CtcModelConfig, ModelConfig, Recipe, TextModelConfig},
@@ -256,6 +262,11 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
     mut data: impl FnMut(usize, &mut dyn Monitor) -> Result<Prepared<D>, Error>,
 ) -> Result<Option<L>, Error> {
     let kept = train::trainable(recipe);
+    let learns = |info: &ParameterInfo| train::is_ever_trained(&kept, &info.name);
+    let trained = weights::parameters(&net).into_iter().filter(learns);
+    let trained_parameters = trained.map(|info| info.n_values() as u64).sum();
+    // What was held before is no cost of training.
+    let _ = monitor.peak_bytes();
     let mut run = Run { dir: &place.dir, seed: recipe.seed, monitor, kept };
     let mut state = RunState::default();
     let mut checkpoint: Option<Checkpoint> = None;
@@ -297,6 +308,8 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
             shared.keep(i + 1, &net, &state, &log)?;
         }
     }
+    let peak_bytes = run.monitor.peak_bytes();
+    Costs { trained_parameters, peak_bytes, step_s: None }.write(&place.dir)?;
     Ok(Some(net))
 }
 

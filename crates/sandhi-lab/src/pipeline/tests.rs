@@ -41,6 +41,9 @@ impl Monitor for Silent {
         self.steps.fetch_add(1, Ordering::SeqCst);
     }
     fn measured(&mut self, _: u64, _: &Measurement) {}
+    fn peak_bytes(&self) -> Option<u64> {
+        None
+    }
     fn note(&mut self, _: &str) {}
     fn preparing(&self, _: &str, _: usize, _: usize) {}
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use indexmap::{IndexMap, IndexSet};
 
 use super::{Cell, Row, Table};
+use crate::costs::Costs;
 use crate::report::{metric_name, metric_unit};
 use crate::results::{CASCADE, TEXT, lower_is_better};
 
@@ -22,8 +23,39 @@ pub(super) fn render(table: &Table) -> String {
     for ((task, metric), domains) in &parts {
         part(&mut out, table, task, metric, domains);
     }
+    costs(&mut out, table);
     notes(&mut out, table);
     out
+}
+
+/// What rows cost, medians over seeds.
+fn costs(out: &mut String, table: &Table) {
+    if table.rows.iter().all(|row| row.costs.is_empty()) {
+        return;
+    }
+    out.push_str(
+        "### Costs of training\n\n| recipe | trained parameters | seconds a step | peak MiB |\n|---|--:|--:|--:|\n",
+    );
+    for row in table.rows.iter().filter(|row| !row.costs.is_empty()) {
+        let median = |of: &dyn Fn(&Costs) -> Option<f64>| {
+            let mut values: Vec<f64> = row.costs.iter().filter_map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values.get(values.len() / 2).copied()
+        };
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} |",
+            escape(&row.recipe),
+            or_none(median(&|costs| Some(costs.trained_parameters as f64)).map(|n| format!("{n}"))),
+            or_none(median(&|costs| costs.step_s).map(|s| format!("{s:.3}"))),
+            or_none(
+                median(&|costs| Some(costs.peak_bytes? as f64 / f64::from(1 << 20)))
+                    .map(|mib| format!("{mib:.0}"))
+            ),
+        );
+    }
+    out.push('\n');
 }
 
 fn part(out: &mut String, table: &Table, task: &str, metric: &str, domains: &IndexSet<&str>) {

@@ -23,6 +23,7 @@ use indexmap::IndexSet;
 use sandhi_data::score::Bootstrap;
 use serde::{Deserialize, Serialize};
 
+use crate::costs::Costs;
 use crate::results::{self, CASCADE, Prediction, RECOVERED, TEXT};
 use runs::{Group, Run};
 use statistics::Statistics;
@@ -102,6 +103,9 @@ pub struct Row {
     pub trained_tasks: Vec<String>,
     /// The seeds of its runs, ascending.
     pub seeds: Vec<u64>,
+    /// What its runs cost, those that say it.
+    #[serde(default)]
+    pub costs: Vec<Costs>,
     /// Its numbers, in the order of the first run's `results.json`.
     pub cells: Vec<Cell>,
 }

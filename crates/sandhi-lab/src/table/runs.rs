@@ -147,6 +147,7 @@ impl Group {
             oracle: self.runs.iter().any(|run| run.results.meta.oracle),
             trained_tasks: meta.trained_tasks,
             seeds: self.runs.iter().map(Run::seed).collect(),
+            costs: self.runs.iter().filter_map(|run| run.results.meta.costs).collect(),
             cells,
         }
     }

@@ -54,7 +54,10 @@ pub fn is_domain(name: &str) -> bool {
 
 /// A task's name for readers.
 pub fn task_title(name: &str) -> &str {
-    TASKS.iter().find(|(task, _)| *task == name).map_or(name, |(_, title)| title)
+    match name {
+        "length" => "Length before the language model",
+        name => TASKS.iter().find(|(task, _)| *task == name).map_or(name, |(_, title)| title),
+    }
 }
 
 /// Phrases that stay of a task's long list, where a CTC head says which.

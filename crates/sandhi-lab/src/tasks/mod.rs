@@ -115,9 +115,12 @@ pub fn evaluate(
             }
         }
         let spoken: Vec<Spoken> = spoken.into_values().collect();
-        workshop.frames(&spoken, &model.speech, cache, &|done, total| {
+        let heard = workshop.frames(&spoken, &model.speech, cache, &|done, total| {
             progress(&format!("hearing {domain}"), done, total);
         })?;
+        if !spoken.is_empty() {
+            score::add_length(results, domain, lengths(model, &spoken, &heard)?);
+        }
     }
     let panels = panels(&all);
     let mut predictions = Vec::with_capacity(all.len());
@@ -159,6 +162,22 @@ pub fn evaluate(
     results.meta.scorer.extend(scorers());
     progress("done", all.len(), all.len());
     Ok(predictions)
+}
+
+/// Utterances of a domain whose vectors are counted.
+const COUNTED: usize = 64;
+
+/// Vectors that the language model is given of utterances, and their seconds.
+fn lengths(
+    model: &ConnectorModel,
+    spoken: &[Spoken],
+    heard: &[Utterance],
+) -> Result<Vec<(usize, f64)>, Error> {
+    let every = spoken.len().div_ceil(COUNTED);
+    let (said, heard): (Vec<&str>, Vec<&Utterance>) =
+        spoken.iter().zip(heard).step_by(every).map(|(s, u)| (s.text(), u)).unzip();
+    let vectors = model.vectors(&gather(&model.speech, heard.iter().copied()), Some(&said))?;
+    Ok(vectors.offsets.lengths().into_iter().zip(heard.iter().map(|u| u.duration_s)).collect())
 }
 
 /// The transcription cells for a speech foundation model: the same utterances, read off its CTC head.

@@ -12,7 +12,8 @@ use super::{
     cells::{Cell, Kind, levels},
 };
 use crate::results::{
-    CASCADE, Edits, Metric, Prediction, RECOVERED, Results, TEXT, lower_is_better,
+    CASCADE, Edits, Metric, Prediction, RECOVERED, Results, TEXT, VECTORS_PER_SECOND,
+    lower_is_better,
 };
 
 /// The settings of every scorer.
@@ -249,6 +250,13 @@ pub(super) fn add(
         }
         set(RECOVERED, recovered);
     }
+}
+
+/// Adds how many vectors the language model is given for a second of speech.
+pub(super) fn add_length(results: &mut Results, domain: &str, lengths: Vec<(usize, f64)>) {
+    let counts = lengths.into_iter().map(|(n, seconds)| Ratio(n as f64, seconds)).collect();
+    let number = Number::share(VECTORS_PER_SECOND, counts);
+    results.set("length", domain, &number.name, number.metric());
 }
 
 /// How much of the upper bound speech reaches: the ratio of scores, of `1 - error` for error rates, and

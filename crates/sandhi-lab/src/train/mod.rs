@@ -130,6 +130,8 @@ pub trait Monitor {
     fn measured(&mut self, step: u64, measurement: &Measurement);
     /// Something worth a line.
     fn note(&mut self, line: &str);
+    /// Bytes that the process held at most since the last call, where that is known.
+    fn peak_bytes(&self) -> Option<u64>;
     /// Data are being made ready.
     fn preparing(&self, what: &str, done: usize, total: usize);
 }

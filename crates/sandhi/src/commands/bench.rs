@@ -255,6 +255,10 @@ impl Monitor for Timer {
         self.steps.push(report.clone());
     }
     fn measured(&mut self, _: u64, _: &Measurement) {}
+    fn peak_bytes(&self) -> Option<u64> {
+        None
+    }
+
     fn note(&mut self, line: &str) {
         self.console.note(line);
     }
