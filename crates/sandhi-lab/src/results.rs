@@ -17,6 +17,7 @@
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use sandhi_data::score::Interval;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{checkpoint::files, costs::Costs};
@@ -56,8 +57,8 @@ pub fn lower_is_better(metric: &str) -> bool {
     }
     let base = metric.strip_suffix(TEXT).or_else(|| metric.strip_suffix(CASCADE));
     let base = base.unwrap_or(metric);
-    matches!(base, "wer" | "cer" | "perplexity" | "disagreement" | VECTORS_PER_SECOND)
-        || base.starts_with("loss")
+    matches!(base, "wer" | "cer" | "disagreement" | VECTORS_PER_SECOND)
+        || ["loss", "perplexity", "divergence"].iter().any(|name| base.starts_with(name))
 }
 
 /// Vectors that a language model is given for a second of speech.
@@ -117,6 +118,12 @@ impl Metric {
     /// A number that has no interval of its own: both ends are the value.
     pub fn exact(value: f64, n: usize) -> Self {
         Self { value, lo: value, hi: value, n }
+    }
+}
+
+impl From<Interval> for Metric {
+    fn from(Interval { value, lo, hi, n }: Interval) -> Self {
+        Self { value, lo, hi, n }
     }
 }
 

@@ -18,11 +18,11 @@ use serde::Serialize;
 
 use burn::prelude::*;
 
-use super::{Error, piece};
+use super::{Error, gather, piece};
 use crate::{
     frames::FrameCache,
     model::{
-        ConnectorModel, HostRagged,
+        ConnectorModel,
         pack::{Segment, pack},
     },
     recipe::Half,
@@ -420,11 +420,6 @@ fn read(lm: &CausalLm, input: &Ragged) {
     let mut cache = lm.cache(&lengths);
     // On the host, so that a device has done the work.
     host(lm.extend_to_last(input, &all, &mut cache));
-}
-
-fn gather(model: &ConnectorModel, utterances: &[Utterance]) -> HostRagged {
-    let rows = utterances.iter().map(|utterance| utterance.rows.as_ref());
-    HostRagged::gather(model.speech.d_encoder(), rows)
 }
 
 #[cfg(test)]

@@ -1,12 +1,21 @@
-//! Looking into a connector: where speech lies among the embeddings of what is said.
+//! Looking into a model: where speech lies among the embeddings of what is said, and what became of the language model.
 //!
 //! ```text
-//! geometry    many utterances with exact word times     how near vectors are to their tokens, pauses to the pad
-//! transport   one utterance                             the plan between its vectors and its tokens
-//! picture     the plan                                  as SVG
+//! geometry       many utterances with exact word times   how near vectors are to their tokens, pauses to the pad
+//! layers         the same, at every depth                how alike speech and text are: CKA, retrieval of tokens
+//! transport      one utterance                           the plan between its vectors and its tokens
+//! picture        the plan                                as SVG
+//! forgetting     texts, before and after training        perplexity, divergence, choices of the almanac
+//! misalignment   stories, spoken and written             the divergence of what is expected to follow
 //! ```
 
+mod base;
+mod cka;
+mod divergence;
+mod forgetting;
 mod geometry;
+mod layers;
+mod misalignment;
 mod picture;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -16,18 +25,22 @@ use std::path::{Path, PathBuf};
 
 use sandhi_nn::weights::host;
 
-pub use self::geometry::{
-    Content, Geometry, GeometryConfig, GeometryRow, Pauses, PromptPass, geometry,
-};
 pub(crate) use self::picture::inline;
 pub use self::{
+    base::{Base, base, text_side},
+    forgetting::{Change, Corpus, Forgetting, TextRow, almanac, texts},
+    geometry::{Content, Geometry, GeometryConfig, GeometryRow, Pauses, PromptPass, geometry},
+    layers::{DepthRow, LayersRow, add_layers, layers},
+    misalignment::{MisalignmentRow, SpeechConfig, add_misalignment, misalignment},
     picture::svg,
     transport::{Column, DepthPlan, TransportRequest, Transported, transport, transport_settings},
 };
 use crate::{
-    model::ConnectorModel,
+    model::{self, ConnectorModel, HostRagged},
+    pipeline,
     recipe::{ModelConfig, Recipe},
     sources,
+    train::dataset::Utterance,
 };
 
 /// Why there is nothing to see.
@@ -85,6 +98,71 @@ pub enum Error {
     /// The problem cannot be solved.
     #[error(transparent)]
     Transport(#[from] sandhi_align::transport::Error),
+    /// A model cannot be read.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    /// A model without a language model.
+    #[error("{name} only hears: expected a text or a connector model, which has a language model")]
+    NoTextSide {
+        /// Which model.
+        name: String,
+    },
+    /// Nothing tells what a language model was before.
+    #[error(
+        "nothing tells what the language model was made from: name the model that it was before"
+    )]
+    NoBase,
+    /// What a language model was before is in a folder that depends on where the recipe was.
+    #[error(
+        "the recipe beside the model says that its language model was {path}, from a folder that is not known: name the \
+         model that it was before"
+    )]
+    RelativeBase {
+        /// What the recipe says.
+        path: PathBuf,
+    },
+    /// What a language model was before is not there any more.
+    #[error(
+        "the recipe beside the model says that its language model was {path}, which cannot be loaded from here: name \
+         the model that it was before"
+    )]
+    Base {
+        /// What the recipe says.
+        path: String,
+        /// Why not.
+        source: Box<pipeline::Error>,
+    },
+    /// Two language models that do not take the same tokens.
+    #[error("the language models cannot be compared token by token: {0}")]
+    Vocabulary(String),
+    /// A text file is none, or empty.
+    #[error("{path}: {message}")]
+    Corpus {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A document is longer than what a model is given at once.
+    #[error(
+        "{corpus}: \"{text}…\" has {n_tokens} tokens, expected at most {most} a document; cut it"
+    )]
+    Long {
+        /// Its corpus.
+        corpus: String,
+        /// How it begins.
+        text: String,
+        /// Its tokens.
+        n_tokens: usize,
+        /// As many as there may be.
+        most: usize,
+    },
+    /// Vectors have no partners.
+    #[error(
+        "this connector's vectors stand for no time of their own and there is none a token, so that they cannot be \
+         paired with what is said"
+    )]
+    Unpaired,
     /// The recipe beside a model is none.
     #[error("{path}: {message}")]
     Recipe {
@@ -149,6 +227,12 @@ pub fn pad(
         return Err(wrong("its embedding is zero and has no direction; name a trained one"));
     }
     Ok(Some(id))
+}
+
+/// The frames of utterances, one behind the other.
+fn gather(model: &ConnectorModel, utterances: &[Utterance]) -> HostRagged {
+    let rows = utterances.iter().map(|utterance| utterance.rows.as_ref());
+    HostRagged::gather(model.speech.d_encoder(), rows)
 }
 
 /// How the vocabulary writes a token.

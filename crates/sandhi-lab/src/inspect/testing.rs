@@ -1,9 +1,31 @@
-//! A plan that is known by hand.
+//! A plan that is known by hand, and a language model that knows nothing.
 
-use sandhi_data::alignment::{Alignment, Source};
+use burn::prelude::Device;
+use sandhi_data::{
+    alignment::{Alignment, Source},
+    text::Tokenizer,
+};
+use sandhi_nn::{init::Init, transformer::TransformerConfig, weights::WeightType};
 
 use super::{Column, DepthPlan, Transported};
-use crate::recipe::TransportConfig;
+use crate::{
+    chat::{Chat, MARKERS},
+    model::TextModel,
+    recipe::TransportConfig,
+};
+
+/// A small language model with random weights; of every seed over the same tokens.
+pub(crate) fn text_model(seed: u64) -> TextModel {
+    let config: TransformerConfig = serde_json::from_value(serde_json::json!({
+        "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 24, "tie_embeddings": false,
+    }))
+    .unwrap();
+    let texts = ["Anna took the red ball to the kitchen.", "Ben has the ball. Where is the key?"];
+    let tokenizer = Tokenizer::train_bpe(texts, 290, &MARKERS).unwrap();
+    let lm = config.init(tokenizer.n_tokens(), &Init::new(seed, &Device::flex()));
+    let chat = Chat::with_markers(tokenizer).unwrap();
+    TextModel { config, lm, chat, origin: None, dtype: WeightType::F32 }
+}
 
 /// Two seconds, four vectors: two on the first token, one between both, one on the pad.
 pub(crate) fn transported(text: &str) -> Transported {

@@ -36,17 +36,25 @@ pub(crate) enum Unit {
     Plain,
 }
 
+/// What is in the names of metrics that are neither rates nor scores.
+const PLAIN: [&str; 9] = [
+    "perplexity",
+    "loss",
+    "bits",
+    "nats",
+    "seconds",
+    "per_word",
+    "per_second",
+    "divergence",
+    "cosine",
+];
+
 impl Unit {
     /// The unit of a metric, by its name without suffix.
     pub(super) fn of(metric: &str) -> Self {
         match metric {
             "bleu" | "chrf" => Self::Points,
-            _ if ["perplexity", "loss", "bits", "nats", "seconds", "per_word", "per_second"]
-                .iter()
-                .any(|plain| metric.contains(plain)) =>
-            {
-                Self::Plain
-            }
+            _ if PLAIN.iter().any(|plain| metric.contains(plain)) => Self::Plain,
             _ => Self::Percent,
         }
     }

@@ -175,8 +175,39 @@ pub(crate) fn transcriptions(
     domains: &[String],
     n: usize,
 ) -> Vec<(&'static str, Language, Vec<Spoken>)> {
+    let named = |(domain, cell): (_, Cell)| {
+        let language = cell.items.first()?.spoken_language;
+        Some((domain, language, cell.items.iter().map(|item| cell.spoken(item)).collect()))
+    };
+    let cells = of_tasks(world, split, &["asr", "asr_de", "asr_es"], domains, n);
+    cells.into_iter().filter_map(named).collect()
+}
+
+/// Stories that are told, with their endings, in every domain that is wanted, all where none is named.
+pub(crate) fn stories(
+    world: &Microworld,
+    split: Split,
+    domains: &[String],
+    n: usize,
+) -> Vec<(&'static str, Vec<(Item, Spoken)>)> {
+    let told = |cell: Cell| {
+        let spoken: Vec<Spoken> = cell.items.iter().map(|item| cell.spoken(item)).collect();
+        cell.items.into_iter().zip(spoken).collect()
+    };
+    let cells = of_tasks(world, split, &["continuation"], domains, n).into_iter();
+    cells.map(|(domain, cell)| (domain, told(cell))).collect()
+}
+
+/// The cells of some tasks by their domains.
+fn of_tasks(
+    world: &Microworld,
+    split: Split,
+    tasks: &[&str],
+    domains: &[String],
+    n: usize,
+) -> Vec<(&'static str, Cell)> {
     let config = EvalConfig {
-        tasks: ["asr", "asr_de", "asr_es"].map(str::to_owned).to_vec(),
+        tasks: tasks.iter().map(|&task| task.to_owned()).collect(),
         domains: domains.to_vec(),
         n,
         half: Half::Dev,
@@ -186,8 +217,7 @@ pub(crate) fn transcriptions(
     };
     let named = |cell: Cell| {
         let domain = DOMAINS.into_iter().find(|domain| *domain == cell.domain)?;
-        let language = cell.items.first()?.spoken_language;
-        Some((domain, language, cell.items.iter().map(|item| cell.spoken(item)).collect()))
+        Some((domain, cell))
     };
     cells(world, split, &config).into_iter().filter_map(named).collect()
 }

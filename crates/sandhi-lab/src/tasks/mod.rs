@@ -19,7 +19,7 @@ use indexmap::IndexMap;
 use rayon::prelude::*;
 use sandhi_data::{language::Language, microworld::biasing, speech::Domain, text::Unknown};
 
-pub(crate) use self::cells::transcriptions;
+pub(crate) use self::cells::{stories, transcriptions};
 use self::{
     answer::{AT_ONCE, Reader, Way, answers},
     cells::{Cell, Kind, cells, shortlist},

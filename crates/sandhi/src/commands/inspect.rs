@@ -1,15 +1,22 @@
-//! `sandhi inspect`: what a connector makes of speech, beside the embeddings of what is said.
+//! `sandhi inspect`: what a connector makes of speech, beside the same words in writing, and what training on speech made
+//! of the language model.
 
+mod forgetting;
 mod geometry;
+mod layers;
 mod transport;
 
-use anyhow::ensure;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
 use burn::prelude::Device;
 use sandhi_lab::{
     hf::{Hub, ModelSource},
     inspect::recipe_of,
     model::{AnyModel, ConnectorModel},
-    recipe::Recipe,
+    recipe::{Half, Recipe},
+    results::Results,
+    tasks,
 };
 
 /// Arguments of `sandhi inspect`.
@@ -25,6 +32,10 @@ enum What {
     Geometry(geometry::Args),
     /// Where the speech of a sound file goes among the tokens of what is said, in numbers and as a picture.
     Transport(Box<transport::Args>),
+    /// How alike speech and text are at every depth of the language model: CKA, and retrieval of tokens.
+    Layers(layers::Args),
+    /// What the language model has forgotten, and how far speech leads from where text leads.
+    Forgetting(Box<forgetting::Args>),
 }
 
 /// Looks.
@@ -32,7 +43,40 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
         What::Geometry(args) => geometry::run(args),
         What::Transport(args) => transport::run(*args),
+        What::Layers(args) => layers::run(args),
+        What::Forgetting(args) => forgetting::run(*args),
     }
+}
+
+fn check_domains(domains: &[String]) -> anyhow::Result<()> {
+    for domain in domains {
+        ensure!(
+            tasks::is_domain(domain),
+            "unknown domain {domain:?}, expected one of {}",
+            tasks::DOMAINS.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn half(test: bool) -> Half {
+    if test { Half::Test } else { Half::Dev }
+}
+
+/// Adds numbers to the `results.json` of a run.
+fn add_to_results(dir: &Path, add: impl FnOnce(&mut Results)) -> anyhow::Result<()> {
+    let path = dir.join("results.json");
+    let mut results = Results::read(&path).context("--run-dir takes the directory of a run")?;
+    add(&mut results);
+    Ok(results.write(&path)?)
+}
+
+/// The recipe beside a model, where there is one.
+fn recipe_beside(source: &ModelSource) -> anyhow::Result<Option<Recipe>> {
+    Ok(match source {
+        ModelSource::Directory(dir) => recipe_of(dir)?,
+        ModelSource::Hub(_) => None,
+    })
 }
 
 /// A connector model, and the recipe beside it where there is one.
@@ -49,9 +93,5 @@ fn open(
          embeddings"
     );
     let AnyModel::Connector(model) = model else { unreachable!("its kind was checked") };
-    let recipe = match source {
-        ModelSource::Directory(dir) => recipe_of(dir)?,
-        ModelSource::Hub(_) => None,
-    };
-    Ok((*model, recipe))
+    Ok((*model, recipe_beside(source)?))
 }

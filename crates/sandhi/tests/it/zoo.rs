@@ -1,6 +1,6 @@
 //! Every connector through the whole program: planned, trained, saved, loaded, asked.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use super::{sandhi, sine};
 
@@ -37,6 +37,81 @@ fn every_connector_is_trained_and_asked() {
     // What a vector has no time of its own for is not drawn.
     let geometry = ["inspect", "geometry", "zoo/ssr/seed-1/model", "--n", "1", "--cache", "cache"];
     sandhi(dir.path(), &geometry).fails_with(&["do not stand for equal times"]);
+    layers(dir.path());
+    forgetting(dir.path());
+}
+
+/// Speech and text at every depth, paired by number or by time.
+fn layers(dir: &Path) {
+    let run = |name: &str, more: &[&str]| {
+        let model = format!("zoo/{name}/seed-1/model");
+        let args = ["inspect", "layers", &model, "--domains", "base", "--n", "2"];
+        sandhi(dir, &[&args[..], &["--cache", "cache", "--quiet"], more].concat())
+    };
+    for name in ["slm", "ssr_forced", "ctc_collapse", "cif", "distance_ctc"] {
+        let found = run(name, &["--json"]).json();
+        let row = &found[0];
+        let count = |name: &str| row[name].as_u64().unwrap();
+        assert_eq!((count("n_utterances"), count("n_left_out")), (6, 0), "{name}: {row}");
+        assert!(count("n_pairs") <= count("n_tokens"), "{name}: {row}");
+        assert!(count("n_unpaired_vectors") <= count("n_vectors"), "{name}: {row}");
+        let depths = row["depths"].as_array().unwrap();
+        assert_eq!(depths.len(), 7, "{name}: {row}");
+        for depth in depths {
+            for share in ["token", "position"] {
+                let value = depth[share]["value"].as_f64();
+                assert!(value.is_none_or(|v| (0.0..=1.0).contains(&v)), "{name}: {depth}");
+            }
+        }
+        if name == "ssr_forced" {
+            // Cut where tokens end, there is a vector for each.
+            assert_eq!((count("n_one_by_one"), count("n_unpaired_vectors")), (6, 0), "{row}");
+            assert_eq!(
+                (count("n_pairs"), count("n_vectors")),
+                (count("n_tokens"), count("n_tokens"))
+            );
+        }
+    }
+    run("q_former", &[]).fails_with(&["stand for no time of their own"]);
+    run("slm", &["--run-dir", "zoo/slm/seed-1"]).works();
+    run("slm", &["--run-dir", "zoo"]).fails_with(&["--run-dir", "results.json"]);
+    let table = sandhi(dir, &["table", "zoo"]).works();
+    assert!(table.contains("layers_base: cka") && table.contains(" depth_6 |"), "{table}");
+}
+
+/// A model whose language model no stage has trained, and another one in its place.
+fn forgetting(dir: &Path) {
+    let run = |more: &[&str]| {
+        let args = ["inspect", "forgetting", "zoo/slm/seed-1/model", "--n", "4", "--quiet"];
+        sandhi(dir, &[&args[..], &["--cache", "cache"], more].concat())
+    };
+    let found = run(&["--domains", "base", "--json", "--run-dir", "zoo/slm/seed-1"]).json();
+    assert!(found["before"].as_str().unwrap().contains("no stage trained"), "{found}");
+    assert_eq!(found["texts"].as_array().unwrap().len(), 5);
+    for row in found["texts"].as_array().unwrap() {
+        assert_eq!((&row["divergence"]["value"], &row["n_documents"]), (&0.0.into(), &4.into()));
+        let perplexity = row["perplexity"]["before"]["value"].as_f64().unwrap();
+        assert!(perplexity > 1.0 && perplexity < 100.0, "{row}");
+    }
+    assert_eq!(found["almanac"]["change"]["value"], 0.0);
+    let heard = &found["misalignment"][0];
+    assert_eq!((&heard["domain"], &heard["forgetting"]["value"]), (&"base".into(), &0.0.into()));
+    assert!(heard["misalignment"]["value"].as_f64() > Some(0.0), "{heard}");
+    assert_eq!(heard["gap"], heard["misalignment"]);
+    let table = sandhi(dir, &["table", "zoo"]).works();
+    for part in ["forgetting: perplexity (lower", "misalignment: divergence (lower", " almanac |"] {
+        assert!(table.contains(part), "{part:?} is not in {table}");
+    }
+
+    fs::write(dir.join("mine.txt"), "Anna took the red ball.\n\nBen has it.\n").unwrap();
+    let lm = format!("{}/../../weights/language_model", env!("CARGO_MANIFEST_DIR"));
+    let shown = run(&["--text", "mine.txt", "--before", &lm]).works();
+    assert!(shown.contains(&format!("before: {lm}")) && shown.contains("\nmine "), "{shown}");
+    fs::write(dir.join("empty.txt"), "\n").unwrap();
+    run(&["--text", "empty.txt"]).fails_with(&["empty.txt", "found no text"]);
+    let encoder = format!("{}/../../weights/encoder", env!("CARGO_MANIFEST_DIR"));
+    run(&["--before", &encoder]).fails_with(&["--before", "encoder only hears"]);
+    sandhi(dir, &["inspect", "forgetting", &lm]).fails_with(&["--before", "nothing tells"]);
 }
 
 #[test]

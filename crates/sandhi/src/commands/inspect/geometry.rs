@@ -6,7 +6,6 @@ use anyhow::ensure;
 use sandhi_lab::{
     hf::ModelSource,
     inspect::{Geometry, GeometryConfig, GeometryRow, geometry, pad},
-    recipe::Half,
     sources::Workshop,
     tasks,
     train::Monitor,
@@ -41,20 +40,14 @@ pub struct Args {
 
 /// Measures and prints.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    for domain in &args.domains {
-        ensure!(
-            tasks::is_domain(domain),
-            "unknown domain {domain:?}, expected one of {}",
-            tasks::DOMAINS.join(", ")
-        );
-    }
+    super::check_domains(&args.domains)?;
     ensure!(args.n > 0, "--n is 0, expected at least 1 utterance");
     let (model, recipe) = super::open(&args.model, &args.run.device.open()?, &args.run.hub.hub()?)?;
     let config = GeometryConfig {
         pad: pad(&model, recipe.as_ref(), args.pad.as_deref())?,
         domains: args.domains,
         n: args.n,
-        half: if args.test { Half::Test } else { Half::Dev },
+        half: super::half(args.test),
     };
     let workshop = Workshop::new(&args.run.cache, &PathBuf::new(), &nameless("inspect"));
     let cache = tasks::frame_cache(&model, &args.run.cache);
