@@ -91,6 +91,7 @@ pub struct UnitAligner {
     speech: SpeechSide,
     temperature: f64,
     kernel: usize,
+    blank: Option<f32>,
 }
 
 #[derive(Module, Debug)]
@@ -110,8 +111,13 @@ struct SpeechSide {
 /// What turns into vectors first.
 #[derive(Module, Debug)]
 enum SpeechInput {
-    Units(Embedding),
+    Units(UnitTable),
     Frames(Linear),
+}
+
+#[derive(Module, Debug)]
+struct UnitTable {
+    embedding: Embedding,
 }
 
 /// Scores of packed utterances.
@@ -158,7 +164,9 @@ impl UnitAlignerConfig {
             },
             speech: SpeechSide {
                 input: match hears {
-                    Hears::Units(n) => SpeechInput::Units(Embedding::new(&input, n, d, 1.0)),
+                    Hears::Units(n) => SpeechInput::Units(UnitTable {
+                        embedding: Embedding::new(&input.child("embedding"), n, d, 1.0),
+                    }),
                     Hears::Frames(width) => {
                         SpeechInput::Frames(Linear::new(&input, width, d, true))
                     }
@@ -168,11 +176,17 @@ impl UnitAlignerConfig {
             },
             temperature: self.temperature,
             kernel: self.kernel,
+            blank: self.blank,
         }
     }
 }
 
 impl UnitAligner {
+    /// The score of belonging to no character, in training.
+    pub fn blank(&self) -> Option<f32> {
+        self.blank
+    }
+
     /// Scores of every frame for every character of its utterance's text.
     ///
     /// # Panics
@@ -189,7 +203,7 @@ impl UnitAligner {
         let x = text.apply(self.convolved(&self.text.conv, x, &columns));
         let characters = self.text.out.forward(x);
         let mut x = match (&self.speech.input, heard) {
-            (SpeechInput::Units(table), Heard::Units(units, _)) => table.forward(units),
+            (SpeechInput::Units(table), Heard::Units(units, _)) => table.embedding.forward(units),
             (SpeechInput::Frames(linear), Heard::Frames(frames)) => {
                 linear.forward(frames.values.clone())
             }
@@ -234,7 +248,7 @@ mod tests {
             "speech.convs.0.weight",
             "speech.convs.1.bias",
             "speech.convs.1.weight",
-            "speech.input.weight",
+            "speech.input.embedding.weight",
             "speech.out.bias",
             "speech.out.weight",
             "text.conv.bias",
