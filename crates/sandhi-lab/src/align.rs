@@ -1,4 +1,5 @@
-//! Placing a known text in sound: words, characters and pieces with their times, by the CTC head of a speech model.
+//! Placing a known text in sound: words, characters and pieces with their times, by the CTC head of a speech model, or
+//! by an aligner model ([`MonotonicAligner`]).
 //!
 //! ```text
 //! text      the           ball            the best path that spells the characters, by Viterbi
@@ -11,6 +12,8 @@
 //! character somewhere within it, often as a short spike, so that the path's words begin late and end early: they are
 //! [widened](Widening).
 
+mod monotonic;
+
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -21,10 +24,12 @@ use sandhi_data::{
 };
 
 use crate::{
-    model::{HostRagged, Recognizer, SpeechModel, fingerprint},
+    model::{AnyModel, HostRagged, Recognizer, SpeechModel, fingerprint},
     sources::Error,
     transcribe::{Chunking, chunks, frames, no_recognizer},
 };
+
+pub use self::monotonic::{MonotonicAligner, WIDENING};
 
 /// Why a text has no place in a sound.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -52,6 +57,32 @@ pub enum Failure {
         /// Seconds of sound.
         duration_s: f64,
     },
+    /// The sound is too short for an aligner model.
+    #[error(
+        "the text takes {n_needed} frames at least, spaces around its words included, the sound has {n_frames} \
+         ({duration_s:.2} s)"
+    )]
+    TooFewFrames {
+        /// Characters, and the spaces around words.
+        n_needed: usize,
+        /// Frames of the sound.
+        n_frames: usize,
+        /// Seconds of sound.
+        duration_s: f64,
+    },
+    /// Sound and text are too long for an aligner model, which looks at all of both.
+    #[error(
+        "{n_frames} frames of {n_characters} characters are more than {most} entries; cut the sound, or align it with a \
+         CTC model"
+    )]
+    TooLarge {
+        /// Frames of the sound.
+        n_frames: usize,
+        /// Characters of the text, spaces around words included.
+        n_characters: usize,
+        /// Entries that are possible.
+        most: usize,
+    },
     /// What is heard is something else.
     #[error("found a confidence of {found:.4}, expected at least {least}: is this what is said?")]
     Unsure {
@@ -63,6 +94,9 @@ pub enum Failure {
     /// The path could not be found.
     #[error(transparent)]
     Path(#[from] ctc::Error),
+    /// The same of an aligner model.
+    #[error(transparent)]
+    Monotonic(#[from] sandhi_align::monotonic::Error),
 }
 
 /// A text in its place.
@@ -332,6 +366,80 @@ impl<'a> Aligner<'a> {
     }
 }
 
+/// Places texts in sound by what a model has for it.
+#[derive(Debug)]
+pub enum AnyAligner<'a> {
+    /// The CTC head of a speech model.
+    Ctc(Aligner<'a>),
+    /// An aligner model.
+    Monotonic(MonotonicAligner<'a>),
+}
+
+impl<'a> AnyAligner<'a> {
+    /// By this model, where it hears and can spell.
+    pub fn new(model: &'a AnyModel) -> Option<Self> {
+        match model {
+            AnyModel::Connector(model) => Aligner::new(&model.speech).map(Self::Ctc),
+            AnyModel::Ctc(model) => Aligner::new(model).map(Self::Ctc),
+            AnyModel::Aligner(model) => Some(Self::Monotonic(MonotonicAligner::new(model))),
+            AnyModel::Text(_) => None,
+        }
+    }
+
+    /// How much wider than on its path words are.
+    pub fn widened(&self) -> Widening {
+        match self {
+            Self::Ctc(aligner) => aligner.widening,
+            Self::Monotonic(aligner) => aligner.widened(),
+        }
+    }
+
+    /// With words widened by something else.
+    #[must_use]
+    pub fn widening(self, widening: Widening) -> Self {
+        match self {
+            Self::Ctc(aligner) => Self::Ctc(aligner.widening(widening)),
+            Self::Monotonic(aligner) => Self::Monotonic(aligner.widening(widening)),
+        }
+    }
+
+    /// What the model can spell with.
+    pub fn symbols(&self) -> &Characters {
+        match self {
+            Self::Ctc(aligner) => aligner.symbols(),
+            Self::Monotonic(aligner) => aligner.symbols(),
+        }
+    }
+
+    /// Refuses 16 kHz samples that the front end would refuse.
+    ///
+    /// # Errors
+    ///
+    /// Why it would.
+    pub fn check(&self, samples: &[f32]) -> Result<(), sandhi_data::features::Error> {
+        match self {
+            Self::Ctc(aligner) => aligner.model.extract(samples).map(|_| ()),
+            Self::Monotonic(aligner) => aligner.model().spectra().spectra(samples).map(|_| ()),
+        }
+    }
+
+    /// Places texts in 16 kHz sounds; aligner models look at all of a sound and cut nothing.
+    ///
+    /// # Errors
+    ///
+    /// When a sound has no features; why a text has no place is in the list.
+    pub fn align(
+        &self,
+        sounds: &[(&[f32], &str)],
+        chunking: Chunking,
+    ) -> Result<Vec<Result<Aligned, Failure>>, Error> {
+        match self {
+            Self::Ctc(aligner) => aligner.align(sounds, chunking),
+            Self::Monotonic(aligner) => aligner.align(sounds),
+        }
+    }
+}
+
 impl Steps {
     /// When a step begins, or, if it is one past a last one, when that one `ends`.
     fn time(&self, step: usize, ends: bool, step_s: f64) -> f64 {
@@ -343,6 +451,37 @@ impl Steps {
         // The last step may reach beyond the chunk.
         (span.start + (step - first) as f64 * step_s).min(span.end)
     }
+}
+
+/// A word that is said.
+struct Spelled<'t> {
+    word: &'t str,
+    /// Its bytes in the text.
+    range: Range<usize>,
+    /// Its characters; none where the model cannot spell it.
+    ids: Vec<u32>,
+}
+
+/// The words of a text, of which some can be spelled.
+fn spell<'t>(symbols: &Characters, text: &'t str) -> Result<Vec<Spelled<'t>>, Failure> {
+    if text.trim().is_empty() {
+        return Err(Failure::Empty);
+    }
+    let mut words = Vec::new();
+    for word in text.split_whitespace() {
+        let at = word.as_ptr() as usize - text.as_ptr() as usize;
+        let ids = symbols.encode(word, Unknown::Skip).expect("what is unknown is skipped");
+        // A dash or a full stop of its own is not said.
+        if !ids.is_empty() || !normalize(word).is_empty() {
+            words.push(Spelled { word, range: at..at + word.len(), ids });
+        }
+    }
+    let space = symbols.id(' ');
+    if words.iter().flat_map(|word| &word.ids).all(|id| Some(*id) == space) {
+        let known = String::from(symbols.clone());
+        return Err(Failure::Unknown { text: text.to_owned(), known });
+    }
+    Ok(words)
 }
 
 /// A word that the model cannot spell: anything may be said there, but a blank is cheaper where nothing is.
@@ -357,18 +496,9 @@ fn place(
     duration_s: f64,
     time: &dyn Fn(usize, bool) -> f64,
 ) -> Result<Aligned, Failure> {
-    if text.trim().is_empty() {
-        return Err(Failure::Empty);
-    }
     let mut target: Vec<Unit> = Vec::new();
     let mut words = Vec::new();
-    for word in text.split_whitespace() {
-        let at = word.as_ptr() as usize - text.as_ptr() as usize;
-        let ids = symbols.encode(word, Unknown::Skip).expect("what is unknown is skipped");
-        if ids.is_empty() && normalize(word).is_empty() {
-            // A dash or a full stop of its own is not said.
-            continue;
-        }
+    for Spelled { word, range, ids } in spell(symbols, text)? {
         if !target.is_empty() {
             target.extend(symbols.id(' ').map(Unit::Token));
         }
@@ -378,14 +508,7 @@ fn place(
         } else {
             target.extend(ids.into_iter().map(Unit::Token));
         }
-        words.push((word, at..at + word.len(), first..target.len()));
-    }
-    if target
-        .iter()
-        .all(|unit| *unit == UNSPELLED || Some(*unit) == symbols.id(' ').map(Unit::Token))
-    {
-        let known = String::from(symbols.clone());
-        return Err(Failure::Unknown { text: text.to_owned(), known });
+        words.push((word, range, first..target.len()));
     }
     let n_symbols = symbols.n_symbols();
     let found = ctc::align(log_probs, n_symbols, &target, Characters::BLANK, Limits::default());

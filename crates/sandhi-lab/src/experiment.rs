@@ -133,6 +133,7 @@ pub fn evaluate(
             let progress = |what: &str, done, total| monitor.preparing(what, done, total);
             tasks::evaluate_text(model, &workshop, config, &mut results, &progress)?
         }
+        (None, AnyModel::Aligner(_)) => return Err(transcribe::mute().into()),
     };
     for cell in predictions.iter().filter(|cell| !cell.is_empty()) {
         let path = predictions_path(&place.dir, &cell[0].task, &cell[0].domain);
@@ -171,6 +172,7 @@ fn manifest(
             }
             AnyModel::Ctc(model) => (transcribe::ctc(model, &pieces)?, None),
             AnyModel::Text(_) => return Err(transcribe::deaf().into()),
+            AnyModel::Aligner(_) => return Err(transcribe::mute().into()),
         };
         for (i, u) in chunk.iter().enumerate() {
             let edits = |text: &str| {

@@ -104,6 +104,7 @@ pub fn transcribe(
         AnyModel::Connector(model) => &model.speech,
         AnyModel::Ctc(model) => model,
         AnyModel::Text(_) => return Err(deaf()),
+        AnyModel::Aligner(_) => return Err(mute()),
     };
     let recognizer = speech.recognizer.as_ref();
     let aligner = Aligner::new(speech);
@@ -145,6 +146,14 @@ pub(crate) fn deaf() -> Error {
     Error::Task {
         stage: "transcribe".into(),
         error: "a text model hears nothing; give a connector or ctc model".into(),
+    }
+}
+
+/// What an aligner model answers.
+pub(crate) fn mute() -> Error {
+    Error::Task {
+        stage: "transcribe".into(),
+        error: "an aligner model hears and writes nothing; give a connector or ctc model".into(),
     }
 }
 

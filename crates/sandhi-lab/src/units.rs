@@ -5,8 +5,13 @@
 //! centers [1000, d]    ─ .npy or .safetensors ───┴─ argmin |frame - center|² ─> 17 17 203 998 …   one a frame
 //! ```
 //!
+//! Centers are read, or [fitted](Kmeans::fit) to frames of an encoder or to windows of spectra ([`Front`]).
+//!
 //! Lakhotia et al., 2021, <https://arxiv.org/abs/2102.01192>, section 3.1. scikit-learn keeps its models as pickles,
 //! which could run code and are not opened; `tools/kmeans.py` takes the centers out of them.
+
+mod fit;
+mod front;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +21,11 @@ use crate::{
     checkpoint::{self, files},
     npy,
     tensor::HostTensor,
+};
+
+pub use self::{
+    fit::{FitConfig, FitError, Iteration},
+    front::{FrameWindow, Front, Spectra, normalize},
 };
 
 /// What can go wrong with a file of centers.
@@ -55,19 +65,27 @@ impl Kmeans {
     /// [`Error::Centers`] for a file that is neither, holds something else, or values that are not finite;
     /// [`Error::Checkpoint`] for one that cannot be read.
     pub fn read(path: &Path) -> Result<Self, Error> {
+        Self::parse(&files::read(path)?, path)
+    }
+
+    /// As [`Kmeans::read`], from the bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Centers`].
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, Error> {
         let wrong = |message: String| Error::Centers { path: path.to_owned(), message };
-        let bytes = files::read(path)?;
         let found = if bytes.starts_with(npy::MAGIC) {
-            let array = npy::parse(&bytes).map_err(&wrong)?;
+            let array = npy::parse(bytes).map_err(&wrong)?;
             HostTensor { shape: array.shape, values: array.values.into_f32() }
-        } else if PICKLES.iter().any(|start| bytes.starts_with(start)) && !is_safetensors(&bytes) {
+        } else if PICKLES.iter().any(|start| bytes.starts_with(start)) && !is_safetensors(bytes) {
             return Err(wrong(
                 "this is a pickle, which could run code and is not opened; take the centers out of it with \
                  `python tools/kmeans.py IN OUT.npy`"
                     .into(),
             ));
-        } else if is_safetensors(&bytes) {
-            let tensors = checkpoint::parse_tensors(&bytes, path)?;
+        } else if is_safetensors(bytes) {
+            let tensors = checkpoint::parse_tensors(bytes, path)?;
             let names: Vec<&String> = tensors.keys().collect();
             match tensors.values().collect::<Vec<_>>()[..] {
                 [tensor] => tensor.clone(),
@@ -109,10 +127,16 @@ impl Kmeans {
     /// When the frames are no whole rows of [`Kmeans::width`].
     pub fn assign(&self, frames: &[f32]) -> Vec<u32> {
         assert!(frames.len().is_multiple_of(self.width), "frames are {} wide", self.width);
-        frames.par_chunks_exact(self.width).map(|frame| self.nearest(frame)).collect()
+        frames.par_chunks_exact(self.width).map(|frame| self.nearest(frame).0).collect()
     }
 
-    fn nearest(&self, frame: &[f32]) -> u32 {
+    /// The centers as a `.npy` file.
+    pub fn to_npy(&self) -> Vec<u8> {
+        npy::to_bytes(&[self.n_clusters(), self.width], &self.centers)
+    }
+
+    /// The nearest center and its squared distance.
+    fn nearest(&self, frame: &[f32]) -> (u32, f32) {
         let mut best = (0, f32::INFINITY);
         for (center, i) in self.centers.chunks_exact(self.width).zip(0..) {
             let distance = squared_distance(frame, center);
@@ -120,7 +144,7 @@ impl Kmeans {
                 best = (i, distance);
             }
         }
-        best.0
+        best
     }
 }
 
@@ -200,6 +224,8 @@ mod tests {
         let tensor = HostTensor::new([2, 3], expected.centers.clone());
         let mut tensors = IndexMap::from([("cluster_centers".to_owned(), tensor)]);
         write_tensors(&path, &tensors, Dtype::F32, &IndexMap::new()).unwrap();
+        assert_eq!(Kmeans::read(&path).unwrap(), expected);
+        std::fs::write(&path, expected.to_npy()).unwrap();
         assert_eq!(Kmeans::read(&path).unwrap(), expected);
 
         let refused = |expected: &[&str]| {

@@ -3,6 +3,7 @@
 //! Sequences of a batch lie packed as `[n_rows, width]` with their [`ragged::Offsets`]; there is no
 //! padding anywhere. This crate opens no data set and knows no tokenizer.
 
+pub mod aligner;
 pub mod compression;
 pub mod connector;
 pub mod encoder;

@@ -9,6 +9,7 @@
 //! A model directory holds everything that loading needs: `model.json`, safetensors, the tokenizer.
 
 mod aids;
+mod aligner;
 pub mod pack;
 mod store;
 
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     aids::{Aids, EndsError, Segmenter, TokenEnds},
+    aligner::AlignerModel,
     store::{AnyModel, Error, fingerprint},
 };
 use crate::chat::Chat;

@@ -34,8 +34,8 @@ use sandhi_nn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Aids, Compression, ConnectorModel, CtcNet, Origin, Recognizer, Segmenter, SpeechModel,
-    TextModel,
+    Aids, AlignerModel, Compression, ConnectorModel, CtcNet, Origin, Recognizer, Segmenter,
+    SpeechModel, TextModel, aligner::AlignerSpec,
 };
 use crate::{
     chat::{Chat, PromptLayout},
@@ -62,6 +62,9 @@ pub enum Error {
     /// The front end's settings are not possible.
     #[error(transparent)]
     Features(#[from] sandhi_data::features::Error),
+    /// Centers of units cannot be read.
+    #[error(transparent)]
+    Units(#[from] crate::units::Error),
     /// The tokenizer cannot be read or lacks a marker.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),
@@ -139,6 +142,7 @@ enum Spec {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pad: Option<u32>,
     },
+    Aligner(AlignerSpec),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -190,6 +194,8 @@ pub enum AnyModel {
     Text(Box<TextModel>),
     /// A connector between the two.
     Connector(Box<ConnectorModel>),
+    /// A text-and-unit aligner.
+    Aligner(Box<AlignerModel>),
 }
 
 /// A hash of all weights of a module: what a checkpoint of frozen parts is checked against.
@@ -223,7 +229,7 @@ pub(crate) fn from_host(tensors: IndexMap<String, HostTensor>) -> Weights {
         .collect()
 }
 
-fn put<M: Module>(
+pub(super) fn put<M: Module>(
     writer: &mut CheckpointWriter,
     file: &str,
     module: &M,
@@ -271,7 +277,7 @@ fn get_lora<M: Module + Linears>(
     })
 }
 
-fn get<M: Module>(checkpoint: &Checkpoint, file: &str, module: M) -> Result<M, Error> {
+pub(super) fn get<M: Module>(checkpoint: &Checkpoint, file: &str, module: M) -> Result<M, Error> {
     weights::load(module, from_host(checkpoint.tensors(file)?)).map_err(|mismatch| Error::Tensors {
         file: checkpoint.dir().join(file).display().to_string(),
         mismatch,
@@ -286,7 +292,7 @@ const LORA: &str = "lora.safetensors";
 const SPEECH_PART: &str = "speech";
 const TEXT_PART: &str = "language_model";
 const TOKENIZER: &str = "tokenizer.json";
-const SPEC: &str = "model.json";
+pub(super) const SPEC: &str = "model.json";
 
 /// An encoder without a head, under the names that it has beside one.
 #[derive(Module, Debug)]
@@ -504,6 +510,7 @@ impl AnyModel {
             Self::Ctc(_) => "ctc",
             Self::Text(_) => "text",
             Self::Connector(_) => "connector",
+            Self::Aligner(_) => "aligner",
         }
     }
 
@@ -527,6 +534,12 @@ impl AnyModel {
                 size("language model", &model.text.lm),
             ]
             .join(", "),
+            Self::Aligner(model) => match &model.units {
+                Some(units) => {
+                    size(&format!("aligner of {} units", units.n_clusters()), &model.net)
+                }
+                None => size("aligner of frames", &model.net),
+            },
         }
     }
 
@@ -604,6 +617,10 @@ impl AnyModel {
                     (TEXT_PART, lora::lora_weights(&model.text.lm)),
                 ];
                 put_lora(&mut writer, &parts)?;
+            }
+            Self::Aligner(model) => {
+                let spec = model.write(&mut writer, dtype)?;
+                writer.json(SPEC, &Spec::Aligner(spec))?;
             }
         }
         writer.finish()?;
@@ -691,6 +708,9 @@ impl AnyModel {
                     segmenter,
                     pad,
                 }))
+            }
+            Spec::Aligner(spec) => {
+                Self::Aligner(Box::new(AlignerModel::read(&checkpoint, spec, device)?))
             }
         })
     }

@@ -9,6 +9,7 @@
 //! DIR/results.json         what was measured
 //! ```
 
+mod aligner;
 mod connector;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ use sandhi_nn::{
 };
 
 pub use self::connector::bases;
-use self::connector::connector;
+use self::{aligner::aligner, connector::connector};
 use crate::{
     chat::{Chat, MARKERS},
     checkpoint::{self, Checkpoint, write_atomically},
@@ -63,6 +64,12 @@ pub enum Error {
     /// A file of the run cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    /// Centers of units cannot be read.
+    #[error("model.units: {0}")]
+    Units(#[from] crate::units::Error),
+    /// Centers of units cannot be found.
+    #[error("model.units: {0}")]
+    Fit(#[from] crate::units::FitError),
     /// The tokenizer cannot be made.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),
@@ -220,6 +227,7 @@ pub fn run(recipe: &Recipe, place: &Place, monitor: &mut dyn Monitor) -> Result<
         ModelConfig::Text(config) => text(recipe, config, place, &workshop, monitor)?,
         ModelConfig::Ctc(config) => ctc(recipe, config, place, &workshop, monitor)?,
         ModelConfig::Connector(config) => connector(recipe, config, place, &workshop, monitor)?,
+        ModelConfig::Aligner(config) => aligner(recipe, config, place, &workshop, monitor)?,
     };
     let Some(model) = model else { return Ok(End::Interrupted) };
     model.save_with(&place.dir.join("model"), &documents(recipe, place))?;

@@ -146,6 +146,42 @@ fn transport_in_pieces_has_the_same_losses_to_the_last_bit() {
     }
 }
 
+/// An aligner, of units or of frames; its folder stays for as long as what is returned.
+fn aligner(set: &[(&str, &str)], stop_after: u64) -> (tempfile::TempDir, AnyModel) {
+    const ALIGNER: &str = include_str!("../../../../recipes/smoke/aligner.toml");
+    let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let overrides = Overrides { set, paths: vec![] };
+    in_pieces(&read_str(ALIGNER, Path::new("aligner.toml"), &overrides).unwrap(), stop_after)
+}
+
+#[test]
+fn an_aligner_in_pieces_has_the_same_losses_and_is_what_was_saved() {
+    let (whole_dir, whole) = aligner(&[], u64::MAX);
+    let (pieces_dir, pieces) = aligner(&[], 2);
+    assert_eq!(losses(whole_dir.path()).len(), 7);
+    assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
+    let net = |model: &AnyModel| match model {
+        AnyModel::Aligner(model) => (model::fingerprint(&model.net), model.units.clone()),
+        other => panic!("a {} model", other.kind()),
+    };
+    assert_eq!(net(&whole), net(&pieces));
+    assert_eq!(net(&whole).1.map(|units| (units.n_clusters(), units.width())), Some((8, 80)));
+    let (dir, hub) = (whole_dir.path().join("run/model"), Hub::offline(PathBuf::new()));
+    let loaded = AnyModel::load(&dir, &Device::flex(), &hub).unwrap();
+    assert_eq!(net(&loaded), net(&whole));
+    // It gives the same numbers.
+    let (AnyModel::Aligner(loaded), AnyModel::Aligner(whole)) = (loaded, whole) else { panic!() };
+    let samples: Vec<f32> = (0..8_000).map(|i| (i as f32 * 0.05).sin() * 0.1).collect();
+    let rows = loaded.log_probs(&samples, &[1, 2, 1]).unwrap();
+    assert_eq!(rows, whole.log_probs(&samples, &[1, 2, 1]).unwrap());
+    assert_eq!((rows.len(), loaded.symbols), (75, whole.symbols));
+    // Centers of the file that a run has found, and frames without any.
+    let found = whole_dir.path().join("run/units.npy").display().to_string();
+    let units = format!("{{ from = \"file\", path = {found:?} }}");
+    let (file_dir, _) = aligner(&[("model.units", &units)], u64::MAX);
+    assert_eq!(losses(file_dir.path()), losses(whole_dir.path()));
+}
+
 #[test]
 fn layers_that_run_again_change_no_loss() {
     let set = [("stage.0.dropout", "0.1"), ("stage.0.batch.replicas", "2")];

@@ -6,7 +6,7 @@
 //! ```
 
 use sandhi_data::features::FeatureExtractor;
-use sandhi_nn::{connector::ConnectorConfig, length::Length};
+use sandhi_nn::{aligner::Hears, connector::ConnectorConfig, length::Length};
 
 use super::{
     F32, Work,
@@ -17,7 +17,7 @@ use super::{
     total,
 };
 use crate::{
-    recipe::{ModelConfig, Recipe, StageConfig},
+    recipe::{AlignerModelConfig, ModelConfig, Recipe, StageConfig},
     train::{is_trained, trainable},
 };
 
@@ -44,6 +44,7 @@ impl Model<'_> {
         match &self.recipe.model {
             ModelConfig::Text(_) => (Some(Frames { a_second: 1.0, an_item: 0.0 }), 0.0),
             ModelConfig::Ctc(config) => (Some(Frames::new(&config.features, &config.encoder)), 0.0),
+            ModelConfig::Aligner(config) => (Some(aligner_frames(config)), 0.0),
             ModelConfig::Connector(config) => {
                 let vectors = self.encoder.and_then(Base::frames).map(|frames| {
                     // Where the data decide, a vector for every character at most.
@@ -134,8 +135,18 @@ impl Model<'_> {
                 }
                 layers
             }
+            ModelConfig::Aligner(config) => {
+                let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
+                let hears = match &config.units {
+                    // How many units there are changes no operation.
+                    Some(_) => Hears::Units(1),
+                    None => Hears::Frames(config.window.width(n_mels)),
+                };
+                let batch = Batch::new(n, aligner_frames(config).of(units));
+                vec![cost::aligner(&config.aligner, hears, CHARACTERS_HZ * units, &batch)]
+            }
         };
-        let text = matches!(self.recipe.model, ModelConfig::Text(_));
+        let text = matches!(self.recipe.model, ModelConfig::Text(_) | ModelConfig::Aligner(_));
         let branches = self.parts.iter().find(|part| part.name == LORA);
         let branches = branches.and_then(|part| match &part.size {
             Size::Listed(list) => Some(list),
@@ -261,6 +272,12 @@ impl Model<'_> {
         };
         StageMemory { parts, activations, total: passing.saturating_add(moments) }
     }
+}
+
+/// Frames that an aligner hears.
+pub(super) fn aligner_frames(config: &AlignerModelConfig) -> Frames {
+    let a_second = config.features.rate_hz() / config.window.stride as f64;
+    Frames { a_second, an_item: 0.0 }
 }
 
 /// Bytes of a part in a stage.

@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 
 use sandhi_nn::{
+    aligner::{Hears, UnitAlignerConfig},
     connector::{ConnectorConfig, Reduction},
     encoder::{
         ConformerConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig,
@@ -307,6 +308,47 @@ pub(super) fn ctc_head(d_encoder: usize, n_outputs: f64, alignment: bool, n: f64
 pub(super) fn token_ctc(d_model: usize, n_outputs: usize, n: f64) -> Vec<Layer> {
     let (d, n_outputs) = (d_model as f64, n_outputs as f64);
     vec![Layer { passing: n * d, ..linear(TOKEN_CTC, n, d, n_outputs, n * n_outputs) }]
+}
+
+/// A text-and-unit aligner; `batch` counts its frames, `n_characters` those of each text.
+pub(super) fn aligner(
+    config: &UnitAlignerConfig,
+    hears: Hears,
+    n_characters: f64,
+    batch: &Batch,
+) -> Vec<Layer> {
+    let d = config.d_model as f64;
+    let d_window = config.kernel as f64 * d;
+    let (frames, characters) = (batch.n_rows(), batch.n_sequences * n_characters);
+    // The windows, and what the activation gives.
+    let conv = |name: &str, n: f64| linear(name, n, d_window, d, n * (d_window + d));
+    let mut layers = vec![
+        Layer { name: "text.embedding".into(), ..Layer::default() },
+        conv("text.conv", characters),
+        linear("text.out", characters, d, d, characters * d),
+        match hears {
+            Hears::Units(_) => Layer { name: "speech.input.embedding".into(), ..Layer::default() },
+            Hears::Frames(width) => {
+                linear("speech.input", frames, width as f64, d, frames * width as f64)
+            }
+        },
+    ];
+    layers.extend((0..config.n_layers).map(|i| conv(&format!("speech.convs.{i}"), frames)));
+    // Distances, with what both sides give, and the gradient of the loss beside them.
+    let cells = frames * n_characters;
+    layers.push(Layer {
+        between: 2.0 * cells * d,
+        kept: frames * d + (frames + characters) * d + 3.0 * cells,
+        passing: 2.0 * cells,
+        ..linear("speech.out", frames, d, d, 0.0)
+    });
+    layers
+}
+
+/// Bytes that the forward sum makes on the host of one utterance: those of its matrix, and of a column more for every
+/// character with a blank.
+pub(super) fn forward_sum_lattice(n_frames: f64, n_characters: f64, blank: bool) -> f64 {
+    n_frames * n_characters * if blank { 56.0 } else { 20.0 }
 }
 
 /// A connector; `batch` counts its output vectors, `n_frames` what it is given.

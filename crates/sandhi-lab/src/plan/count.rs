@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use burn::prelude::Device;
 
 use sandhi_nn::{
+    aligner::{Hears, UnitAlignerConfig},
     connector::{ConnectorConfig, Widths},
     encoder::{
         ConformerConfig, CtcHeadConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig,
@@ -334,6 +335,24 @@ pub(super) fn token_ctc_head(d_model: usize, n_tokens: usize) -> Inventory {
     list
 }
 
+/// The tensors of a text-and-unit aligner.
+pub(super) fn aligner(config: &UnitAlignerConfig, n_symbols: usize, hears: Hears) -> Inventory {
+    let mut list = Inventory::default();
+    let (d, d_window) = (config.d_model, config.kernel * config.d_model);
+    list.table("text.embedding", n_symbols, d);
+    list.linear("text.conv", d_window, d, true);
+    list.linear("text.out", d, d, true);
+    match hears {
+        Hears::Units(n) => list.table("speech.input.embedding", n, d),
+        Hears::Frames(width) => list.linear("speech.input", width, d, true),
+    }
+    for i in 0..config.n_layers {
+        list.linear(&format!("speech.convs.{i}"), d_window, d, true);
+    }
+    list.linear("speech.out", d, d, true);
+    list
+}
+
 /// The tensors of a connector: those of one without values.
 pub(super) fn connector(config: &ConnectorConfig, widths: Widths) -> Inventory {
     let mut module = config.init(widths, &Init::hollow(&Device::flex()));
@@ -526,6 +545,16 @@ mod tests {
         let mut list = encoder(&SPEECH, 16).below("encoder");
         list.0.extend(ctc_head(&ctc, 12, 30).below("head").0);
         check(list, &net);
+    }
+
+    #[test]
+    fn an_aligner_has_the_listed_parameters() {
+        let config: UnitAlignerConfig =
+            serde_json::from_value(serde_json::json!({ "d_model": 6, "n_layers": 3, "kernel": 5 }))
+                .unwrap();
+        for hears in [Hears::Units(11), Hears::Frames(7)] {
+            check(aligner(&config, 9, hears), &config.init(9, hears, &init()));
+        }
     }
 
     #[test]

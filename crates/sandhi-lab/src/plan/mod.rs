@@ -41,7 +41,7 @@ pub struct Plan {
     pub name: String,
     /// What it shows.
     pub about: String,
-    /// `ctc`, `text` or `connector`.
+    /// `ctc`, `text`, `connector` or `aligner`.
     pub kind: &'static str,
     /// The seed.
     pub seed: u64,
@@ -67,7 +67,7 @@ pub struct Plan {
 /// A part of the model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Part {
-    /// `encoder`, `head`, `connector`, `language_model`, `lora`.
+    /// `encoder`, `head`, `connector`, `language_model`, `lora`, `aligner`.
     pub name: String,
     /// What a declared part stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,7 +108,7 @@ pub struct Memory {
     /// The most at once. Gradients come while what backward kept goes, so this is less than the sum; where a
     /// part is only declared, it is the sum of what is known.
     pub total_bytes: u64,
-    /// Besides, on the host and for every thread: the lattice of CTC's loss over one utterance.
+    /// Besides, on the host and for every thread: the lattice of CTC's loss, or the forward sum's, over one utterance.
     pub lattice_bytes: u64,
 }
 
@@ -260,6 +260,13 @@ fn assemble(
                 let duration_s = heaviest.batch.max_length / heaviest.batch.max_items.max(1) as f64;
                 let frames = Frames::new(&config.features, &config.encoder).of(duration_s);
                 cost::ctc_lattice(frames * config.ctc.steps_per_frame as f64, duration_s) as u64
+            }
+            ModelConfig::Aligner(config) => {
+                let duration_s = heaviest.batch.max_length / heaviest.batch.max_items.max(1) as f64;
+                let n_frames = budget::aligner_frames(config).of(duration_s);
+                let n_characters = cost::CHARACTERS_HZ * duration_s;
+                let blank = config.aligner.blank.is_some();
+                cost::forward_sum_lattice(n_frames, n_characters, blank) as u64
             }
             ModelConfig::Text(_) | ModelConfig::Connector(_) => 0,
         },

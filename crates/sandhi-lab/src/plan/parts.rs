@@ -8,7 +8,9 @@
 use std::path::Path;
 
 use sandhi_data::features::FeatureExtractor;
-use sandhi_nn::{connector::Widths, lora::LoraConfig, pattern, weights::WeightType};
+use sandhi_nn::{
+    aligner::Hears, connector::Widths, lora::LoraConfig, pattern, weights::WeightType,
+};
 
 use super::{
     F32,
@@ -17,9 +19,10 @@ use super::{
     total,
 };
 use crate::{
-    recipe::{MatrixRule, ModelConfig, PadMass, Recipe, StageConfig},
-    sources::Workshop,
+    recipe::{MatrixRule, ModelConfig, PadMass, Recipe, StageConfig, UnitsConfig},
+    sources::{Workshop, resolve},
     train::{is_covered, is_ever_trained, is_trained, optimizer::is_hidden_matrix, trainable},
+    units::Kmeans,
 };
 
 /// A part while it is counted.
@@ -171,18 +174,7 @@ pub(super) fn counted(
         ModelConfig::Ctc(config) => {
             let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
             let stage = recipe.stages.first()?;
-            // The symbols are those of the transcripts, which only exist when the sources are right.
-            let n_symbols = if problems.is_empty() {
-                match Workshop::new(Path::new(""), base, recipe).symbols(stage) {
-                    Ok(symbols) => symbols.n_symbols(),
-                    Err(error) => {
-                        problems.push(error.to_string());
-                        return None;
-                    }
-                }
-            } else {
-                1
-            };
+            let n_symbols = n_symbols(recipe, base, stage, problems)?;
             let head = count::ctc_head(&config.ctc, config.encoder.d_encoder(), n_symbols);
             Some(vec![
                 Counted::known("encoder", count::encoder(&config.encoder, n_mels)),
@@ -216,6 +208,43 @@ pub(super) fn counted(
             }
             Some(parts)
         }
+        ModelConfig::Aligner(config) => {
+            let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
+            let n_symbols = n_symbols(recipe, base, recipe.stages.first()?, problems)?;
+            let hears = match &config.units {
+                None => Hears::Frames(config.window.width(n_mels)),
+                Some(UnitsConfig::Fit { n, .. }) => Hears::Units(*n),
+                Some(UnitsConfig::File { path }) => {
+                    let path = resolve(path, base, &recipe.paths);
+                    Hears::Units(Kmeans::read(&path).ok()?.n_clusters())
+                }
+            };
+            // Here the aligner is the whole model, and its names have no prefix.
+            let size = Size::Listed(count::aligner(&config.aligner, n_symbols, hears));
+            Some(vec![Counted { name: ALIGNER, size, dtype: WeightType::F32 }])
+        }
+    }
+}
+
+/// Name of the only part of an aligner model.
+pub(super) const ALIGNER: &str = "aligner";
+
+/// The symbols are those of the transcripts, which only exist when the sources are right.
+fn n_symbols(
+    recipe: &Recipe,
+    base: &Path,
+    stage: &StageConfig,
+    problems: &mut Vec<String>,
+) -> Option<usize> {
+    if !problems.is_empty() {
+        return Some(1);
+    }
+    match Workshop::new(Path::new(""), base, recipe).symbols(stage) {
+        Ok(symbols) => Some(symbols.n_symbols()),
+        Err(error) => {
+            problems.push(error.to_string());
+            None
+        }
     }
 }
 
@@ -227,7 +256,7 @@ pub(super) fn lora(recipe: &Recipe) -> Option<&LoraConfig> {
     match &recipe.model {
         ModelConfig::Text(config) => config.lora.as_ref(),
         ModelConfig::Connector(config) => config.lora.as_ref(),
-        ModelConfig::Ctc(_) => None,
+        ModelConfig::Ctc(_) | ModelConfig::Aligner(_) => None,
     }
 }
 

@@ -43,6 +43,58 @@ const CTC: &str = r#"
     optimizer = { lr = 1e-3 }
 "#;
 
+const ALIGNER: &str = r#"
+    name = "tiny"
+    seed = 1
+    [model]
+    kind = "aligner"
+    features = { kind = "whisper", n_mels = 20 }
+    window = { context = 1, stride = 2 }
+    units = { from = "fit", n = 8 }
+    aligner = { d_model = 16 }
+    [[stage]]
+    name = "a"
+    steps = 2
+    trainable = ["*"]
+    loss = { prior = 1.0 }
+    data = [{ source = "wild", n = { en = 20 } }]
+    batch = { max_items = 4, max_length = 60 }
+    optimizer = { lr = 1e-3 }
+"#;
+
+#[test]
+fn an_aligner_is_counted() {
+    let found = of(ALIGNER).unwrap();
+    assert_eq!((found.kind, found.trainable, found.parts.len()), ("aligner", true, 1));
+    // 50 frames a second.
+    assert_eq!(found.stages[0].tokens_per_step, Some(3_000));
+    // Three convolutions of 3 over 16 and two outputs, with biases; eight units; the characters.
+    let fixed = 3 * (48 * 16 + 16) + 2 * (16 * 16 + 16) + 8 * 16;
+    let characters = found.n_parameters - fixed;
+    assert!(characters.is_multiple_of(16) && characters > 20 * 16, "{characters}");
+    // 15 s an utterance: 750 frames of 240 characters.
+    assert_eq!(found.memory.lattice_bytes, 750 * 240 * 20);
+    let frames = of(&ALIGNER.replace("units = { from = \"fit\", n = 8 }", "")).unwrap();
+    assert_eq!(frames.n_parameters - found.n_parameters, 80 * 16 + 16 - 8 * 16);
+}
+
+#[test]
+fn what_an_aligner_cannot_be_is_said() {
+    let check = |from: &str, to: &str, parts: &[&str]| check_one(ALIGNER, from, to, parts);
+    check("stride = 2", "stride = 0", &["model.window", "stride is 0"]);
+    check("d_model = 16", "d_model = 16, kernel = 4", &["model.aligner", "kernel is 4"]);
+    check("n = 8", "n = 80000", &["model.units", "n_frames is 60000", "80000"]);
+    let file = "{ from = \"file\", path = \"none.npy\" }";
+    check("{ from = \"fit\", n = 8 }", file, &["model.units.path", "none.npy does not exist"]);
+    check("prior = 1.0", "prior = -1.0", &["stage[0].loss", "prior is -1"]);
+    check("steps = 2", "steps = 2\nspec_augment = {}", &["stage[0].spec_augment", "leave it out"]);
+    check("optimizer", "gradient_checkpointing = true\noptimizer", &["gradient_checkpointing"]);
+    check("\"whisper\", n_mels = 20", "\"waveform\"", &["model.features", "waveform"]);
+    let eval = "name = \"tiny\"\n eval = { n = 2 }";
+    check("name = \"tiny\"", eval, &["eval", "sandhi align"]);
+    check_one(CTC, "steps = 2", "steps = 2\nloss = { prior = 1.0 }", &["aligner models"]);
+}
+
 /// No model of the Hub is anywhere.
 fn nowhere() -> Hub {
     Hub::offline("no cache".into())

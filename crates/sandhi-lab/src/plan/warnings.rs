@@ -38,6 +38,8 @@ fn nothing_masked(
         ModelConfig::Ctc(_) => true,
         ModelConfig::Text(_) => false,
         ModelConfig::Connector(_) => learns(parts, "encoder", stages),
+        // There masks are a problem.
+        ModelConfig::Aligner(_) => true,
     };
     let masked = recipe.stages.iter().enumerate().filter(|(_, s)| s.spec_augment.is_some());
     for (i, _) in masked.filter(|_| !hears_features) {

@@ -7,6 +7,7 @@
 //! A recipe says what the file says and nothing is looked up; [`crate::plan`] resolves it. Every
 //! unknown key, wrong type and missing field is reported, all at once.
 
+mod aligner;
 mod distill;
 mod read;
 mod transport;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::{hf::ModelName, model::Segmenter};
 
 pub use self::{
+    aligner::{AlignerModelConfig, UnitsConfig},
     distill::{DistillationConfig, EmbeddingConfig},
     read::{Error, Overrides, Problems, read, read_str},
     transport::{GradientKind, PadMass, SolverConfig, SparsityKind, TargetMass, TransportConfig},
@@ -83,6 +85,8 @@ pub enum ModelConfig {
     Text(TextModelConfig),
     /// Encoder, connector, language model.
     Connector(ConnectorModelConfig),
+    /// A text-and-unit aligner: when the characters of a known text are said.
+    Aligner(AlignerModelConfig),
 }
 
 /// `kind = "ctc"`.
@@ -342,6 +346,13 @@ pub struct LossConfig {
     /// Cross-entropy of every token of the transcript but the first, given the connector's vectors up to it; connector
     /// models with one vector a token only.
     pub next_token: f64,
+    /// How narrow the beta-binomial prior on the diagonal is that is added to the scores of an aligner, 0 for none; more
+    /// is narrower. For a first stage.
+    #[serde(skip_serializing_if = "is_default")]
+    pub prior: f64,
+    /// How far an aligner's soft alignment is from its best path, once it knows one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub binarization: f64,
     /// Optimal transport between the connector's vectors and the transcript's embeddings; connector models only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<TransportConfig>,
@@ -381,6 +392,8 @@ impl Default for LossConfig {
             alignment: 0.0,
             token_ctc: 0.0,
             next_token: 0.0,
+            prior: 0.0,
+            binarization: 0.0,
             transport: None,
             embedding: None,
             distillation: None,

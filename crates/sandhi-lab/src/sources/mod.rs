@@ -6,6 +6,7 @@
 //!                  └─ tokens ─ TextDataset                          (language model)            written
 //! ```
 
+mod aligned;
 mod said;
 mod spoken;
 mod workshop;

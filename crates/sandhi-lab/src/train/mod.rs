@@ -12,6 +12,7 @@
 //! state. A run killed at any instant goes on from its last checkpoint with the same losses to the
 //! last bit.
 
+pub mod aligner;
 pub mod dataset;
 mod distill;
 pub mod learner;

@@ -42,7 +42,7 @@ fn decays(name: &str, rank: usize) -> bool {
 /// Whether Muon may update a parameter: matrices between hidden states, neither tables, output layers, channel-wise
 /// filters nor factors of low-rank branches, whose product is such a matrix.
 pub(crate) fn is_hidden_matrix(name: &str, rank: usize) -> bool {
-    let outer = ["embed_tokens", "head", "depthwise", "lora_"];
+    let outer = ["embed_tokens", "embedding", "head", "depthwise", "lora_"];
     rank == 2 && !outer.iter().any(|part| name.contains(part))
 }
 
@@ -295,7 +295,8 @@ mod tests {
     fn tables_and_output_layers_stay_with_adamw() {
         assert!(is_hidden_matrix("layers.0.mlp.up_proj.weight", 2));
         let factor = "layers.0.mlp.up_proj.lora_a.weight";
-        for name in ["model.embed_tokens.weight", "lm_head.weight", "head.proj.weight", factor] {
+        let tables = ["model.embed_tokens.weight", "text.embedding.weight"];
+        for name in tables.into_iter().chain(["lm_head.weight", "head.proj.weight", factor]) {
             assert!(!is_hidden_matrix(name, 2), "{name}");
         }
         assert!(!is_hidden_matrix("layers.0.conv.depthwise", 2));

@@ -84,6 +84,12 @@ fn examples() -> Vec<Example> {
             let costs = cosine_costs(t[0].clone(), t[1].clone(), &batch);
             transport_loss(costs, &problems).sum.reshape([1, 1])
         }),
+        example("distances, forward sum and binarization", &[[7, 6], [5, 6]], |t| {
+            let batch = sandhi_align::transport::Batch::new(&[0, 4, 7], &[0, 3, 5]).unwrap();
+            let scores = distances(t[0].clone(), t[1].clone(), &batch).neg();
+            let sum = forward_sum_loss(scores.clone(), &batch, Some(-1.0), &[1.0, 0.5]);
+            (sum + binarization_loss(scores, &batch, &[0.5, 1.0])).reshape([1, 1])
+        }),
         example("ctc_loss", &[[12, 5]], move |t| {
             let targets = [vec![1, 1, 3], vec![], vec![2, 2], vec![4]];
             ctc_loss(t[0].clone(), &of_ctc, &targets, 0, &[1.0, 1.0, 1.0, 0.5]).reshape([1, 1])

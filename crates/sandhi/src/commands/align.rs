@@ -1,8 +1,8 @@
 //! `sandhi align`: when the words of known texts are said.
 //!
 //! ```text
-//! FILE --text T, or --manifest M ─ sounds and texts ─ Aligner ─┬─ TextGrid, CTM, Lhotse, JSON lines, subtitles
-//!                                                              └─ OUT.failures.jsonl: what has no place, and why
+//! FILE --text T, or --manifest M ─ sounds and texts ─ AnyAligner ─┬─ TextGrid, CTM, Lhotse, JSON lines, subtitles
+//!                                                                 └─ OUT.failures.jsonl: what has no place, and why
 //! ```
 
 use std::{
@@ -25,9 +25,9 @@ use sandhi_data::{
     text::Tokenizer,
 };
 use sandhi_lab::{
-    align::{Aligned, Aligner, Failure, Widening},
+    align::{Aligned, AnyAligner, Failure, Widening},
     hf::ModelSource,
-    model::{AnyModel, SpeechModel},
+    model::AnyModel,
     transcribe::Chunking,
 };
 use serde::Serialize;
@@ -74,15 +74,17 @@ pub struct Args {
     /// An utterance whose characters have a lower probability, in the geometric mean, is a failure.
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     min_confidence: f64,
-    /// Longest sound that is encoded at once, in seconds; longer ones are cut where it is quiet.
+    /// Longest sound that is encoded at once, in seconds; longer ones are cut where it is quiet. Aligner models cut
+    /// nothing, and take some minutes of sound.
     #[arg(long, default_value_t = 12.0)]
     max_s: f64,
-    /// How much earlier than on the CTC path words begin, unless another word is there, in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 1e3 * Widening::default().before_s)]
-    before_ms: f64,
-    /// How much later they end.
-    #[arg(long, value_name = "MS", default_value_t = 1e3 * Widening::default().after_s)]
-    after_ms: f64,
+    /// How much earlier than on the path words begin, unless another word is there, in milliseconds; 40 by default, 10
+    /// by an aligner model.
+    #[arg(long, value_name = "MS")]
+    before_ms: Option<f64>,
+    /// How much later they end; 30 by default, 10 by an aligner model.
+    #[arg(long, value_name = "MS")]
+    after_ms: Option<f64>,
     /// Print a summary as JSON.
     #[arg(long, requires = "out")]
     json: bool,
@@ -139,20 +141,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         args.min_confidence
     );
     for (name, ms) in [("--before-ms", args.before_ms), ("--after-ms", args.after_ms)] {
+        let Some(ms) = ms else { continue };
         ensure!((0.0..=1e3).contains(&ms), "{name} is {ms}, expected 0 to 1,000 milliseconds");
     }
     let utterances = utterances(&args)?;
     let model = args.model.open(&args.device.open()?)?;
-    let speech = match &model {
-        AnyModel::Connector(model) => &model.speech,
-        AnyModel::Ctc(model) => model,
-        AnyModel::Text(_) => bail!("a text model hears nothing; give a connector or ctc model"),
-    };
-    let Some(aligner) = Aligner::new(speech) else {
+    if let AnyModel::Text(_) = &model {
+        bail!("a text model hears nothing; give a connector, ctc or aligner model");
+    }
+    let Some(aligner) = AnyAligner::new(&model) else {
         bail!("the encoder has no CTC head, which texts are placed by");
     };
-    let aligner =
-        aligner.widening(Widening { before_s: args.before_ms / 1e3, after_s: args.after_ms / 1e3 });
+    let default = aligner.widened();
+    let aligner = aligner.widening(Widening {
+        before_s: args.before_ms.map_or(default.before_s, |ms| ms / 1e3),
+        after_s: args.after_ms.map_or(default.after_s, |ms| ms / 1e3),
+    });
     let pieces = match &args.pieces {
         Some(source) => Some(tokenizer(source, &args)?),
         None => None,
@@ -166,7 +170,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     bar.set_style(ProgressStyle::with_template("aligning {bar:30} {pos}/{len}  {eta} left")?);
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for group in utterances.chunks(AT_ONCE) {
-        for (utterance, found) in group.iter().zip(align(&aligner, speech, group, &args)?) {
+        for (utterance, found) in group.iter().zip(align(&aligner, group, &args)?) {
             match found {
                 Ok((duration_s, aligned)) => {
                     let pieces = match &pieces {
@@ -228,7 +232,7 @@ fn tokenizer(source: &ModelSource, args: &Args) -> anyhow::Result<Tokenizer> {
     match AnyModel::open(source, &args.device.open()?, &args.model.hub.hub()?)? {
         AnyModel::Text(model) => Ok(model.chat.tokenizer().clone()),
         AnyModel::Connector(model) => Ok(model.text.chat.tokenizer().clone()),
-        AnyModel::Ctc(_) => {
+        AnyModel::Ctc(_) | AnyModel::Aligner(_) => {
             bail!("--pieces: a speech model has no tokenizer; give a language model")
         }
     }
@@ -236,8 +240,7 @@ fn tokenizer(source: &ModelSource, args: &Args) -> anyhow::Result<Tokenizer> {
 
 /// Seconds and times of every utterance, or why it has none.
 fn align(
-    aligner: &Aligner<'_>,
-    speech: &SpeechModel,
+    aligner: &AnyAligner<'_>,
     group: &[Utterance],
     args: &Args,
 ) -> anyhow::Result<Vec<Result<(f64, Aligned), String>>> {
@@ -248,7 +251,7 @@ fn align(
             .map_err(|error| error.to_string())?;
         // What the front end would refuse is the utterance's failure, not the run's.
         let first = &wave.samples[..wave.samples.len().min(16_000)];
-        speech.extract(first).map_err(|error| error.to_string())?;
+        aligner.check(first).map_err(|error| error.to_string())?;
         if let Some(i) = wave.samples.iter().position(|sample| !sample.is_finite()) {
             return Err(format!("sample {i} is {}, expected a number", wave.samples[i]));
         }
@@ -280,7 +283,7 @@ fn align(
 
 fn pieces_of(
     tokenizer: &Tokenizer,
-    aligner: &Aligner<'_>,
+    aligner: &AnyAligner<'_>,
     text: &str,
     aligned: &Aligned,
 ) -> anyhow::Result<Vec<Alignment>> {

@@ -326,7 +326,9 @@ fn decode(
     let lm = match AnyModel::load(dir, &device.open()?, &HubArgs::default().hub()?)? {
         AnyModel::Text(model) => model.lm,
         AnyModel::Connector(model) => model.text.lm,
-        AnyModel::Ctc(_) => anyhow::bail!("{}: a ctc model decodes no tokens", dir.display()),
+        other @ (AnyModel::Ctc(_) | AnyModel::Aligner(_)) => {
+            anyhow::bail!("{}: a {} model decodes no tokens", dir.display(), other.kind())
+        }
     };
     let mut rng = Stream::named(1, "bench decode");
     let n_tokens = lm.n_tokens();

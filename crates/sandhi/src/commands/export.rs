@@ -54,6 +54,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         (AnyModel::Connector(model), Part::LanguageModel) => model.text,
         (AnyModel::Connector(model), Part::Encoder) => return encoder(model.speech, &args, dtype),
         (AnyModel::Ctc(model), _) => return encoder(*model, &args, dtype),
+        (AnyModel::Aligner(_), _) => {
+            anyhow::bail!("an aligner model has no encoder and no language model to export")
+        }
     };
     if let Some(adapter) = &args.adapter {
         hf::load_adapter(&mut text.lm, adapter)?;

@@ -194,3 +194,37 @@ fn what_cannot_be_aligned_is_refused() {
     let lm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../weights/language_model");
     sandhi(dir.path(), &["align", lm, "tone.wav", "--text", "a"]).fails_with(&["hears nothing"]);
 }
+
+/// The other backend: an aligner model, whatever it has learned in a few steps.
+#[test]
+fn an_aligner_model_places_texts_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    speak(dir.path());
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/smoke/aligner.toml");
+    sandhi(dir.path(), &["train", recipe, "--out", "run", "--quiet"]).works();
+    let run = |args: &[&str]| sandhi(dir.path(), &[&["align", "run/model"], args].concat());
+    let lm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../weights/language_model");
+    let manifest = ["--manifest", "spoken/manifest.jsonl", "--quiet", "--json"];
+    for format in ["textgrid", "ctm", "lhotse", "jsonl", "srt", "vtt"] {
+        let args = [&manifest[..], &["--out", format, "--format", format, "--pieces", lm]].concat();
+        let summary = run(&args).json();
+        assert_eq!((&summary["n_aligned"], &summary["n_failed"]), (&json!(12), &json!(0)));
+        assert_eq!(
+            summary["boundaries"]["counts"]["n_matched"],
+            summary["boundaries"]["counts"]["n_reference"]
+        );
+    }
+    let utterance = manifest::import(&dir.path().join("spoken/manifest.jsonl"), None).unwrap();
+    let utterance = &utterance.utterances[0];
+    let file = utterance.audio.path.to_str().unwrap();
+    let found = run(&[file, "--text", &utterance.text, "--format", "lhotse"]).json();
+    let words = found["alignment"]["word"].as_array().unwrap();
+    assert_eq!(words.len(), utterance.text.split_whitespace().count());
+    // Failures say why.
+    run(&[file, "--text", "†"]).fails_with(&["no character"]);
+    run(&[file, "--text", &"far too long ".repeat(60)]).fails_with(&["frames at least"]);
+    let args = [file, "--text", &utterance.text, "--min-confidence", "1"];
+    run(&args).fails_with(&["confidence"]);
+    sandhi(dir.path(), &["transcribe", "run/model", file])
+        .fails_with(&["hears and writes nothing"]);
+}

@@ -43,6 +43,7 @@ pub(super) fn kind(model: &ModelConfig) -> &'static str {
         ModelConfig::Ctc(_) => "ctc",
         ModelConfig::Text(_) => "text",
         ModelConfig::Connector(_) => "connector",
+        ModelConfig::Aligner(_) => "aligner",
     }
 }
 

@@ -18,7 +18,8 @@ use crate::{
     chat::MARKERS,
     hf::{self, LanguageModelConfig},
     model::Segmenter,
-    recipe::{ConnectorModelConfig, ModelConfig, TransportConfig},
+    recipe::{AlignerModelConfig, ConnectorModelConfig, ModelConfig, TransportConfig, UnitsConfig},
+    units::Kmeans,
 };
 
 impl Checker<'_> {
@@ -48,6 +49,62 @@ impl Checker<'_> {
                 (None, None)
             }
             ModelConfig::Connector(config) => self.connector(config),
+            ModelConfig::Aligner(config) => {
+                self.aligner(config);
+                (None, None)
+            }
+        }
+    }
+
+    fn aligner(&mut self, config: &AlignerModelConfig) {
+        let n_mels = self.features("model.features", &config.features);
+        self.need(
+            !matches!(config.features, FeatureConfig::Waveform(_)),
+            "model.features",
+            "an aligner takes spectra, not \"waveform\"",
+        );
+        self.need(
+            config.features.padded_frames().is_none(),
+            "model.features",
+            "pad_to_30_s would align silence; leave it out",
+        );
+        for problem in config.window.problems() {
+            self.problem("model.window", problem);
+        }
+        for problem in config.aligner.problems() {
+            self.problem("model.aligner", problem);
+        }
+        let aligner = &config.aligner;
+        self.sane("model.aligner", aligner.n_layers, &[aligner.d_model, aligner.kernel]);
+        let place = "model.units";
+        match &config.units {
+            None => {}
+            Some(UnitsConfig::Fit { n, n_frames, iterations }) => {
+                self.counts(place, "n", *n);
+                self.counts(place, "iterations", *iterations);
+                self.counts(place, "n_frames", *n_frames);
+                self.need(
+                    n_frames >= n,
+                    place,
+                    format_args!(
+                        "n_frames is {n_frames}, expected one for each of {n} units at least"
+                    ),
+                );
+            }
+            Some(UnitsConfig::File { path }) => {
+                let Some(path) = self.path(&format!("{place}.path"), path) else { return };
+                let Some(kmeans) = self.right(place, Kmeans::read(&path)) else { return };
+                let width = config.window.width(n_mels.unwrap_or(0));
+                self.need(
+                    n_mels.is_none() || kmeans.width() == width,
+                    place,
+                    format_args!(
+                        "{} has centers of width {}, frames are {width} wide",
+                        path.display(),
+                        kmeans.width()
+                    ),
+                );
+            }
         }
     }
 

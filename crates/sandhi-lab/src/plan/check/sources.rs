@@ -302,6 +302,11 @@ impl Checker<'_> {
     }
 
     pub(super) fn eval(&mut self, eval: &EvalConfig) {
+        self.need(
+            !matches!(self.recipe.model, ModelConfig::Aligner(_)),
+            "eval",
+            "an aligner writes nothing; leave the table out, and measure with `sandhi align` and `sandhi score boundaries`",
+        );
         self.counts("eval", "n", eval.n);
         self.at_least_one("eval", "max_tokens", eval.max_tokens);
         for task in eval.tasks.iter().filter(|task| !tasks::is_task(task)) {

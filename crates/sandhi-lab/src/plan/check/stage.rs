@@ -29,6 +29,8 @@ impl Checker<'_> {
             ("alignment", loss.alignment),
             ("token_ctc", loss.token_ctc),
             ("next_token", loss.next_token),
+            ("prior", loss.prior),
+            ("binarization", loss.binarization),
         ];
         for (name, weight) in weights {
             self.need(
@@ -40,6 +42,8 @@ impl Checker<'_> {
         let (names, learned) = match &self.recipe.model {
             ModelConfig::Ctc(_) => ("ctc and alignment are", loss.ctc + loss.alignment),
             ModelConfig::Text(_) => ("cross_entropy is", loss.cross_entropy),
+            // The forward sum always is.
+            ModelConfig::Aligner(_) => ("all weights are", 1.0),
             ModelConfig::Connector(config) => {
                 self.need(
                     !loss.wants_pairs() || config.connector.is_per_token(),
@@ -67,6 +71,7 @@ impl Checker<'_> {
             format_args!("{names} 0, so nothing would be learned"),
         );
         self.speech_losses(place, stage);
+        self.aligner_stage(place, stage);
         self.batch(place, stage);
         self.optimizer(place, &stage.optimizer, stage.steps);
         self.need(!stage.sources.is_empty(), place, "data is empty, expected at least one source");
@@ -113,6 +118,24 @@ impl Checker<'_> {
             &format!("{place}.trainable"),
             "has no \"ctc_head\", which token_ctc needs: it would score with random weights",
         );
+    }
+
+    /// What only aligners have, and what they have not.
+    fn aligner_stage(&mut self, place: &str, stage: &StageConfig) {
+        let is_aligner = matches!(self.recipe.model, ModelConfig::Aligner(_));
+        let (prior, binarization) = (stage.loss.prior, stage.loss.binarization);
+        for (field, weight) in [("prior", prior), ("binarization", binarization)] {
+            let what = "is for aligner models, which have a soft alignment";
+            self.need(weight == 0.0 || is_aligner, &format!("{place}.loss.{field}"), what);
+        }
+        let others = [
+            ("spec_augment", stage.spec_augment.is_some()),
+            ("gradient_checkpointing", stage.gradient_checkpointing),
+        ];
+        for (field, is_given) in others {
+            let what = "is for models with an encoder; leave it out";
+            self.need(!is_given || !is_aligner, &format!("{place}.{field}"), what);
+        }
     }
 
     fn batch(&mut self, place: &str, stage: &StageConfig) {
