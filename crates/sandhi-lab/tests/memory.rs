@@ -134,6 +134,7 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
     let (n, init) = (stage.batch.max_items, Init::new(1, &Device::flex()));
     let audio_s = stage.batch.max_length;
     match &recipe.model {
+        ModelConfig::Aligner(_) => panic!("none of the recipes below trains an aligner"),
         ModelConfig::Text(config) => {
             let n_tokens = config.tokenizer.vocab_size;
             let length = (stage.batch.max_length / n as f64) as usize + 1;

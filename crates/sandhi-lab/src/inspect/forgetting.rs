@@ -14,7 +14,6 @@
 
 use std::{ops::AddAssign, path::Path};
 
-use burn::prelude::*;
 use rayon::prelude::*;
 use sandhi_data::{
     language::Language,
@@ -383,6 +382,7 @@ impl Forgetting {
 mod tests {
     use std::path::PathBuf;
 
+    use burn::prelude::Device;
     use sandhi_nn::weights;
 
     use super::*;
