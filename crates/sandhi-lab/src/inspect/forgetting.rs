@@ -14,7 +14,6 @@
 
 use std::{ops::AddAssign, path::Path};
 
-use burn::prelude::*;
 use rayon::prelude::*;
 use sandhi_data::{
     language::Language,
@@ -383,6 +382,7 @@ impl Forgetting {
 mod tests {
     use std::path::PathBuf;
 
+    use burn::prelude::Device;
     use sandhi_nn::weights;
 
     use super::*;
@@ -411,7 +411,7 @@ mod tests {
         let model = text_model(3);
         let row = one(&model, &model, corpus());
         let zero = |interval: Interval| {
-            assert_eq!((interval.value, interval.lo, interval.hi), (0.0, 0.0, 0.0))
+            assert_eq!((interval.value, interval.lo, interval.hi), (0.0, 0.0, 0.0));
         };
         zero(row.divergence);
         zero(row.perplexity.change);
