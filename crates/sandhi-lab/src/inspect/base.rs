@@ -65,22 +65,22 @@ pub fn base(
     }
     let Some(recipe) = recipe else { return Err(Error::NoBase) };
     let ModelConfig::Connector(config) = &recipe.model else { return Err(Error::NoBase) };
-    let name = match &config.language_model {
-        BaseConfig::Directory { path, .. } => path.clone(),
-        BaseConfig::HuggingFace(published) => published.path.clone(),
-        BaseConfig::Declared { name, .. } => name.clone(),
+    let path = match &config.language_model {
+        BaseConfig::Directory { path, .. } => path,
+        BaseConfig::HuggingFace(published) => &published.path,
+        BaseConfig::Declared { name, .. } => name,
     };
-    let stages = trainable(recipe);
-    let names = weights::parameters(&text.lm).into_iter();
-    if !names
-        .map(|info| format!("language_model.{}", info.name))
-        .any(|name| is_ever_trained(&stages, &name))
-    {
-        return Ok(Base { name: format!("{name}, which no stage trained"), text: text.clone() });
-    }
     let none = Path::new("");
     let workshop = Workshop::new(none, none, recipe);
-    let bases = match ModelSource::read(&name, |path| workshop.resolve(path)) {
+    let source = ModelSource::read(path, |path| workshop.resolve(path));
+    let name = source.as_ref().map_or_else(|_| path.clone(), ToString::to_string);
+    let stages = trainable(recipe);
+    let parameters = weights::parameters(&text.lm);
+    let mut names = parameters.iter().map(|info| format!("language_model.{}", info.name));
+    if !names.any(|name| is_ever_trained(&stages, &name)) {
+        return Ok(Base { name: format!("{name}, which no stage trained"), text: text.clone() });
+    }
+    let bases = match source {
         // Where its own folder was, a recipe does not know any more.
         Ok(ModelSource::Directory(dir)) if dir.is_relative() => {
             return Err(Error::RelativeBase { path: dir });
@@ -142,12 +142,12 @@ mod tests {
         let error = |trainable, path| of(&model, Some(&recipe(trainable, path))).unwrap_err();
         let found = of(&model, Some(&recipe("connector", "$here/lm"))).unwrap();
         assert!(
-            found.name.contains("$here/lm") && found.name.contains("no stage"),
+            found.name.contains("/nowhere/lm") && found.name.contains("no stage"),
             "{}",
             found.name
         );
         let there = error("language_model", "$here/lm");
-        assert!(matches!(&there, Error::Base { path, .. } if path == "$here/lm"), "{there}");
+        assert!(matches!(&there, Error::Base { path, .. } if path == "/nowhere/lm"), "{there}");
         let somewhere = error("*", "../lm");
         assert!(matches!(&somewhere, Error::RelativeBase { .. }), "{somewhere}");
         assert!(somewhere.to_string().contains("../lm"), "{somewhere}");

@@ -411,7 +411,7 @@ mod tests {
         let model = text_model(3);
         let row = one(&model, &model, corpus());
         let zero = |interval: Interval| {
-            assert_eq!((interval.value, interval.lo, interval.hi), (0.0, 0.0, 0.0))
+            assert_eq!((interval.value, interval.lo, interval.hi), (0.0, 0.0, 0.0));
         };
         zero(row.divergence);
         zero(row.perplexity.change);
