@@ -231,7 +231,8 @@ impl Display for Plan {
             )?;
             if self.memory.lattice_bytes > 0 {
                 let lattice = bytes(self.memory.lattice_bytes);
-                writeln!(f, "  CTC's loss needs {lattice} more on the host for every thread")?;
+                let loss = if self.kind == "aligner" { "the forward sum" } else { "CTC's loss" };
+                writeln!(f, "  {loss} needs {lattice} more on the host for every thread")?;
             }
         } else {
             writeln!(f, "  in all         {total}, and activations: a part is only declared")?;

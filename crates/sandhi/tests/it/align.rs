@@ -141,7 +141,7 @@ fn what_has_no_place_is_listed() {
     Waveform::new(vec![0.0; 10], 16_000).write_wav(&short).unwrap();
     utterances[0].text = " ".to_owned();
     utterances[1].text = "日本".to_owned();
-    utterances[2].text = "word after word ".repeat(60);
+    utterances[2].text = "word after word ".repeat(200);
     utterances[3].audio.path = silence;
     let mut last = utterances[4].clone();
     last.id = "short".to_owned();
@@ -222,7 +222,7 @@ fn an_aligner_model_places_texts_as_well() {
     assert_eq!(words.len(), utterance.text.split_whitespace().count());
     // Failures say why.
     run(&[file, "--text", "†"]).fails_with(&["no character"]);
-    run(&[file, "--text", &"far too long ".repeat(60)]).fails_with(&["frames at least"]);
+    run(&[file, "--text", &"far too long ".repeat(200)]).fails_with(&["frames at least"]);
     let args = [file, "--text", &utterance.text, "--min-confidence", "1"];
     run(&args).fails_with(&["confidence"]);
     sandhi(dir.path(), &["transcribe", "run/model", file])
