@@ -132,6 +132,9 @@ pub fn evaluate(
             tasks::evaluate_text(model, &workshop, config, &mut results, &progress)?
         }
     };
+    if let AnyModel::Connector(model) = model {
+        tasks::write_pictures(model, &workshop, config, &place.dir)?;
+    }
     for cell in predictions.iter().filter(|cell| !cell.is_empty()) {
         let path = predictions_path(&place.dir, &cell[0].task, &cell[0].domain);
         write_predictions(&path, cell)?;

@@ -4,10 +4,14 @@
 //! geometry    many utterances with exact word times     how near vectors are to their tokens, pauses to the pad
 //! transport   one utterance                             the plan between its vectors and its tokens
 //! picture     the plan                                  as SVG
+//! segments    one utterance                             where it is cut, and the nearest token of every vector
+//! lanes       the segments                              as SVG
 //! ```
 
 mod geometry;
+mod lanes;
 mod picture;
+mod segments;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transport;
@@ -19,9 +23,11 @@ use sandhi_nn::weights::host;
 pub use self::geometry::{
     Content, Geometry, GeometryConfig, GeometryRow, Pauses, PromptPass, geometry,
 };
-pub(crate) use self::picture::inline;
+pub(crate) use self::{lanes::inline as inline_lanes, picture::inline};
 pub use self::{
+    lanes::svg as lanes_svg,
     picture::svg,
+    segments::{Cuts, Nearest, Segmented, SegmentsRequest, VectorSpan, segments},
     transport::{Column, DepthPlan, TransportRequest, Transported, transport, transport_settings},
 };
 use crate::{
@@ -85,6 +91,9 @@ pub enum Error {
     /// The problem cannot be solved.
     #[error(transparent)]
     Transport(#[from] sandhi_align::transport::Error),
+    /// The spectrogram cannot be drawn.
+    #[error(transparent)]
+    Report(#[from] crate::report::Error),
     /// The recipe beside a model is none.
     #[error("{path}: {message}")]
     Recipe {

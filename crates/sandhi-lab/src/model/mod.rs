@@ -23,7 +23,7 @@ use sandhi_data::{
 };
 use sandhi_nn::{
     compression::CompressionConfig,
-    connector::{Connector, ConnectorConfig, Widths},
+    connector::{Connector, ConnectorConfig, ConnectorOutput, Widths},
     encoder::{CtcHead, CtcHeadConfig, Encoder, EncoderConfig},
     init::Init,
     length::Length,
@@ -465,11 +465,24 @@ impl ConnectorModel {
         frames: &HostRagged,
         texts: Option<&[&str]>,
     ) -> Result<Ragged, NeedsTranscript> {
+        Ok(self.connected(frames, texts)?.vectors)
+    }
+
+    /// As [`Self::uncompressed`], with the frames at which the connector's vectors end, where it says so.
+    ///
+    /// # Errors
+    ///
+    /// [`NeedsTranscript`].
+    pub fn connected(
+        &self,
+        frames: &HostRagged,
+        texts: Option<&[&str]>,
+    ) -> Result<ConnectorOutput, NeedsTranscript> {
         let aids = Aids::of(&self.config, &self.speech, self.pad);
         let ends = if aids.needs.segments { Some(self.ends(frames, texts)?) } else { None };
         let on_device = frames.to_device(&self.text.lm.device());
         let input = aids.input(&self.text.lm, on_device, || frames.clone(), ends, None);
-        Ok(self.connector.forward(&input, Dropout::OFF).vectors)
+        Ok(self.connector.forward(&input, Dropout::OFF))
     }
 
     /// The last frame of every token of every utterance.

@@ -178,6 +178,7 @@ pub(crate) fn transcriptions(
         n,
         half: Half::Dev,
         max_tokens: 0,
+        pictures: 0,
         manifest: None,
         manifest_split: None,
     };

@@ -1,6 +1,7 @@
 //! `sandhi inspect`: what a connector makes of speech, beside the embeddings of what is said.
 
 mod geometry;
+mod segments;
 mod transport;
 
 use anyhow::ensure;
@@ -23,6 +24,8 @@ pub struct Args {
 enum What {
     /// How near speech vectors are to the embeddings of what is said, in every domain and language.
     Geometry(geometry::Args),
+    /// Where an utterance is cut by everything that can cut it, and the nearest token of every vector, as a picture.
+    Segments(segments::Args),
     /// Where the speech of a sound file goes among the tokens of what is said, in numbers and as a picture.
     Transport(Box<transport::Args>),
 }
@@ -31,6 +34,7 @@ enum What {
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
         What::Geometry(args) => geometry::run(args),
+        What::Segments(args) => segments::run(args),
         What::Transport(args) => transport::run(*args),
     }
 }
