@@ -135,6 +135,9 @@ pub fn evaluate(
         }
         (None, AnyModel::Aligner(_)) => return Err(transcribe::mute().into()),
     };
+    if let AnyModel::Connector(model) = model {
+        tasks::write_pictures(model, &workshop, config, &place.dir)?;
+    }
     for cell in predictions.iter().filter(|cell| !cell.is_empty()) {
         let path = predictions_path(&place.dir, &cell[0].task, &cell[0].domain);
         write_predictions(&path, cell)?;

@@ -20,7 +20,7 @@ use crate::{
     checkpoint::write_atomically,
     experiment::{self, Error, Provenance},
     generate::Decoding,
-    inspect::{self, TransportRequest, Transported},
+    inspect::{self, Segmented, SegmentsRequest, TransportRequest, Transported},
     log::{Record, read_metrics},
     model::{AnyModel, ConnectorModel},
     pipeline::Place,
@@ -152,6 +152,20 @@ fn transported(
     found.inspect_err(|error| tracing::warn!("{}: no transport plan: {error}", sentence.id)).ok()
 }
 
+/// Where an utterance is cut.
+fn segmented(
+    model: &ConnectorModel,
+    speech: &Speech,
+    sentence: &Sentence,
+) -> Result<Segmented, Error> {
+    let request = SegmentsRequest {
+        samples: &speech.waveform.samples,
+        text: Some(&sentence.text),
+        words: Some(&speech.words),
+    };
+    Ok(inspect::segments(model, &request)?)
+}
+
 /// Utterances with sound, pictures and answers for the report: one of each acoustic domain. They are transported as in
 /// training; without a pad, where neither the model nor its recipe has one.
 fn examples(
@@ -190,6 +204,7 @@ fn examples(
                 frame_s: 0.01,
             }),
             transported: transported(model, &speech, sentence, config, pad),
+            segmented: Some(segmented(model, &speech, sentence)?),
             answers: ask_all(model, &speech, sentence)?,
         });
     }
@@ -368,6 +383,7 @@ pub fn run(
         n: 200,
         half: Half::Test,
         max_tokens: 64,
+        pictures: 1,
         manifest: None,
         manifest_split: None,
     });

@@ -186,17 +186,27 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
             } else {
                 Heard::Frames(heard(stage, speech.d_encoder(), 25.0))
             };
+            // A vector a token, 16 a second, where tokens are compared one by one.
+            let n_said = match stage.loss.wants_pairs() {
+                true => (16.0 * audio_s / n as f64) as usize,
+                false => 16,
+            };
+            let ends = |frames: usize| {
+                (1..=n_said).map(|i| (i * frames / n_said - 1) as u32).collect::<Vec<u32>>()
+            };
+            let frames = (25.0 * audio_s / n as f64) as usize;
+            let aids = Aids::of(&config.connector, &speech, Some(0));
             // 48 tokens, a third of them the answer, whose last is never read.
             let item = |i| SpokenItem {
                 before: ids(17, i, 1000),
                 after: ids(16, i + 5, 1000),
                 answer: ids(16, i + 9, 1000),
-                said: Said { tokens: ids(16, i + 3, 1000), ..Said::default() },
+                said: Said { tokens: ids(n_said, i + 3, 1000), ..Said::default() },
             };
             let batches = [ConnectorBatch::Spoken(SpeechBatch {
                 heard,
                 items: (0..n).map(item).collect(),
-                ends: None,
+                ends: aids.needs.segments.then(|| vec![ends(frames); n]),
                 penalties: Vec::new(),
                 audio_s,
             })];
@@ -220,7 +230,7 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
                     }),
                     pad: Some(0),
                     compression: None,
-                    aids: Aids::default(),
+                    aids,
                 }
             })
         }
@@ -329,6 +339,7 @@ fn plans_name_the_memory_that_training_takes() {
         };
         held(held(text, "weights/encoder"), "weights/language_model")
     };
+    let connector_text = connector(slm, heard);
     let only = |text: String, trainable: &str| text.replace("[\"*\"]", &format!("[{trainable}]"));
     let cases = [
         ("text, wide, short batches", text(wide, 4000, "max_items = 4, max_length = 256")),
@@ -388,6 +399,26 @@ fn plans_name_the_memory_that_training_takes() {
         ("connector, token CTC", {
             let loss = "loss = { token_ctc = 0.3 }\n        data";
             only(connector(slm, heard), "\"connector\", \"ctc_head\"").replace("data", loss)
+        }),
+        ("connector, distillation", {
+            let loss = "loss = { cross_entropy = 0.0, distillation = {} }\n        data";
+            only(connector(slm, heard), "\"connector\"").replace("data", loss)
+        }),
+        ("connector, distillation within", {
+            let loss = "loss = { distillation = { hidden = 0.5, depths = [1, 3] } }\n        data";
+            connector(slm, heard).replace("data", loss)
+        }),
+        ("connector, distillation, few items", {
+            let loss = "loss = { distillation = {} }\n        data";
+            only(connector(slm, "max_items = 2, max_length = 4"), "\"connector\"")
+                .replace("data", loss)
+        }),
+        ("connector, next token", {
+            let ssr = "\"ssr\", d_hidden = 64, n_layers = 1, n_heads = 4, n_kv_heads = 2, d_ff = 128 }\n        \
+                       segmenter = \"ctc\"";
+            let loss = "loss = { cross_entropy = 0.0, next_token = 1.0 }\n        data";
+            let slm = format!("\"slm\", reduction = 4, reduce = \"stack\", {slm} }}");
+            only(connector_text.replace(&slm, ssr), "\"connector\"").replace("data", loss)
         }),
         (
             "connector, bf16, LoRA, again",

@@ -6,9 +6,10 @@
 use serde_json::Value;
 
 /// Repository, and its configuration.
-const KNOWN: [(&str, &str); 6] = [
+const KNOWN: [(&str, &str); 7] = [
     ("openai/whisper-large-v3", include_str!("known/whisper-large-v3.json")),
     ("microsoft/wavlm-large", include_str!("known/wavlm-large.json")),
+    ("facebook/hubert-base-ls960", include_str!("known/hubert-base.json")),
     ("Qwen/Qwen2.5-7B", include_str!("known/qwen2.5-7b.json")),
     ("Qwen/Qwen2.5-7B-Instruct", include_str!("known/qwen2.5-7b.json")),
     ("meta-llama/Meta-Llama-3-8B", include_str!("known/llama-3-8b.json")),
@@ -47,6 +48,9 @@ mod tests {
         assert_eq!(speech("openai/whisper-large-v3"), 636_968_960);
         // 315,453,120 in transformers, with a mask embedding of 1,024 and 128 gains that are folded into weights.
         assert_eq!(speech("microsoft/wavlm-large"), 315_453_120 - 1_024 - 128);
+        // 94,371,712 in transformers, with a mask embedding of 768 and 128 gains. By hand: convolutions 4,199,424 and
+        // their norm 1,024, projection 395,008, positions 4,719,360, norm 1,536, 12 blocks of 7,087,872.
+        assert_eq!(speech("facebook/hubert-base-ls960"), 94_371_712 - 768 - 128);
         // Given as 7.61 B, of which 6.53 B are not embeddings.
         assert_eq!(text("Qwen/Qwen2.5-7B-Instruct"), 7_615_616_512);
         assert_eq!(text("meta-llama/Meta-Llama-3-8B"), 8_030_261_248);

@@ -242,7 +242,7 @@ impl Counts {
 
 /// The embedding table with rows of length one.
 #[derive(Debug, Clone)]
-struct Table {
+pub(super) struct Table {
     /// `[d_model, n_tokens]`
     unit: Tensor<2>,
     /// Rows without a direction, to which nothing is near.
@@ -250,7 +250,7 @@ struct Table {
 }
 
 impl Table {
-    fn new(lm: &CausalLm) -> Self {
+    pub(super) fn new(lm: &CausalLm) -> Self {
         let (n_tokens, width) = (lm.n_tokens(), lm.d_model());
         let mut rows = host(lm.embedding_table());
         let mut is_zero = Vec::with_capacity(n_tokens);
@@ -261,6 +261,30 @@ impl Table {
         }
         let data = TensorData::new(rows, [n_tokens, width]);
         Self { unit: Tensor::<2>::from_data(data, &lm.device()).transpose(), is_zero }
+    }
+
+    /// The nearest embedding of every row of `[n_rows, d_model]`, the first of equals, and its cosine; none of a row
+    /// without a direction.
+    pub(super) fn nearest(&self, rows: &Tensor<2>) -> Vec<Option<(u32, f64)>> {
+        let ([n_rows, width], n_tokens) = (rows.dims(), self.is_zero.len());
+        let mut found = Vec::with_capacity(n_rows);
+        for start in (0..n_rows).step_by(ROWS) {
+            let some = rows.clone().narrow(0, start, ROWS.min(n_rows - start));
+            let products = host(some.clone().matmul(self.unit.clone()));
+            let values = host(some);
+            let rows = products.chunks_exact(n_tokens).zip(values.chunks_exact(width));
+            found.extend(rows.map(|(products, row)| {
+                let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+                let known =
+                    (0..).zip(products).zip(&self.is_zero).filter(|(_, is_zero)| !**is_zero);
+                let nearest = known
+                    .map(|((token, &product), _)| (token, product))
+                    .reduce(|best, next| if next.1 > best.1 { next } else { best });
+                let (token, product) = nearest.filter(|_| norm > 0.0 && norm.is_finite())?;
+                Some((token, f64::from(product) / norm))
+            }));
+        }
+        found
     }
 
     /// Whether no embedding is nearer to a row of `[n_rows, d_model]` than that of its token.
@@ -500,5 +524,23 @@ mod tests {
         let rows = lm().embed(&[5; 12]);
         let nearest = table.none_is_nearer(&rows, &all);
         assert_eq!((nearest.iter().filter(|near| **near).count(), nearest[5]), (2, true));
+        let found = table.nearest(&rows)[0].unwrap().0;
+        assert!(found != 5 && nearest[found as usize]);
+    }
+
+    #[test]
+    fn a_vector_that_is_an_embedding_is_nearest_to_its_token() {
+        let (lm, table) = (lm(), Table::new(&lm()));
+        // More rows than are compared at once, of any length, and one of none.
+        let tokens: Vec<u32> = (0..ROWS as u32 + 6).map(|i| i % 12).collect();
+        let rows = Tensor::cat(vec![lm.embed(&tokens) * 0.5, lm.embed(&[1]) * 0.0], 0);
+        let found = table.nearest(&rows);
+        assert_eq!(found.len(), tokens.len() + 1);
+        for (found, token) in found.iter().zip(&tokens) {
+            let (nearest, cosine) = found.unwrap();
+            assert!(nearest == *token && (cosine - 1.0).abs() < 1e-6, "{token}: {found:?}");
+        }
+        assert_eq!(found[tokens.len()], None);
+        assert!((table.nearest(&(lm.embed(&[3]) * -1.0))[0].unwrap().1) < 1.0);
     }
 }

@@ -5,6 +5,8 @@
 //! layers         the same, at every depth                how alike speech and text are: CKA, retrieval of tokens
 //! transport      one utterance                           the plan between its vectors and its tokens
 //! picture        the plan                                as SVG
+//! segments       one utterance                           where it is cut, and the nearest token of every vector
+//! lanes          the segments                            as SVG
 //! forgetting     texts, before and after training        perplexity, divergence, choices of the almanac
 //! misalignment   stories, spoken and written             the divergence of what is expected to follow
 //! ```
@@ -14,9 +16,11 @@ mod cka;
 mod divergence;
 mod forgetting;
 mod geometry;
+mod lanes;
 mod layers;
 mod misalignment;
 mod picture;
+mod segments;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transport;
@@ -25,16 +29,18 @@ use std::path::{Path, PathBuf};
 
 use sandhi_nn::weights::host;
 
-pub(crate) use self::picture::inline;
 pub use self::{
     base::{Base, base, text_side},
     forgetting::{Change, Corpus, Forgetting, TextRow, almanac, texts},
     geometry::{Content, Geometry, GeometryConfig, GeometryRow, Pauses, PromptPass, geometry},
+    lanes::svg as lanes_svg,
     layers::{DepthRow, LayersRow, add_layers, layers},
     misalignment::{MisalignmentRow, SpeechConfig, add_misalignment, misalignment},
     picture::svg,
+    segments::{Cuts, Nearest, Segmented, SegmentsRequest, VectorSpan, segments},
     transport::{Column, DepthPlan, TransportRequest, Transported, transport, transport_settings},
 };
+pub(crate) use self::{lanes::inline as inline_lanes, picture::inline};
 use crate::{
     model::{self, ConnectorModel, HostRagged},
     pipeline,
@@ -163,6 +169,9 @@ pub enum Error {
          paired with what is said"
     )]
     Unpaired,
+    /// The spectrogram cannot be drawn.
+    #[error(transparent)]
+    Report(#[from] crate::report::Error),
     /// The recipe beside a model is none.
     #[error("{path}: {message}")]
     Recipe {

@@ -18,32 +18,35 @@ use super::transport::{DepthPlan, Transported};
 use crate::report::{Text, significant};
 
 /// Pixels a second, and the least and most that a picture's sound is wide.
-const PIXELS_PER_SECOND: f64 = 150.0;
-const WIDTHS: (f64, f64) = (320.0, 6_000.0);
+pub(super) const PIXELS_PER_SECOND: f64 = 150.0;
+pub(super) const WIDTHS: (f64, f64) = (320.0, 6_000.0);
 /// Heights of the parts.
-const WAVEFORM: f64 = 56.0;
+pub(super) const WAVEFORM: f64 = 56.0;
 const GIVEN: f64 = 14.0;
 const CAPTION: f64 = 22.0;
 const ROW: f64 = 16.0;
-const WORDS: f64 = 22.0;
-const RULER: f64 = 18.0;
-const MARGIN: f64 = 10.0;
+pub(super) const WORDS: f64 = 22.0;
+pub(super) const RULER: f64 = 18.0;
+pub(super) const MARGIN: f64 = 10.0;
 /// Room for the shares at the right.
 const RIGHT: f64 = 52.0;
 /// Width of a character of a label, about.
-const CHARACTER: f64 = 7.0;
+pub(super) const CHARACTER: f64 = 7.0;
 /// Shares of a vector below this are not seen.
 const LEAST: f64 = 0.01;
 /// Colors that are seen on light and dark.
-const HEAT: &str = "#1b86a0";
+pub(super) const HEAT: &str = "#1b86a0";
 const SOUND: &str = "#c2542d";
+
+/// What a picture needs that is a file of its own.
+pub(super) const NAMESPACE: &str = " xmlns=\"http://www.w3.org/2000/svg\"";
+pub(super) const STYLE: &str = "<style>svg{color:#22201c;background:#fdfcfa}\
+    @media(prefers-color-scheme:dark){svg{color:#e8e5df;background:#16171a}}</style>";
 
 /// The picture as a file of its own.
 pub fn svg(found: &Transported) -> String {
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let style = "<style>svg{color:#22201c;background:#fdfcfa}\
-                 @media(prefers-color-scheme:dark){svg{color:#e8e5df;background:#16171a}}</style>";
-    draw(&mut out, found, " xmlns=\"http://www.w3.org/2000/svg\"", style);
+    draw(&mut out, found, NAMESPACE, STYLE);
     out.push('\n');
     out
 }
@@ -54,10 +57,10 @@ pub(crate) fn inline(out: &mut String, found: &Transported) {
 }
 
 /// From seconds to pixels.
-struct Scale {
-    left: f64,
-    width: f64,
-    end_s: f64,
+pub(super) struct Scale {
+    pub(super) left: f64,
+    pub(super) width: f64,
+    pub(super) end_s: f64,
 }
 
 impl Scale {
@@ -74,11 +77,11 @@ impl Scale {
         }
     }
 
-    fn x(&self, seconds: f64) -> f64 {
+    pub(super) fn x(&self, seconds: f64) -> f64 {
         self.left + self.width * (seconds / self.end_s).clamp(0.0, 1.0)
     }
 
-    fn right(&self) -> f64 {
+    pub(super) fn right(&self) -> f64 {
         self.left + self.width
     }
 }
@@ -100,7 +103,7 @@ fn draw(out: &mut String, found: &Transported, attributes: &str, style: &str) {
         Text(&found.text)
     );
     let mut y = MARGIN;
-    waveform(out, found, &scale, y);
+    waveform(out, &found.waveform, found.duration_s, &scale, y);
     y += WAVEFORM;
     if let Some(pairs) = &found.given {
         let _ = write!(
@@ -139,7 +142,7 @@ fn draw(out: &mut String, found: &Transported, attributes: &str, style: &str) {
     out.push_str("</svg>");
 }
 
-fn bar(out: &mut String, x: f64, y: f64, width: f64, height: f64, more: &str) {
+pub(super) fn bar(out: &mut String, x: f64, y: f64, width: f64, height: f64, more: &str) {
     let _ = write!(
         out,
         "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"{more}/>"
@@ -147,20 +150,26 @@ fn bar(out: &mut String, x: f64, y: f64, width: f64, height: f64, more: &str) {
 }
 
 /// From the lowest to the highest sample, around the middle.
-fn waveform(out: &mut String, found: &Transported, scale: &Scale, top: f64) {
-    let loudest = found.waveform.iter().flatten().fold(0.0_f32, |max, x| max.max(x.abs()));
-    let n = found.waveform.len();
+pub(super) fn waveform(
+    out: &mut String,
+    peaks: &[[f32; 2]],
+    duration_s: f64,
+    scale: &Scale,
+    top: f64,
+) {
+    let loudest = peaks.iter().flatten().fold(0.0_f32, |max, x| max.max(x.abs()));
+    let n = peaks.len();
     if n == 0 || !loudest.is_finite() || loudest <= 0.0 {
         return;
     }
     let middle = top + WAVEFORM / 2.0;
     let y = |sample: f32| middle - f64::from(sample / loudest) * (WAVEFORM / 2.0 - 3.0);
-    let x = |i: usize| scale.x((i as f64 + 0.5) * found.duration_s / n as f64);
+    let x = |i: usize| scale.x((i as f64 + 0.5) * duration_s / n as f64);
     let mut path = String::new();
-    for (i, [_, high]) in found.waveform.iter().enumerate() {
+    for (i, [_, high]) in peaks.iter().enumerate() {
         let _ = write!(path, "{}{:.1} {:.1}", if i == 0 { 'M' } else { 'L' }, x(i), y(*high));
     }
-    for (i, [low, _]) in found.waveform.iter().enumerate().rev() {
+    for (i, [low, _]) in peaks.iter().enumerate().rev() {
         let _ = write!(path, "L{:.1} {:.1}", x(i), y(*low));
     }
     let _ = write!(out, "<path d=\"{path}Z\" fill=\"{SOUND}\"/>");
@@ -221,7 +230,7 @@ fn heat(out: &mut String, plan: &DepthPlan, scale: &Scale, top: f64) {
     out.push_str("</g>");
 }
 
-fn ruler(out: &mut String, scale: &Scale, top: f64) {
+pub(super) fn ruler(out: &mut String, scale: &Scale, top: f64) {
     // As many halves of a second as have room.
     let room = scale.width / scale.end_s;
     let step = [0.5, 1.0, 2.0, 5.0, 10.0].into_iter().find(|step| step * room >= 40.0);

@@ -326,7 +326,7 @@ fn plan(
 }
 
 /// How a token is written.
-fn label(chat: &Chat, token: u32) -> String {
+pub(super) fn label(chat: &Chat, token: u32) -> String {
     let space = if begins_word(chat, token) { "␣" } else { "" };
     match chat.decode(&[token]).as_str() {
         // Markers are no text.
@@ -338,7 +338,7 @@ fn label(chat: &Chat, token: u32) -> String {
 }
 
 /// The lowest and the highest sample of every hundredth of a second.
-fn peaks(samples: &[f32]) -> Vec<[f32; 2]> {
+pub(super) fn peaks(samples: &[f32]) -> Vec<[f32; 2]> {
     let of_chunk = |chunk: &[f32]| {
         let low = chunk.iter().copied().fold(f32::INFINITY, f32::min);
         [low, chunk.iter().copied().fold(f32::NEG_INFINITY, f32::max)]
@@ -348,64 +348,14 @@ fn peaks(samples: &[f32]) -> Vec<[f32; 2]> {
 
 #[cfg(test)]
 mod tests {
-    use sandhi_data::text::{Characters, Tokenizer};
-    use sandhi_nn::{
-        compression::CompressionConfig, connector::Widths, init::Init, weights::WeightType,
-    };
-    use serde_json::{from_value, json};
+    use sandhi_nn::compression::CompressionConfig;
 
     use super::*;
     use crate::{
-        chat::MARKERS,
-        model::{Compression, SpeechModel, TextModel},
+        inspect::testing::{TEXT, model, samples},
+        model::Compression,
         recipe::{PadMass, SolverConfig, TargetMass},
     };
-
-    const TEXT: &str = "she left early";
-
-    /// A model of a tiny encoder, connector and language model: 25 frames and 12.5 vectors a second.
-    fn model() -> ConnectorModel {
-        let init = Init::new(5, &Device::flex());
-        let speech = SpeechModel::init(
-            from_value(json!({ "kind": "whisper", "n_mels": 80 })).unwrap(),
-            from_value(json!({
-                "kind": "conformer", "d_model": 8, "n_layers": 1, "n_heads": 2, "d_ff": 8, "kernel": 3,
-            }))
-            .unwrap(),
-            from_value(json!({ "steps_per_frame": 2 })).unwrap(),
-            Characters::from_texts([TEXT]),
-            &init,
-        )
-        .unwrap();
-        let tokenizer = Tokenizer::train_bpe([TEXT, "she left", "early"], 262, &MARKERS).unwrap();
-        let lm: sandhi_nn::transformer::TransformerConfig =
-            from_value(json!({ "d_model": 16, "n_layers": 3, "n_heads": 2, "d_ff": 32 })).unwrap();
-        let config: sandhi_nn::connector::ConnectorConfig = from_value(json!({
-            "kind": "slm", "reduction": 2, "reduce": "stack", "d_hidden": 8, "n_layers": 1,
-            "n_heads": 2, "d_ff": 8,
-        }))
-        .unwrap();
-        ConnectorModel {
-            speech,
-            text: TextModel {
-                lm: lm.init(tokenizer.n_tokens(), &init.child("lm")),
-                config: lm,
-                chat: Chat::with_markers(tokenizer).unwrap(),
-                origin: None,
-                dtype: WeightType::F32,
-            },
-            connector: config.init(Widths { d_encoder: 8, d_model: 16 }, &init.child("connector")),
-            config,
-            compression: None,
-            segmenter: None,
-            pad: None,
-        }
-    }
-
-    /// A second and a half of tone.
-    fn samples() -> Vec<f32> {
-        (0..24_000).map(|i| 0.3 * (i as f32 * 0.1).sin()).collect()
-    }
 
     fn looked(model: &ConnectorModel, config: &TransportConfig) -> Result<Transported, Error> {
         let samples = samples();

@@ -116,7 +116,7 @@ impl Model<'_> {
                     }
                 };
                 let lm = self.language_model?;
-                let read = match lm {
+                let mut read = match lm {
                     Base::Known(text) => {
                         cost::language_model(&text.transformer, text.n_tokens, &spoken)
                     }
@@ -124,6 +124,16 @@ impl Model<'_> {
                         cost::declared(*n_parameters, n * spoken.rows)
                     }
                 };
+                if let (Some(loss), Base::Known(text)) = (&stage.loss.distillation, lm) {
+                    let read_in_writing = in_writing(stage);
+                    let depths = loss.depths.len();
+                    read.push(cost::distillation(
+                        &text.transformer,
+                        text.n_tokens,
+                        depths,
+                        &read_in_writing,
+                    ));
+                }
                 let width = self.encoder?.width();
                 let connected =
                     cost::connector(&config.connector, width, lm.width(), &vectors, n * frames);
@@ -188,13 +198,7 @@ impl Model<'_> {
         else {
             return 0.0;
         };
-        // The transcript is about as long as an answer.
-        let rows = TEXT_TOKENS_AN_ITEM * (1.0 + ANSWER_SHARE);
-        let batch = Batch {
-            tails: TEXT_TOKENS_AN_ITEM * ANSWER_SHARE,
-            ..Batch::new(stage.batch.max_items as f64, rows)
-        };
-        let layers = cost::language_model(&text.transformer, text.n_tokens, &batch);
+        let layers = cost::language_model(&text.transformer, text.n_tokens, &in_writing(stage));
         layers.iter().map(|layer| layer.with_weights + layer.between).sum()
     }
 
@@ -278,6 +282,13 @@ impl Model<'_> {
 pub(super) fn aligner_frames(config: &AlignerModelConfig) -> Frames {
     let a_second = config.features.rate_hz() / config.window.stride as f64;
     Frames { a_second, an_item: 0.0 }
+}
+
+/// Prompts and answers with the transcript in writing, which is about as long as an answer.
+fn in_writing(stage: &StageConfig) -> Batch {
+    let answer = TEXT_TOKENS_AN_ITEM * ANSWER_SHARE;
+    let rows = TEXT_TOKENS_AN_ITEM + answer;
+    Batch { tails: answer, ..Batch::new(stage.batch.max_items as f64, rows) }
 }
 
 /// Bytes of a part in a stage.

@@ -181,6 +181,29 @@ pub(super) fn language_model(
     layers
 }
 
+/// What holds the language model that hears against the one that reads `read` in writing, at the answer's tokens. Of the
+/// one that reads nothing is kept, but its share of the divergence; its blocks pass while everything of the one that
+/// hears is there.
+pub(super) fn distillation(
+    config: &TransformerConfig,
+    n_tokens: usize,
+    n_depths: usize,
+    read: &Batch,
+) -> Layer {
+    let (d, n_tokens, n_depths) = (config.d_model as f64, n_tokens as f64, n_depths as f64);
+    let scored = read.n_sequences * read.tails;
+    let blocks = language_model(config, n_tokens as usize, read);
+    let blocks = blocks.iter().filter(|layer| layer.input > 0.0).map(|layer| 2.0 * layer.passing);
+    Layer {
+        name: "distillation".into(),
+        // Probabilities of both sides; of every depth the rows of both.
+        kept: scored * 2.0 * (n_tokens + n_depths * d),
+        // Gradients of the divergence on their way through the softmax.
+        passing: blocks.fold(3.0 * scored * n_tokens, f64::max),
+        ..Layer::default()
+    }
+}
+
 /// An encoder that hears features of width `n_mels`; `batch` counts its output frames.
 pub(super) fn encoder(config: &EncoderConfig, n_mels: usize, batch: &Batch) -> Vec<Layer> {
     match config {

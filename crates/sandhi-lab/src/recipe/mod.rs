@@ -759,6 +759,9 @@ pub struct EvalConfig {
     /// Longest answer, in tokens.
     #[serde(default = "default_max_tokens")]
     pub max_tokens: usize,
+    /// Utterances of each language, or of the manifest, that a connector's evaluation draws in `pictures/`.
+    #[serde(default = "default_pictures", skip_serializing_if = "is_default_pictures")]
+    pub pictures: usize,
     /// A manifest or corpus folder to transcribe instead of Microworld.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
@@ -769,6 +772,14 @@ pub struct EvalConfig {
 
 fn default_max_tokens() -> usize {
     64
+}
+
+fn default_pictures() -> usize {
+    1
+}
+
+fn is_default_pictures(n: &usize) -> bool {
+    *n == default_pictures()
 }
 
 fn default_half() -> Half {

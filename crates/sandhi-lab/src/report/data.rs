@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::inspect::Transported;
+use crate::inspect::{Segmented, Transported};
 use crate::log::Record;
 use crate::results::Results;
 
@@ -102,6 +102,9 @@ pub struct Example {
     /// Where its vectors go among the transcript's tokens.
     #[serde(default)]
     pub transported: Option<Transported>,
+    /// Where it is cut, and what its vectors are nearest to.
+    #[serde(default)]
+    pub segmented: Option<Segmented>,
     /// What was asked and answered.
     #[serde(default)]
     pub answers: Vec<Answer>,
@@ -210,16 +213,16 @@ impl Chart {
 }
 
 /// Bytes as base64 text, so that the data of a report can be kept as JSON.
-mod base64_bytes {
+pub(crate) mod base64_bytes {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&STANDARD.encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<u8>, D::Error> {
         STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)

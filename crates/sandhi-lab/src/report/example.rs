@@ -10,7 +10,7 @@ use super::Error;
 use super::data::{Answer, Example, ReportData};
 use super::html::{Text, significant};
 use super::spectrogram;
-use crate::inspect::{Transported, inline};
+use crate::inspect::{Segmented, Transported, inline, inline_lanes};
 
 /// The picture's width for a second of sound, in CSS pixels.
 const PIXELS_PER_SECOND: f64 = 150.0;
@@ -52,6 +52,9 @@ fn card(out: &mut String, data: &ReportData, example: &Example, index: usize) ->
     if !example.transcript.is_empty() {
         let _ =
             write!(out, "<p class=\"said\"><span>said</span> “{}”</p>", Text(&example.transcript));
+    }
+    if let Some(segmented) = &example.segmented {
+        segments(out, example, segmented);
     }
     if let Some(transported) = &example.transported {
         plan(out, example, transported);
@@ -126,6 +129,20 @@ fn description(example: &Example, duration_s: f64) -> String {
         text.pop();
     }
     text
+}
+
+/// Where it is cut, folded away.
+fn segments(out: &mut String, example: &Example, segmented: &Segmented) {
+    let _ = write!(
+        out,
+        "<details><summary>Where it is cut, and what its vectors are nearest to</summary><p>Boundaries by everything \
+         that can cut the utterance; what sees the transcript is an oracle. Every vector that the language model is given \
+         stands at its time, with the token whose embedding is nearest; the darker, the nearer.</p>\
+         <div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Segments of {}\">",
+        Text(&example.title)
+    );
+    inline_lanes(out, segmented);
+    out.push_str("</div></details>");
 }
 
 /// Where the vectors go, folded away.

@@ -5,7 +5,8 @@
 //!             ├─ charts                        loss of every stage, listening gap        inline SVG
 //!             ├─ parameters                    what was trained                          inline SVG
 //!             ├─ results                       task × domain, with intervals             table
-//!             └─ examples                      sound, spectrogram, words, answers        PNG, WAV as data
+//!             └─ examples                      sound, spectrogram, words, answers,       PNG, WAV as data
+//!                                              segments, transport                       inline SVG
 //! ```
 //!
 //! No external resource, no script that anything depends on (a few lines move a play head), light
@@ -20,9 +21,11 @@ mod parameters;
 mod scores;
 mod spectrogram;
 
+pub(crate) use data::base64_bytes;
 pub use data::{Answer, Chart, Curve, Example, Highlight, LogMel, ParameterRow, ReportData, Word};
 pub(crate) use html::{Text, metric_name, metric_unit, significant};
 pub use page::{render_html, write_html};
+pub(crate) use spectrogram::{png, uri_of};
 
 /// What can go wrong when a report is written.
 #[derive(Debug, thiserror::Error)]

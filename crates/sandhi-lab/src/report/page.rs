@@ -198,6 +198,7 @@ mod tests {
             words: vec![Word { label: text(), start_s: 0.0, end_s: 0.1 }],
             log_mel: Some(LogMel { n_frames: 20, n_mels: 1, values: vec![0.0; 20], frame_s: 0.01 }),
             transported: Some(crate::inspect::testing::transported(evil)),
+            segmented: Some(crate::inspect::testing::segmented(evil)),
             answers: vec![answer],
         };
         let highlight = Highlight { label: text(), value: text(), note: text() };

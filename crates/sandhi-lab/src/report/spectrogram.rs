@@ -18,9 +18,19 @@ const ANCHORS: [[u8; 3]; 7] = [
     [253, 231, 158],
 ];
 
+/// The [`png`] in a data URI.
+pub(super) fn data_uri(title: &str, mel: &LogMel) -> Result<Option<String>, Error> {
+    Ok(png(title, mel)?.map(|png| uri_of(&png)))
+}
+
+/// A PNG in a data URI.
+pub(crate) fn uri_of(png: &[u8]) -> String {
+    format!("data:image/png;base64,{}", STANDARD.encode(png))
+}
+
 /// The picture: time to the right, low bands at the bottom, one pixel a value. `title` is for
 /// messages. `None` for a spectrogram without a value.
-pub(super) fn data_uri(title: &str, mel: &LogMel) -> Result<Option<String>, Error> {
+pub(crate) fn png(title: &str, mel: &LogMel) -> Result<Option<Vec<u8>>, Error> {
     if mel.n_frames.checked_mul(mel.n_mels) != Some(mel.values.len()) {
         return Err(Error::LogMel {
             title: title.to_owned(),
@@ -37,7 +47,7 @@ pub(super) fn data_uri(title: &str, mel: &LogMel) -> Result<Option<String>, Erro
     let pixels = pixels(mel);
     let png = encode(width, height, &pixels)
         .map_err(|source| Error::Png { title: title.to_owned(), source })?;
-    Ok(Some(format!("data:image/png;base64,{}", STANDARD.encode(png))))
+    Ok(Some(png))
 }
 
 /// Indices into the palette, row by row from the top.

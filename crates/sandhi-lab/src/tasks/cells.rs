@@ -212,6 +212,7 @@ fn of_tasks(
         n,
         half: Half::Dev,
         max_tokens: 0,
+        pictures: 0,
         manifest: None,
         manifest_split: None,
     };

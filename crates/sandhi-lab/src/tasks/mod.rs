@@ -11,6 +11,7 @@
 
 mod answer;
 mod cells;
+mod pictures;
 mod score;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +27,7 @@ use self::{
 };
 pub use self::{
     cells::{DOMAINS, TASKS, is_domain, is_task, task_title},
+    pictures::{Pictured, find, write as write_pictures},
     score::scorers,
 };
 use crate::{
@@ -360,6 +362,7 @@ mod tests {
             n: 5,
             half: Half::Dev,
             max_tokens: 8,
+            pictures: 0,
             manifest: None,
             manifest_split: None,
         };

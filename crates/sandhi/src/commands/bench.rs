@@ -6,12 +6,14 @@
 //! decode     prompts ─ greedy answers of a fixed length         tokens a second
 //! align      forced and monotonic alignment, the same               the same
 //! ot         optimal transport, against what people use in Python  their seconds over ours
+//! connectors every connector forward and backward, two beside PyTorch   the same, and seconds of sound a second
 //! otreg      what optimal transport adds to a training step        its share
 //! ```
 //!
 //! Medians over rounds, after one that does not count. Other comparisons with other programs are in `bench/`.
 
 mod align;
+mod connectors;
 mod ot;
 mod otreg;
 
@@ -110,6 +112,8 @@ enum What {
     Align(align::Args),
     /// Optimal transport against POT, geomloss and PyTorch, on the same problems.
     Ot(ot::Args),
+    /// Connectors forward and backward, two of them against PyTorch, on the same ragged batch.
+    Connectors(connectors::Args),
     /// What optimal transport adds to a connector's training step.
     Otreg(otreg::Args),
 }
@@ -158,6 +162,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         What::Align(of_paths) => return align::run(&of_paths, args.json),
         What::Ot(of_transport) => return ot::run(&of_transport, args.json),
+        What::Connectors(of_zoo) => return connectors::run(&of_zoo, args.json),
         What::Otreg(of_step) => return otreg::run(&of_step, args.json, &args.device.open()?),
     };
     if args.json {

@@ -38,6 +38,9 @@ pub struct Args {
     /// Only utterances of this split of the manifest.
     #[arg(long, requires = "manifest")]
     split: Option<String>,
+    /// Utterances of each language, or of the manifest, that are drawn in pictures/, for a connector.
+    #[arg(long, default_value_t = 1)]
+    pictures: usize,
     /// Name of the row.
     #[arg(long, default_value = "model")]
     name: String,
@@ -74,6 +77,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         n: args.n,
         half: if args.dev { Half::Dev } else { Half::Test },
         max_tokens: 64,
+        pictures: args.pictures,
         manifest: manifest.map(|path| path.display().to_string()),
         manifest_split: args.split,
     };

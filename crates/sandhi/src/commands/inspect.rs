@@ -4,6 +4,7 @@
 mod forgetting;
 mod geometry;
 mod layers;
+mod segments;
 mod transport;
 
 use std::path::Path;
@@ -30,6 +31,8 @@ pub struct Args {
 enum What {
     /// How near speech vectors are to the embeddings of what is said, in every domain and language.
     Geometry(geometry::Args),
+    /// Where an utterance is cut by everything that can cut it, and the nearest token of every vector, as a picture.
+    Segments(segments::Args),
     /// Where the speech of a sound file goes among the tokens of what is said, in numbers and as a picture.
     Transport(Box<transport::Args>),
     /// How alike speech and text are at every depth of the language model: CKA, and retrieval of tokens.
@@ -42,6 +45,7 @@ enum What {
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
         What::Geometry(args) => geometry::run(args),
+        What::Segments(args) => segments::run(args),
         What::Transport(args) => transport::run(*args),
         What::Layers(args) => layers::run(args),
         What::Forgetting(args) => forgetting::run(*args),

@@ -37,6 +37,7 @@ fn every_connector_is_trained_and_asked() {
     // What a vector has no time of its own for is not drawn.
     let geometry = ["inspect", "geometry", "zoo/ssr/seed-1/model", "--n", "1", "--cache", "cache"];
     sandhi(dir.path(), &geometry).fails_with(&["do not stand for equal times"]);
+    segments(dir.path());
     layers(dir.path());
     forgetting(dir.path());
 }
@@ -112,6 +113,33 @@ fn forgetting(dir: &Path) {
     let encoder = format!("{}/../../weights/encoder", env!("CARGO_MANIFEST_DIR"));
     run(&["--before", &encoder]).fails_with(&["--before", "encoder only hears"]);
     sandhi(dir, &["inspect", "forgetting", &lm]).fails_with(&["--before", "nothing tells"]);
+}
+
+/// Where it is cut is, and the first utterance of an evaluation is drawn.
+fn segments(dir: &Path) {
+    let segments = |name: &str, more: &[&str]| {
+        let model = format!("zoo/{name}/seed-1/model");
+        sandhi(dir, &[&["inspect", "segments", &model, "tone.wav"], more].concat())
+    };
+    let found = segments("cif", &["--text", "one two", "--out", "x.svg"]).works();
+    for name in ["forced (oracle)", "ctc ", "cif ", "nearest"] {
+        assert!(found.contains(name), "{name} is not in: {found}");
+    }
+    let svg = fs::read_to_string(dir.join("x.svg")).unwrap();
+    assert!(svg.contains("data-lane=\"cif\"") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    segments("ssr_forced", &[]).fails_with(&["tone.wav", "segmenter = \"forced\""]);
+    let known = segments("ssr_forced", &["--text", "one two", "--json"]).json();
+    assert_eq!(known["cuts"][2]["is_oracle"], true);
+    let pictures = fs::read_dir(dir.join("zoo/ssr/seed-1/pictures")).unwrap();
+    let names: Vec<String> =
+        pictures.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.len() == 1 && names[0].starts_with("asr.base."), "{names:?}");
+    let id = names[0].rsplit('.').nth(1).unwrap();
+    let said = ["inspect", "segments", "zoo/slm/seed-1/model", id, "--cache", "cache", "--json"];
+    let said = sandhi(dir, &said).json();
+    assert_eq!(said["words"][0]["source"], "exact", "{}", said["text"]);
+    let unknown = ["inspect", "segments", "zoo/slm/seed-1/model", "nobody"];
+    sandhi(dir, &unknown).fails_with(&["nobody", "neither a file nor the id"]);
 }
 
 #[test]

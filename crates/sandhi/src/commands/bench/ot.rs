@@ -457,14 +457,14 @@ fn load() -> Option<String> {
 }
 
 /// The other side, one JSON object a line each way.
-struct Peer {
+pub(super) struct Peer {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Peer {
-    fn start(python: &Path, script: &Path, threads: usize) -> anyhow::Result<Self> {
+    pub(super) fn start(python: &Path, script: &Path, threads: usize) -> anyhow::Result<Self> {
         let mut command = Command::new(python);
         command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
         for name in ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"] {
@@ -478,7 +478,10 @@ impl Peer {
         Ok(Self { child, stdin, stdout })
     }
 
-    fn ask<T: for<'a> Deserialize<'a>>(&mut self, question: &Value) -> anyhow::Result<T> {
+    pub(super) fn ask<T: for<'a> Deserialize<'a>>(
+        &mut self,
+        question: &Value,
+    ) -> anyhow::Result<T> {
         let ended = || format!("the other side ended at {question}; it says above why");
         // Whether it is still there shows in what it answers.
         let _ = writeln!(self.stdin, "{question}");

@@ -1,0 +1,180 @@
+//! Pictures of a few utterances that an evaluation hears: where they are cut, and the nearest token of every vector.
+//!
+//! ```text
+//! cells ─ the first of every language ─┐
+//! manifest ─ the first ────────────────┴─ sound ─ inspect::segments ─ pictures/TASK.DOMAIN.ID.svg
+//! ```
+
+use std::{collections::HashMap, path::Path};
+
+use sandhi_data::{language::Language, manifest, microworld::Split};
+
+use super::cells::cells;
+use crate::{
+    checkpoint::write_atomically,
+    experiment::Error,
+    inspect::{SegmentsRequest, lanes_svg, segments},
+    model::ConnectorModel,
+    recipe::EvalConfig,
+    sources::{self, Spoken, Workshop},
+};
+
+/// Longest sound that is drawn, in seconds.
+const MAX_S: f64 = 60.0;
+/// Items of a cell among which an id is looked for.
+const MOST_ITEMS: usize = 200;
+
+/// An utterance that can be drawn.
+#[derive(Debug, Clone)]
+pub struct Pictured {
+    /// Where it is from: task, domain and id.
+    pub name: String,
+    /// What is heard.
+    pub spoken: Spoken,
+}
+
+/// Draws the first utterances of every language, or of the manifest, into `dir/pictures`.
+///
+/// # Errors
+///
+/// When one cannot be spoken, heard or written.
+pub fn write(
+    model: &ConnectorModel,
+    workshop: &Workshop,
+    config: &EvalConfig,
+    dir: &Path,
+) -> Result<(), Error> {
+    if config.pictures == 0 {
+        return Ok(());
+    }
+    for Pictured { name, spoken } in pictured(workshop, config)? {
+        let sound = workshop.sounds(std::slice::from_ref(&spoken))?.remove(0);
+        let wave = sound.wave.resampled(16_000).map_err(sources::Error::from)?;
+        if wave.duration_s() > MAX_S {
+            tracing::warn!("{name} is not drawn: it is {:.0} s long", wave.duration_s());
+            continue;
+        }
+        let request = SegmentsRequest {
+            samples: &wave.samples,
+            text: Some(spoken.text()),
+            words: Some(&sound.words),
+        };
+        let picture = lanes_svg(&segments(model, &request)?);
+        let path = dir.join("pictures").join(format!("{}.svg", file_name(&name)));
+        write_atomically(&path, picture.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// What is drawn.
+fn pictured(workshop: &Workshop, config: &EvalConfig) -> Result<Vec<Pictured>, Error> {
+    let n = config.pictures;
+    if let Some(path) = &config.manifest {
+        let path = workshop.resolve(path);
+        let split = config.manifest_split.as_deref();
+        let found = manifest::import_split(&path, split).map_err(sources::Error::from)?;
+        let few = found.utterances.into_iter().take(n);
+        return Ok(few
+            .map(|utterance| Pictured {
+                name: format!("asr.{}", utterance.id),
+                spoken: Spoken::Recorded { utterance, speed: 1.0 },
+            })
+            .collect());
+    }
+    let few = EvalConfig { n: config.n.min(n), ..config.clone() };
+    let mut drawn: HashMap<Language, usize> = HashMap::new();
+    let mut found = Vec::new();
+    for cell in cells(workshop.world(), config.half.split(), &few) {
+        for item in &cell.items {
+            let drawn = drawn.entry(item.spoken_language).or_default();
+            if *drawn < n {
+                *drawn += 1;
+                let name = format!("{}.{}.{}", cell.task, cell.domain, item.id);
+                found.push(Pictured { name, spoken: cell.spoken(item) });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The utterance of an item that predictions name, in a domain; those of the dev half come first.
+pub fn find(workshop: &Workshop, id: &str, domain: &str) -> Option<Pictured> {
+    let config = EvalConfig {
+        tasks: Vec::new(),
+        domains: vec![domain.to_owned()],
+        n: MOST_ITEMS,
+        half: crate::recipe::Half::Dev,
+        max_tokens: 0,
+        pictures: 0,
+        manifest: None,
+        manifest_split: None,
+    };
+    [Split::Dev, Split::Test].into_iter().find_map(|split| {
+        cells(workshop.world(), split, &config).into_iter().find_map(|cell| {
+            let item = cell.items.iter().find(|item| item.id == id)?;
+            let name = format!("{}.{domain}.{id}", cell.task);
+            Some(Pictured { name, spoken: cell.spoken(item) })
+        })
+    })
+}
+
+/// A name that is one file's on every system.
+fn file_name(name: &str) -> String {
+    let kept = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    name.chars().map(|c| if kept(c) { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Half, Recipe};
+
+    fn workshop() -> Workshop {
+        let path = Path::new("slm.toml");
+        let text = include_str!("../../../../recipes/smoke/otreg.toml");
+        let recipe: Recipe = crate::recipe::read_str(text, path, &Default::default()).unwrap();
+        Workshop::new(Path::new("no cache"), Path::new(""), &recipe)
+    }
+
+    fn config(pictures: usize) -> EvalConfig {
+        EvalConfig {
+            tasks: Vec::new(),
+            domains: vec!["tempo".into()],
+            n: 5,
+            half: Half::Dev,
+            max_tokens: 8,
+            pictures,
+            manifest: None,
+            manifest_split: None,
+        }
+    }
+
+    #[test]
+    fn every_language_has_its_pictures() {
+        let workshop = workshop();
+        for n in [1, 2] {
+            let found = pictured(&workshop, &config(n)).unwrap();
+            let names: Vec<&str> = found.iter().map(|p| p.name.as_str()).collect();
+            assert_eq!(found.len(), 3 * n, "{names:?}");
+            for task in ["asr", "asr_de", "asr_es"] {
+                let prefix = format!("{task}.tempo.");
+                assert_eq!(names.iter().filter(|name| name.starts_with(&prefix)).count(), n);
+            }
+            // What is drawn is found by its id.
+            for drawn in &found {
+                let id = drawn.name.rsplit('.').next().unwrap();
+                let again = find(&workshop, id, "tempo").unwrap();
+                assert_eq!((&again.name, again.spoken.text()), (&drawn.name, drawn.spoken.text()));
+            }
+        }
+        // Of few items only those.
+        let few = EvalConfig { n: 1, ..config(4) };
+        assert!(pictured(&workshop, &few).unwrap().iter().all(|p| p.name.contains(".tempo.")));
+        assert!(find(&workshop, "nobody", "tempo").is_none());
+    }
+
+    #[test]
+    fn names_are_files() {
+        assert_eq!(file_name("asr.base.a/b c:ü-1"), "asr.base.a_b_c_ü-1");
+    }
+}
