@@ -8,8 +8,8 @@ One JSON object a line in, one out:
     {"do": "versions"}     what is installed
     {"do": "load", "folder": …, "config": …, "lengths": …}
                            frames, weights, and the vectors and gradients that came of them, as FOLDER/*.npy; answers with
-                           the largest differences, as shares of the largest value (of a parameter's gradients, or of a
-                           hundredth of all), and the fastest way of running it
+                           the largest difference of a vector's value, as a share of the largest value, that of a parameter's
+                           gradients, as a share of their norm, and the fastest way of running it
     {"do": "run"}          seconds of a forward and a backward pass of what was loaded, that way
 
 The connectors are written from their papers: stacked frames and two linear layers (arXiv 2402.08846), and queries that
@@ -132,9 +132,9 @@ class WindowQFormer(nn.Module):
 KINDS = {"stack_mlp": StackMlp, "window_q_former": WindowQFormer}
 
 
-def difference(ours, theirs, least=1e-12):
-    """As a share of the largest value, or of `least` where that is more."""
-    return float(np.abs(ours - theirs).max() / max(np.abs(ours).max(), least))
+def difference(ours, theirs):
+    """As a share of the largest value."""
+    return float(np.abs(ours - theirs).max() / max(np.abs(ours).max(), 1e-12))
 
 
 class Work:
@@ -184,9 +184,11 @@ class Work:
         for name, parameter in self.model.named_parameters():
             ours = self.turned(name, torch.from_numpy(np.load(self.folder / f"gradient.{name}.npy")))
             pairs.append((ours.numpy(), parameter.grad.numpy()))
-        # Where there is nothing to choose from, queries and keys have no gradient but rounding.
-        least = 0.01 * max(np.abs(ours).max() for ours, _ in pairs)
-        worst = max(difference(*pair, least) for pair in pairs)
+        # Rounding opens a ReLU near zero on one side alone, so norms are compared. Where there is nothing to choose from,
+        # queries and keys have no gradient but rounding.
+        norm = np.linalg.norm
+        least = 0.01 * max(norm(ours) for ours, _ in pairs)
+        worst = max(float(norm(ours - theirs) / max(norm(ours), least)) for ours, theirs in pairs)
         return difference(self.expected.numpy(), vectors), worst
 
     def choose(self):
