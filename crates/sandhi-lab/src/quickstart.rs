@@ -315,9 +315,10 @@ pub fn write_report(
             part("language model", model.text.lm.num_params(), 0),
         ],
         results: results.clone(),
-        task_titles: tasks::TASKS
-            .iter()
-            .map(|(task, title)| ((*task).to_owned(), (*title).to_owned()))
+        task_titles: results
+            .scores
+            .keys()
+            .map(|task| (task.clone(), tasks::task_title(task).to_owned()))
             .collect::<IndexMap<_, _>>(),
         examples: examples(model, inspect::recipe_of(&run.join("model"))?.as_ref(), workshop)?,
     };
@@ -370,6 +371,8 @@ pub fn run(
         max_tokens: 64,
         manifest: None,
         manifest_split: None,
+        sides: vec![],
+        choices: None,
     });
     let results = experiment::evaluate(recipe, &config, &model, place, provenance, monitor)?;
     results.write(&dir.join("results.json"))?;

@@ -10,7 +10,7 @@ mod geometry;
 mod picture;
 #[cfg(test)]
 pub(crate) mod testing;
-mod transport;
+pub(crate) mod transport;
 
 use std::path::{Path, PathBuf};
 

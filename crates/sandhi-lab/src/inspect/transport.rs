@@ -347,7 +347,7 @@ fn peaks(samples: &[f32]) -> Vec<[f32; 2]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use sandhi_data::text::{Characters, Tokenizer};
     use sandhi_nn::{
         compression::CompressionConfig, connector::Widths, init::Init, weights::WeightType,
@@ -364,7 +364,7 @@ mod tests {
     const TEXT: &str = "she left early";
 
     /// A model of a tiny encoder, connector and language model: 25 frames and 12.5 vectors a second.
-    fn model() -> ConnectorModel {
+    pub(crate) fn model() -> ConnectorModel {
         let init = Init::new(5, &Device::flex());
         let speech = SpeechModel::init(
             from_value(json!({ "kind": "whisper", "n_mels": 80 })).unwrap(),
