@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::{
     audio::{Blocks, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ, Waveform},
+    choice,
     manifest::{self, Format, Import},
     rng::Stream,
 };
@@ -94,6 +95,22 @@ pub fn manifest(data: &[u8]) {
     };
     if let Ok(import) = manifest::import_bytes(data, Path::new("fuzz"), format) {
         check_import(&import);
+    }
+}
+
+/// Reads bytes as choice items in every format of files and checks what comes out.
+///
+/// # Panics
+///
+/// When a reader gives an item that cannot be: fewer than two endings, or a right one that is not among them.
+pub fn choice(data: &[u8]) {
+    for format in choice::Format::ALL {
+        let Ok(set) = choice::decode(data, "fuzz", format) else { continue };
+        for item in &set.items {
+            assert!(item.endings.len() >= 2 && item.right < item.endings.len(), "{item:?}");
+            let is_there = |part: &choice::Part| part.text.is_some() || part.audio.is_some();
+            assert!(item.endings.iter().all(is_there), "{item:?}");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod alignment;
 pub mod audio;
 pub mod augment;
 pub mod batch;
+pub mod choice;
 pub mod degrade;
 pub mod espeak;
 pub mod features;

@@ -115,6 +115,10 @@ pub fn evaluate(
         ..ResultsMeta::default()
     });
     let predictions = match (&config.manifest, model) {
+        (None, model) if config.choices.is_some() => {
+            let progress = |what: &str, done, total| monitor.preparing(what, done, total);
+            tasks::evaluate_files(model, &workshop, config, &place.cache, &mut results, &progress)?
+        }
         (Some(path), model) => {
             let split = config.manifest_split.as_deref();
             vec![manifest(model, &workshop.resolve(path), split, &mut results)?]

@@ -23,7 +23,10 @@ pub fn recipe(data: &[u8]) {
     let again: Recipe = serde_json::from_str(&written).expect("what was accepted is read again");
     assert_eq!(again, found);
     let opens_files = matches!(found.model, ModelConfig::Connector(_))
-        || found.eval.as_ref().is_some_and(|eval| eval.manifest.is_some())
+        || found
+            .eval
+            .as_ref()
+            .is_some_and(|eval| eval.manifest.is_some() || eval.choices.is_some())
         || found
             .stages
             .iter()

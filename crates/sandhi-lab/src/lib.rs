@@ -16,6 +16,7 @@ pub mod model;
 pub mod npy;
 pub mod pipeline;
 pub mod plan;
+pub mod protocol;
 pub mod quickstart;
 pub mod recipe;
 pub mod report;

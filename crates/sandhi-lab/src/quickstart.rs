@@ -330,9 +330,10 @@ pub fn write_report(
             part("language model", model.text.lm.num_params(), 0),
         ],
         results: results.clone(),
-        task_titles: tasks::TASKS
-            .iter()
-            .map(|(task, title)| ((*task).to_owned(), (*title).to_owned()))
+        task_titles: results
+            .scores
+            .keys()
+            .map(|task| (task.clone(), tasks::task_title(task).to_owned()))
             .collect::<IndexMap<_, _>>(),
         examples: examples(model, inspect::recipe_of(&run.join("model"))?.as_ref(), workshop)?,
     };
@@ -377,16 +378,10 @@ pub fn run(
     };
     let workshop = Workshop::new(&place.cache, &place.base, recipe);
     let demonstration = demonstrate(connector, &workshop, &dir)?;
-    let config = recipe.eval.clone().unwrap_or(EvalConfig {
-        tasks: vec![],
-        domains: vec![],
-        n: 200,
-        half: Half::Test,
-        max_tokens: 64,
-        pictures: 1,
-        manifest: None,
-        manifest_split: None,
-    });
+    let config = recipe
+        .eval
+        .clone()
+        .unwrap_or_else(|| EvalConfig { pictures: 1, ..EvalConfig::new(200, Half::Test) });
     let results = experiment::evaluate(recipe, &config, &model, place, provenance, monitor)?;
     results.write(&dir.join("results.json"))?;
     write_report(connector, &results, &workshop, &place.dir, &dir.join("report.html"))?;

@@ -20,7 +20,11 @@ use indexmap::IndexMap;
 use sandhi_data::score::Interval;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{checkpoint::files, costs::Costs};
+use crate::{
+    checkpoint::files,
+    costs::Costs,
+    protocol::{Protocol, Unsupported},
+};
 
 /// Suffix of a metric measured on the language model that reads the transcript.
 pub const TEXT: &str = "_text";
@@ -30,17 +34,20 @@ pub const CASCADE: &str = "_cascade";
 pub const RECOVERED: &str = "_recovered";
 
 /// The metrics that tasks report, without suffix.
-pub const METRICS: [&str; 10] = [
+pub const METRICS: [&str; 13] = [
     "wer",
     "cer",
     "bleu",
     "chrf",
     "exact",
     "accuracy",
+    "accuracy_per_token",
+    "accuracy_per_character",
     "perplexity",
     "loss_per_word",
     "loss_per_second",
     "entity_recall",
+    "follows",
 ];
 
 /// Whether a smaller value of the metric (with or without suffix) is a better one.
@@ -107,23 +114,40 @@ pub struct Metric {
     pub hi: f64,
     /// How many utterances it is over.
     pub n: usize,
+    /// How choices by likelihood were made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Why there is no value, where that is no accident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsupported: Option<Unsupported>,
 }
 
 impl Metric {
     /// A metric over `n` utterances with its interval.
     pub fn new(value: f64, lo: f64, hi: f64, n: usize) -> Self {
-        Self { value, lo, hi, n }
+        Self { value, lo, hi, n, protocol: None, unsupported: None }
     }
 
     /// A number that has no interval of its own: both ends are the value.
     pub fn exact(value: f64, n: usize) -> Self {
-        Self { value, lo: value, hi: value, n }
+        Self::new(value, value, value, n)
+    }
+
+    /// What cannot be measured: no value, and why.
+    pub fn unsupported(why: Unsupported) -> Self {
+        Self { unsupported: Some(why), ..Self::exact(f64::NAN, 0) }
+    }
+
+    /// The same with the protocol that it was measured by.
+    #[must_use]
+    pub fn under(self, protocol: Protocol) -> Self {
+        Self { protocol: Some(protocol), ..self }
     }
 }
 
 impl From<Interval> for Metric {
     fn from(Interval { value, lo, hi, n }: Interval) -> Self {
-        Self { value, lo, hi, n }
+        Self::new(value, lo, hi, n)
     }
 }
 
@@ -419,6 +443,28 @@ mod tests {
         let metric = read.get("story", "base", "perplexity").unwrap();
         assert!(metric.value.is_nan() && metric.hi.is_nan());
         assert_eq!(metric.lo, 2.0);
+    }
+
+    #[test]
+    fn what_cannot_be_measured_has_a_reason_and_choices_their_protocol() {
+        let protocol = "S→T, plain, 0-shot, sum; joint tokenization; no markers scored; \
+                        k tied for best share 1";
+        let mut results = Results::default();
+        let none = Metric::unsupported(Unsupported::CannotSpeak);
+        results.set("story", "base", "accuracy_s2s", none);
+        let found = Metric::exact(0.5, 2).under(protocol.parse().unwrap());
+        results.set("story", "base", "accuracy", found);
+        let json = serde_json::to_value(&results).unwrap();
+        let expected = serde_json::json!({
+            "value": null, "lo": null, "hi": null, "n": 0, "unsupported": "the model cannot speak",
+        });
+        assert_eq!(json["story"]["base"]["accuracy_s2s"], expected);
+        assert_eq!(json["story"]["base"]["accuracy"]["protocol"], protocol);
+        let read: Results = serde_json::from_value(json).unwrap();
+        let read = |metric: &str| *read.get("story", "base", metric).unwrap();
+        assert_eq!(read("accuracy"), found);
+        assert!(read("accuracy_s2s").value.is_nan());
+        assert_eq!(read("accuracy_s2s").unsupported, Some(Unsupported::CannotSpeak));
     }
 
     #[test]

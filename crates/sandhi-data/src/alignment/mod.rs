@@ -122,7 +122,7 @@ pub(crate) mod tests {
     }
 
     /// A file of the shared data, or `None` with a message where it is absent.
-    pub(super) fn data(file: &str) -> Option<PathBuf> {
+    pub(crate) fn data(file: &str) -> Option<PathBuf> {
         let root = std::env::var_os("SANDHI_TEST_DATA").map_or_else(
             || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")),
             PathBuf::from,

@@ -242,6 +242,11 @@ impl Microworld {
     }
 }
 
+/// The words of a language, names left out; some belong to several languages.
+pub fn vocabulary(language: Language) -> impl Iterator<Item = &'static str> {
+    wild::vocabulary(language)
+}
+
 /// Writes one JSON object a line: items, stories, facts, sentences or documents.
 ///
 /// # Errors

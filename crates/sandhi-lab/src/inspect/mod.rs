@@ -23,7 +23,7 @@ mod picture;
 mod segments;
 #[cfg(test)]
 pub(crate) mod testing;
-mod transport;
+pub(crate) mod transport;
 
 use std::path::{Path, PathBuf};
 

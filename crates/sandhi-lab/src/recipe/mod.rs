@@ -15,6 +15,7 @@ mod transport;
 use std::collections::BTreeMap;
 
 use sandhi_data::{
+    choice,
     features::FeatureConfig,
     language::Language,
     microworld::{DocumentKind, WildWords},
@@ -30,7 +31,7 @@ use sandhi_nn::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{hf::ModelName, model::Segmenter};
+use crate::{hf::ModelName, model::Segmenter, protocol::Sides};
 
 pub use self::{
     aligner::{AlignerModelConfig, UnitsConfig},
@@ -768,6 +769,49 @@ pub struct EvalConfig {
     /// Only utterances of this split of the manifest; all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest_split: Option<String>,
+    /// Sides of choices that are asked for by name, `s2t`, `t2t`, `s2s` or `t2s`: those that the model does not have are
+    /// said to be so. Of files only these are measured; all that the model has where nothing is said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sides: Vec<Sides>,
+    /// Choice items of files to choose the endings of instead of Microworld.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices: Option<ChoicesConfig>,
+}
+
+impl EvalConfig {
+    /// Everything that the model can do, `n` items a cell; no pictures.
+    pub fn new(n: usize, half: Half) -> Self {
+        Self {
+            tasks: Vec::new(),
+            domains: Vec::new(),
+            n,
+            half,
+            max_tokens: default_max_tokens(),
+            pictures: 0,
+            manifest: None,
+            manifest_split: None,
+            sides: Vec::new(),
+            choices: None,
+        }
+    }
+}
+
+/// `choices` of `[eval]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChoicesConfig {
+    /// Files or folders of [`sandhi_data::choice`]; `$name` stands for a folder or file of `--path`. All of their items
+    /// are measured.
+    pub paths: Vec<String>,
+    /// Their format, where it is not to be told from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<choice::Format>,
+    /// Solved items before each, in writing.
+    #[serde(default)]
+    pub shots: usize,
+    /// What is to be done: then a chat is asked, otherwise a document continued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
 }
 
 fn default_max_tokens() -> usize {

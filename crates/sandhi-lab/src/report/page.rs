@@ -243,6 +243,7 @@ mod tests {
         for tag in [
             "section", "div", "table", "tr", "td", "th", "dl", "dd", "svg", "figure", "p", "ol",
             "article", "main", "span", "small", "b", "details", "summary", "title", "text", "g",
+            "ul", "li",
         ] {
             let opened = html.matches(&format!("<{tag}>")).count()
                 + html.matches(&format!("<{tag} ")).count();

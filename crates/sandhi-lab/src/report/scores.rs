@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 
 use super::data::ReportData;
 use super::html::{Text, Unit, metric_name};
+use crate::protocol::Protocol;
 use crate::results::{CASCADE, Domains, Metric, RECOVERED, TEXT, lower_is_better};
 
 /// A metric of a task on a domain, from all sides.
@@ -84,6 +85,30 @@ fn table(out: &mut String, data: &ReportData, task: &str, domains: &Domains) {
         out.push_str("</tbody>");
     }
     out.push_str("</table></div>");
+    protocols(out, domains);
+}
+
+/// How the choices of a task were made, a line for each of its ways.
+fn protocols(out: &mut String, domains: &Domains) {
+    let mut found: IndexMap<Protocol, Vec<&str>> = IndexMap::new();
+    for (metric, number) in domains.values().flatten() {
+        if let Some(protocol) = number.protocol {
+            let metrics = found.entry(protocol).or_default();
+            if !metrics.contains(&metric.as_str()) {
+                metrics.push(metric);
+            }
+        }
+    }
+    if found.is_empty() {
+        return;
+    }
+    out.push_str("<ul class=\"protocols\">");
+    for (protocol, metrics) in &found {
+        let names: Vec<String> = metrics.iter().map(|metric| metric_name(metric)).collect();
+        let (names, protocol) = (names.join(", "), protocol.to_string());
+        let _ = write!(out, "<li><b>{}</b>: {}</li>", Text(&names), Text(&protocol));
+    }
+    out.push_str("</ul>");
 }
 
 /// Turns domain → metric into metric (without suffix) → rows, in order of appearance.
@@ -112,6 +137,11 @@ fn by_metric(domains: &Domains) -> IndexMap<&str, Vec<Row<'_>>> {
 }
 
 fn cell(out: &mut String, class: &str, unit: Unit, metric: Option<&Metric>) {
+    if let Some(why) = metric.and_then(|metric| metric.unsupported) {
+        let _ =
+            write!(out, "<td class=\"{class} none\">n/a<small>{}</small></td>", Text(why.reason()));
+        return;
+    }
     let Some(metric) = metric.filter(|metric| metric.value.is_finite()) else {
         let _ = write!(out, "<td class=\"{class} none\">–<small></small></td>");
         return;
@@ -179,6 +209,7 @@ fn plot(out: &mut String, row: &Row, right: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Unsupported;
     use crate::results::Results;
 
     fn example() -> ReportData {
@@ -205,6 +236,25 @@ mod tests {
         assert_eq!(row.recovered.unwrap().value, 0.889);
         assert!(row.cascade.is_none());
         assert_eq!(by_metric(&data.results.scores["asr"])["wer"].len(), 2);
+    }
+
+    #[test]
+    fn choices_stand_with_their_protocol_and_what_is_not_with_its_reason() {
+        let stamp = "S→T, plain, 0-shot, sum; joint tokenization; no markers scored; \
+                     k tied for best share 1";
+        let mut data = example();
+        let found = Metric::exact(0.75, 4).under(stamp.parse().unwrap());
+        data.results.set("story_cloze", "base", "accuracy", found);
+        data.results.set("story_cloze", "base", "accuracy_entity", found);
+        let none = Metric::unsupported(Unsupported::CannotSpeak);
+        data.results.set("story_cloze", "base", "accuracy_s2s", none);
+        let mut out = String::new();
+        section(&mut out, &data);
+        let line = format!("<li><b>accuracy, accuracy entity</b>: {stamp}</li>");
+        assert_eq!(out.matches(&line).count(), 1, "{out}");
+        let cell = "<td class=\"speech none\">n/a<small>the model cannot speak</small></td>";
+        assert!(out.contains(cell), "{out}");
+        assert_eq!(out.matches("class=\"protocols\"").count(), 1);
     }
 
     #[test]

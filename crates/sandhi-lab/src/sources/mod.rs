@@ -38,6 +38,25 @@ pub enum Error {
     /// A manifest cannot be read.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
+    /// Choice items cannot be read.
+    #[error(transparent)]
+    Choice(#[from] sandhi_data::choice::Error),
+    /// Fewer solved items than are to be shown.
+    #[error(
+        "{}: found {found} solved items{}, expected {asked} to show before each",
+        path.display(),
+        if group.is_empty() { String::new() } else { format!(" for {group}") }
+    )]
+    Shots {
+        /// The file or folder.
+        path: PathBuf,
+        /// The subject that lacks them.
+        group: String,
+        /// How many there are.
+        found: usize,
+        /// How many are asked for.
+        asked: usize,
+    },
     /// Samples have no features.
     #[error("{id}: {error}")]
     Features {

@@ -6,6 +6,7 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::{Cell, Row, Table};
 use crate::costs::Costs;
+use crate::protocol::Protocol;
 use crate::report::{metric_name, metric_unit};
 use crate::results::{CASCADE, TEXT, lower_is_better};
 
@@ -61,6 +62,14 @@ fn costs(out: &mut String, table: &Table) {
 fn part(out: &mut String, table: &Table, task: &str, metric: &str, domains: &IndexSet<&str>) {
     let direction = if lower_is_better(metric) { "lower is better" } else { "higher is better" };
     let _ = writeln!(out, "### {}: {} ({direction})\n", escape(task), metric_name(metric));
+    let cells = table.rows.iter().flat_map(|row| &row.cells);
+    let protocols: IndexSet<Protocol> = cells
+        .filter(|cell| cell.task == task && cell.metric == metric)
+        .filter_map(|cell| cell.protocol)
+        .collect();
+    for protocol in &protocols {
+        let _ = writeln!(out, "{protocol}\n");
+    }
     let _ = write!(out, "| recipe | seeds |");
     domains.iter().for_each(|domain| {
         let _ = write!(out, " {} |", escape(domain));
@@ -101,6 +110,9 @@ fn name(table: &Table, row: &Row, task: &str) -> String {
 
 /// `7.1 ± 0.3, Δ −1.2 [−1.9, −0.5]`; `n_seeds` is how many a complete row has.
 fn content(cell: &Cell, row: &Row, n_seeds: usize) -> String {
+    if let Some(why) = cell.unsupported.filter(|_| !cell.mean.is_finite()) {
+        return format!("n/a ({why})");
+    }
     let unit = metric_unit(&cell.metric);
     let mut text = unit.number(cell.mean);
     if let Some(sd) = cell.sd {

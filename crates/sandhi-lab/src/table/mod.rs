@@ -24,6 +24,7 @@ use sandhi_data::score::Bootstrap;
 use serde::{Deserialize, Serialize};
 
 use crate::costs::Costs;
+use crate::protocol::{Protocol, Score, Unsupported};
 use crate::results::{self, CASCADE, Prediction, RECOVERED, TEXT};
 use runs::{Group, Run};
 use statistics::Statistics;
@@ -128,6 +129,12 @@ pub struct Cell {
     /// This row minus the baseline, for the answers from speech; `None` for the baseline and where
     /// it cannot be had.
     pub difference: Option<Difference>,
+    /// How choices by likelihood were made, in the first seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Why there is no number, where that is no accident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsupported: Option<Unsupported>,
 }
 
 /// A paired difference to the baseline.
@@ -184,6 +191,10 @@ pub fn table(dirs: &[PathBuf], config: &TableConfig) -> Result<Table, Error> {
                 let here = Predicted::read(group, &task, &domain)?;
                 let same = |cell: &&mut Cell| cell.task == task && cell.domain == domain;
                 for cell in cells.iter_mut().filter(same) {
+                    if let Some(other) = other_protocol(&baseline_cells, cell) {
+                        warnings.push(other);
+                        continue;
+                    }
                     if let Some(why) = not_telling(&baseline_cells, cell) {
                         warnings.push(why);
                         continue;
@@ -215,7 +226,9 @@ fn is_from_speech(metric: &str) -> bool {
 
 /// Why the difference of a level would say nothing; `None` where it does.
 fn not_telling(baseline: &[Cell], cell: &Cell) -> Option<String> {
-    if !cell.metric.starts_with("accuracy_") || !is_from_speech(&cell.metric) {
+    let is_level = cell.metric.starts_with("accuracy_")
+        && Score::ALL.iter().all(|score| score.metric() != cell.metric);
+    if !is_level || !is_from_speech(&cell.metric) {
         return None;
     }
     let same = |other: &&Cell| {
@@ -229,6 +242,20 @@ fn not_telling(baseline: &[Cell], cell: &Cell) -> Option<String> {
             cell.domain,
             cell.metric,
             100.0 * mean
+        )
+    })
+}
+
+/// What is wrong where a number was measured by another protocol than the baseline's.
+fn other_protocol(baseline: &[Cell], cell: &Cell) -> Option<String> {
+    let same = |other: &&Cell| {
+        (&other.task, &other.domain, &other.metric) == (&cell.task, &cell.domain, &cell.metric)
+    };
+    let (there, here) = (baseline.iter().find(same)?.protocol?, cell.protocol?);
+    (there != here).then(|| {
+        let Cell { task, domain, metric, .. } = cell;
+        format!(
+            "{task}.{domain} {metric}: measured as {here}, the baseline as {there}; not compared"
         )
     })
 }

@@ -130,6 +130,8 @@ impl Group {
                         sd: None,
                         values: vec![number.value],
                         difference: None,
+                        protocol: number.protocol,
+                        unsupported: number.unsupported,
                     }),
                 }
             }

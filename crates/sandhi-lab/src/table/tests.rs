@@ -191,3 +191,36 @@ fn levels_are_compared_where_the_baseline_has_room() {
     assert_eq!(table.warnings.len(), 1);
     assert!(table.warnings[0].contains("accuracy_topic: the baseline stands at 100.0 %"));
 }
+
+#[test]
+fn choices_stand_under_their_protocol_and_another_one_is_not_compared() {
+    let root = tempfile::tempdir().unwrap();
+    let rules = "joint tokenization; no markers scored; k tied for best share 1";
+    for (recipe, shots) in [("base", 0), ("other", 5)] {
+        let meta = ResultsMeta { recipe: recipe.into(), seed: 1, ..ResultsMeta::default() };
+        let mut results = Results::new(meta);
+        let protocol = format!("S→T, plain, {shots}-shot, sum; {rules}").parse().unwrap();
+        results.set("story_cloze", "base", "accuracy", Metric::exact(0.75, 4).under(protocol));
+        let none = Metric::unsupported(Unsupported::CannotSpeak);
+        results.set("story_cloze", "base", "accuracy_s2s", none);
+        results.write(&root.path().join(recipe).join("results.json")).unwrap();
+        let predictions = vec![Prediction {
+            id: "u".into(),
+            task: "story_cloze".into(),
+            domain: "base".into(),
+            counts: [("accuracy".to_owned(), vec![0.75, 1.0])].into_iter().collect(),
+            ..Prediction::default()
+        }];
+        let path = predictions_path(&root.path().join(recipe), "story_cloze", "base");
+        write_predictions(&path, &predictions).unwrap();
+    }
+    let table = table(&find_runs(root.path()).unwrap(), &against("base")).unwrap();
+    assert_eq!(table.rows[1].cell("story_cloze", "base", "accuracy").unwrap().difference, None);
+    let text = table.to_markdown();
+    assert!(text.contains(&format!("\nS→T, plain, 0-shot, sum; {rules}\n")), "{text}");
+    assert!(
+        text.contains("5-shot, sum") && text.contains("the baseline as S→T, plain, 0-shot"),
+        "{text}"
+    );
+    assert!(text.contains("| n/a (the model cannot speak) |"), "{text}");
+}

@@ -10,17 +10,16 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use sandhi_data::microworld::Item;
 use sandhi_nn::ragged::Ragged;
 
 use super::{
-    Likelihood, Outcome, Outcomes,
-    cells::{Cell, Kind},
+    Outcome, Outcomes,
+    choice::{Asked, Context, Likelihood, Question},
     gather,
 };
 use crate::{
     generate::{self, Answer, Decoding},
-    model::{ConnectorModel, TextModel, pack::Segment},
+    model::{ConnectorModel, TextModel},
     sources::Error,
     train::dataset::Utterance,
 };
@@ -28,7 +27,16 @@ use crate::{
 /// Sequences that go through a model at once.
 pub(super) const AT_ONCE: usize = 64;
 
-/// What a language model takes in of each item of a cell, in their order.
+/// What is asked of items, in their order.
+pub(super) struct Job {
+    pub(super) asked: Vec<Asked>,
+    /// What is said in each, where that is known.
+    pub(super) said: Vec<Option<String>>,
+    /// The longest free answer, in tokens; none where nothing is to be answered freely.
+    pub(super) max_tokens: Option<usize>,
+}
+
+/// What a language model takes in of each item of a job, in their order.
 pub(super) enum Way {
     /// Speech, through the encoder and the connector.
     Heard(Vec<Utterance>),
@@ -53,25 +61,30 @@ impl Reader {
     }
 
     /// Oracles are told what is said.
-    fn vectors(&self, utterances: &[&Utterance], said: &[&str]) -> Result<Option<Ragged>, Error> {
+    fn vectors(
+        &self,
+        utterances: &[&Utterance],
+        said: &[Option<&str>],
+    ) -> Result<Option<Ragged>, Error> {
         match self {
             _ if utterances.is_empty() => Ok(None),
             Self::Connector(model) => {
                 let frames = gather(&model.speech, utterances.iter().copied());
-                Ok(Some(model.vectors(&frames, Some(said))?))
+                let said: Option<Vec<&str>> = said.iter().copied().collect();
+                Ok(Some(model.vectors(&frames, said.as_deref())?))
             }
             Self::Text(_) => unreachable!("a text model is given writing"),
         }
     }
 }
 
-/// Answers to the items of a cell, for each way of taking them in.
+/// Answers to the items of a job, for each way of taking them in.
 ///
 /// # Errors
 ///
-/// When the tokenizer refuses a text.
-pub(super) fn answers(reader: &Reader, cell: &Cell, ways: &[Way]) -> Result<Vec<Outcomes>, Error> {
-    let n = cell.items.len();
+/// When the tokenizer refuses a text; when an oracle needs a transcript that there is not.
+pub(super) fn answers(reader: &Reader, job: &Job, ways: &[Way]) -> Result<Vec<Outcomes>, Error> {
+    let n = job.asked.len();
     // As many chunks as threads can share evenly, of one size: a step of decoding is too little work for
     // several threads, several chunks are not. No answer depends on how the items are cut.
     let n_chunks = (n * ways.len()).div_ceil(AT_ONCE).max(1);
@@ -80,7 +93,7 @@ pub(super) fn answers(reader: &Reader, cell: &Cell, ways: &[Way]) -> Result<Vec<
         (0..n).step_by(size).map(|i| (i..(i + size).min(n), reader.clone())).collect();
     let found: Vec<Outcomes> = chunks
         .into_par_iter()
-        .map(|(range, reader)| chunk(&reader, cell, ways, range))
+        .map(|(range, reader)| chunk(&reader, job, ways, range))
         .collect::<Result<_, Error>>()?;
     let mut outcomes: Vec<Outcomes> = ways.iter().map(|_| Vec::with_capacity(n)).collect();
     for (i, outcome) in found.into_iter().flatten().enumerate() {
@@ -90,78 +103,43 @@ pub(super) fn answers(reader: &Reader, cell: &Cell, ways: &[Way]) -> Result<Vec<
 }
 
 /// Answers to some items, item by item and way by way.
-fn chunk(
-    reader: &Reader,
-    cell: &Cell,
-    ways: &[Way],
-    range: Range<usize>,
-) -> Result<Outcomes, Error> {
-    let chat = &reader.text().chat;
-    let mut prompts = Vec::with_capacity(range.len() * ways.len());
-    let mut items: Vec<&Item> = Vec::with_capacity(prompts.capacity());
-    let (mut utterances, mut said): (Vec<&Utterance>, Vec<&str>) = Default::default();
+fn chunk(reader: &Reader, job: &Job, ways: &[Way], range: Range<usize>) -> Result<Outcomes, Error> {
+    let TextModel { lm, chat, .. } = reader.text();
+    let n = range.len() * ways.len();
+    let (mut prompts, mut options) = (Vec::with_capacity(n), Vec::with_capacity(n));
+    let mut asked: Vec<&Asked> = Vec::with_capacity(n);
+    let (mut utterances, mut said): (Vec<&Utterance>, Vec<Option<&str>>) = Default::default();
     for i in range {
         for way in ways {
-            let input = match way {
+            let context = match way {
                 Way::Heard(heard) => {
                     utterances.push(&heard[i]);
-                    said.push(&cell.items[i].spoken);
-                    Segment::Speech(utterances.len() - 1)
+                    said.push(job.said[i].as_deref());
+                    Context::Heard(utterances.len() - 1, job.said[i].as_deref())
                 }
-                Way::Read(texts) => Segment::Tokens(chat.transcript(&texts[i])?),
+                Way::Read(texts) => Context::Written(&texts[i]),
             };
-            prompts.push(chat.prompt(&cell.items[i].instruction, vec![input])?);
-            items.push(&cell.items[i]);
+            let Question { prompt, endings } = Question::new(chat, &job.asked[i], context)?;
+            prompts.push(prompt);
+            options.push(endings);
+            asked.push(&job.asked[i]);
         }
     }
     let vectors = reader.vectors(&utterances, &said)?;
-    let mut found = vec![Outcome::default(); items.len()];
-    if cell.kind.generates() {
-        let decoding =
-            Decoding { max_tokens: cell.max_tokens, batch: AT_ONCE, ..Decoding::default() };
-        let lm = &reader.text().lm;
+    let mut found = vec![Outcome::default(); prompts.len()];
+    if let Some(max_tokens) = job.max_tokens {
+        let decoding = Decoding { max_tokens, batch: AT_ONCE, ..Decoding::default() };
         let answers = generate::generate(lm, &prompts, vectors.as_ref(), chat.ends(), &decoding);
         for (outcome, Answer { ids, .. }) in found.iter_mut().zip(answers) {
             outcome.text = chat.decode(&ids);
         }
     }
-    if cell.kind.chooses() {
-        choose(reader.text(), cell, &items, &prompts, vectors.as_ref(), &mut found)?;
-    }
-    Ok(found)
-}
-
-/// Finds the likeliest option of each item, and how likely the right one is.
-fn choose(
-    model: &TextModel,
-    cell: &Cell,
-    items: &[&Item],
-    prompts: &[Vec<Segment>],
-    vectors: Option<&Ragged>,
-    found: &mut Outcomes,
-) -> Result<(), Error> {
-    let options: Vec<Vec<String>> = items.iter().map(|item| cell.options(item)).collect();
-    let ids = options
-        .iter()
-        .map(|options| options.iter().map(|text| model.chat.answer(text)).collect())
-        .collect::<Result<Vec<Vec<_>>, _>>()?;
-    let scores = generate::score(&model.lm, prompts, &ids, vectors, AT_ONCE);
-    for (((outcome, options), item), scores) in
-        found.iter_mut().zip(&options).zip(items).zip(scores)
-    {
-        let scores: Vec<f64> = scores.iter().map(|tokens| tokens.iter().sum()).collect();
-        let chosen =
-            (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
-        let right = cell.right(item);
-        outcome.chosen = Some(chosen);
-        outcome.right = Some(Likelihood {
-            log_prob: scores[right],
-            n_words: options[right].split_whitespace().count(),
-            seconds: cell.right_s.get(&options[right]).copied(),
-        });
-        if cell.kind == Kind::Choice {
-            outcome.text.clone_from(&options[chosen]);
+    if options.iter().any(|endings| !endings.is_empty()) {
+        let scores = generate::score(lm, &prompts, &options, vectors.as_ref(), AT_ONCE);
+        for ((outcome, asked), scores) in found.iter_mut().zip(asked).zip(scores) {
+            let endings = scores.iter().zip(&asked.endings);
+            outcome.endings = endings.map(|(tokens, text)| Likelihood::new(tokens, text)).collect();
         }
     }
-    Ok(())
+    Ok(found)
 }

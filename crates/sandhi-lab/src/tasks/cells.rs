@@ -5,10 +5,17 @@ use std::collections::HashMap;
 use sandhi_data::{
     language::Language::{self, English, German, Spanish},
     microworld::{Item, Level, Microworld, Split, Style, Task, Wordings},
+    rng::Stream,
     speech::Domain,
 };
 
+use super::{
+    answer::Job,
+    choice::{Asked, Form},
+    follows::RATE,
+};
 use crate::{
+    protocol::PromptForm,
     recipe::{EvalConfig, Half},
     sources::Spoken,
 };
@@ -18,7 +25,7 @@ use crate::{
 pub const DOMAINS: [&str; 5] = ["base", "voices", "tempo", "channel", "texts"];
 
 /// Every task with its title, in the order of the report.
-pub const TASKS: [(&str, &str); 21] = [
+pub const TASKS: [(&str, &str); 24] = [
     ("asr", "Transcription, English"),
     ("asr_de", "Transcription, German"),
     ("asr_es", "Transcription, Spanish"),
@@ -35,7 +42,10 @@ pub const TASKS: [(&str, &str); 21] = [
     ("sqa", "Question about what was said"),
     ("dialogue", "Reply in a dialogue"),
     ("continuation", "Story continuation"),
+    ("story_cloze", "Likelier of two story endings"),
+    ("hella_swag", "Likeliest of four story endings"),
     ("facts", "Spoken multiple choice (almanac)"),
+    ("facts_5", "Spoken multiple choice (almanac), 5 solved in writing"),
     ("biasing_0", "Rare names, no list"),
     ("biasing_10", "Rare names, list of 10"),
     ("biasing_100", "Rare names, list of 100"),
@@ -52,12 +62,25 @@ pub fn is_domain(name: &str) -> bool {
     DOMAINS.contains(&name)
 }
 
+/// How a domain sounds, where that is its difference.
+pub(super) fn acoustic(domain: &str) -> Option<Domain> {
+    match domain {
+        "base" => Some(Domain::Base),
+        "voices" => Some(Domain::Voices),
+        "tempo" => Some(Domain::Tempo),
+        "channel" => Some(Domain::Channel),
+        _ => None,
+    }
+}
+
 /// A task's name for readers.
 pub fn task_title(name: &str) -> &str {
-    match name {
-        "length" => "Length before the language model",
-        name => TASKS.iter().find(|(task, _)| *task == name).map_or(name, |(_, title)| title),
-    }
+    let others = [
+        (RATE, "Instructions followed in form, untrained tasks"),
+        ("length", "Length before the language model"),
+    ];
+    let mut titles = TASKS.iter().chain(&others);
+    titles.find(|(task, _)| *task == name).map_or(name, |(_, title)| title)
 }
 
 /// Phrases that stay of a task's long list, where a CTC head says which.
@@ -78,17 +101,31 @@ pub(super) enum Kind {
     ExactCase,
     /// A free ending that parses and agrees, the choice among four, perplexity of the right one.
     Story,
-    /// The likeliest option.
-    Choice,
+    /// The likeliest option, of a document or of a chat.
+    Choice {
+        /// What context and options stand in.
+        prompt: PromptForm,
+        /// Solved items before it.
+        shots: usize,
+    },
 }
+
+/// Stories, as documents: on 800 stories of the dev half the foundation model chooses 54.1 % of four endings so, and 55.5 %
+/// as answers of a chat, which is no difference; the field continues documents, and `continuation` chats.
+const STORIES: Kind = Kind::Choice { prompt: PromptForm::Plain, shots: 0 };
 
 impl Kind {
     pub(super) fn generates(self) -> bool {
-        self != Self::Choice
+        !matches!(self, Self::Choice { .. })
     }
 
-    pub(super) fn chooses(self) -> bool {
-        matches!(self, Self::Story | Self::Choice)
+    /// What choices are made in and after how many solved items; `None` where none are made.
+    pub(super) fn choice(self) -> Option<(PromptForm, usize)> {
+        match self {
+            Self::Story => Some((PromptForm::Chat, 0)),
+            Self::Choice { prompt, shots } => Some((prompt, shots)),
+            _ => None,
+        }
     }
 }
 
@@ -104,6 +141,8 @@ pub(super) struct Cell {
     pub(super) max_tokens: usize,
     /// Phrases that stay of a long list.
     pub(super) shortlist: Option<usize>,
+    /// Solved items, in writing, that every question follows.
+    pub(super) shots: Vec<Item>,
     /// How long the right options take to say, where that is known.
     pub(super) right_s: HashMap<String, f64>,
 }
@@ -119,11 +158,32 @@ impl Cell {
         self.items.iter().map(|item| item.spoken.clone()).collect()
     }
 
+    /// What is asked.
+    pub(super) fn job(&self) -> Job {
+        let form = |item: &Item| match self.kind.choice() {
+            Some((PromptForm::Plain, _)) => {
+                let solved = self.shots.iter().map(solved);
+                Form::Plain { before: solved.map(|text| text + " ").collect(), between: " ".into() }
+            }
+            Some((PromptForm::Chat, _)) | None => {
+                let solved = self.shots.iter().map(|shot| format!(" {}", solved(shot)));
+                let instruction = std::iter::once(item.instruction.clone()).chain(solved).collect();
+                Form::Chat { instruction }
+            }
+        };
+        let asked = |item: &Item| Asked { form: form(item), endings: self.options(item) };
+        Job {
+            asked: self.items.iter().map(asked).collect(),
+            said: self.items.iter().map(|item| Some(item.spoken.clone())).collect(),
+            max_tokens: self.kind.generates().then_some(self.max_tokens),
+        }
+    }
+
     /// What is chosen from.
     pub(super) fn options(&self, item: &Item) -> Vec<String> {
         match (self.kind, &item.story) {
             (Kind::Story, Some(story)) => story.endings.to_vec(),
-            (Kind::Choice, _) => item.choices.clone(),
+            (Kind::Choice { .. }, _) => item.choices.clone(),
             _ => Vec::new(),
         }
     }
@@ -137,18 +197,18 @@ impl Cell {
     }
 }
 
+/// A solved item as a document has it.
+fn solved(item: &Item) -> String {
+    format!("{} {}.", item.spoken, item.answer)
+}
+
 /// Every cell that the configuration asks for.
 pub(super) fn cells(world: &Microworld, split: Split, config: &EvalConfig) -> Vec<Cell> {
     let wants = |list: &[String], name: &str| list.is_empty() || list.iter().any(|n| n == name);
     let mut cells = Vec::new();
     for domain in DOMAINS.iter().filter(|name| wants(&config.domains, name)) {
         let style = if *domain == "texts" { Style::Unseen } else { Style::Seen };
-        let acoustic = match *domain {
-            "voices" => Domain::Voices,
-            "tempo" => Domain::Tempo,
-            "channel" => Domain::Channel,
-            _ => Domain::Base,
-        };
+        let acoustic = acoustic(domain).unwrap_or(Domain::Base);
         for (task, _) in TASKS.iter().filter(|(name, _)| wants(&config.tasks, name)) {
             if let Some((kind, trained, items)) = items(world, task, split, style, config.n) {
                 cells.push(Cell {
@@ -160,12 +220,42 @@ pub(super) fn cells(world: &Microworld, split: Split, config: &EvalConfig) -> Ve
                     items,
                     max_tokens: config.max_tokens,
                     shortlist: shortlist(task),
+                    shots: shots(world, kind),
                     right_s: HashMap::new(),
                 });
             }
         }
     }
     cells
+}
+
+/// The almanac after so many solved items, in a chat: on 200 questions of the dev half the foundation model chooses 36.5 % so,
+/// with and without shots, and 27.5 to 30 % in a document, where a fourth is chance.
+fn facts(shots: usize) -> Kind {
+    Kind::Choice { prompt: PromptForm::Chat, shots }
+}
+
+/// Solved items of the training split, the same before every question. They were never voiced, and are not here.
+fn shots(world: &Microworld, kind: Kind) -> Vec<Item> {
+    match kind {
+        Kind::Choice { shots, .. } if shots > 0 => {
+            world.items(Task::FactChoice, English, Split::Train, Style::Seen, shots)
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The story with its right ending and one of the others, which follows from its name.
+fn two_endings(item: Item) -> Item {
+    let mut rng = Stream::named(0, &item.id);
+    let wrong: Vec<&String> =
+        (0..item.choices.len()).filter(|&i| i != item.right).map(|i| &item.choices[i]).collect();
+    let mut choices = vec![(*rng.pick(&wrong)).clone(), item.answer.clone()];
+    let right = rng.below(2);
+    if right == 0 {
+        choices.reverse();
+    }
+    Item { choices, right, ..item }
 }
 
 /// What is said to be transcribed: every language in every domain that is wanted, all where none is named.
@@ -209,12 +299,7 @@ fn of_tasks(
     let config = EvalConfig {
         tasks: tasks.iter().map(|&task| task.to_owned()).collect(),
         domains: domains.to_vec(),
-        n,
-        half: Half::Dev,
-        max_tokens: 0,
-        pictures: 0,
-        manifest: None,
-        manifest_split: None,
+        ..EvalConfig::new(n, Half::Dev)
     };
     let named = |cell: Cell| {
         let domain = DOMAINS.into_iter().find(|domain| *domain == cell.domain)?;
@@ -258,7 +343,14 @@ fn items(
         "sqa" => (Kind::Exact, false, of(Task::AnswerQuestion, English)),
         "dialogue" => (Kind::Exact, false, of(Task::Dialogue, English)),
         "continuation" => (Kind::Story, false, of(Task::Continue, English)),
-        "facts" => (Kind::Choice, false, of(Task::FactChoice, English)),
+        // The stories of `continuation`, as documents.
+        "story_cloze" => {
+            let items = of(Task::Continue, English).into_iter().map(two_endings).collect();
+            (STORIES, false, items)
+        }
+        "hella_swag" => (STORIES, false, of(Task::Continue, English)),
+        "facts" => (facts(0), false, of(Task::FactChoice, English)),
+        "facts_5" => (facts(5), false, of(Task::FactChoice, English)),
         "biasing_0" => return biasing(0),
         "biasing_10" => return biasing(10),
         "biasing_100" => return biasing(100),

@@ -11,6 +11,9 @@
 
 mod answer;
 mod cells;
+mod choice;
+mod files;
+mod follows;
 mod pictures;
 mod score;
 
@@ -24,9 +27,12 @@ pub(crate) use self::cells::{stories, transcriptions};
 use self::{
     answer::{AT_ONCE, Reader, Way, answers},
     cells::{Cell, Kind, cells, shortlist},
+    choice::Likelihood,
+    files::Abilities,
 };
 pub use self::{
     cells::{DOMAINS, TASKS, is_domain, is_task, task_title},
+    files::{check_choices, evaluate_files},
     pictures::{Pictured, find, write as write_pictures},
     score::scorers,
 };
@@ -43,23 +49,10 @@ use crate::{
 /// What is found for one item.
 #[derive(Debug, Clone, Default)]
 struct Outcome {
-    /// The answer, or the chosen option.
+    /// The free answer.
     text: String,
-    /// How likely the right option is.
-    right: Option<Likelihood>,
-    /// Which option was chosen.
-    chosen: Option<usize>,
-}
-
-/// How likely a text is, and how long.
-#[derive(Debug, Clone, Copy)]
-struct Likelihood {
-    /// Log-probability, in nats.
-    log_prob: f64,
-    /// Words.
-    n_words: usize,
-    /// Seconds that it takes to say, where speech is made.
-    seconds: Option<f64>,
+    /// How likely each of the options is, where there are any.
+    endings: Vec<Likelihood>,
 }
 
 /// Answers of one way of reading the items of a cell.
@@ -146,7 +139,7 @@ pub fn evaluate(
             ways.extend(transcripts.map(Way::Read));
         }
         let mut answered =
-            answers(&Reader::Connector(Box::new(model.clone())), asked, &ways)?.into_iter();
+            answers(&Reader::Connector(Box::new(model.clone())), &asked.job(), &ways)?.into_iter();
         let text = answered.next().expect("an answer a way");
         for cell in cells {
             let cell = shortlisted.as_ref().unwrap_or(cell);
@@ -161,6 +154,8 @@ pub fn evaluate(
             }
         }
     }
+    follows::add_rates(results, &predictions);
+    Abilities::HearsAndReads.add_lacking(results, &all, &config.sides);
     results.meta.scorer.extend(scorers());
     progress("done", all.len(), all.len());
     Ok(predictions)
@@ -199,6 +194,7 @@ pub fn evaluate_ctc(
         return Err(transcribe::no_recognizer());
     }
     let mut all = cells(workshop.world(), config.half.split(), config);
+    Abilities::Hears.add_lacking(results, &all, &config.sides);
     all.retain(|cell| ["asr", "asr_de", "asr_es", "biasing_0"].contains(&cell.task.as_str()));
     let mut predictions = Vec::with_capacity(all.len());
     for (i, cell) in all.iter().enumerate() {
@@ -208,7 +204,7 @@ pub fn evaluate_ctc(
             .transcripts
             .into_iter()
             .flatten()
-            .map(|text| Outcome { text, right: None, chosen: None })
+            .map(|text| Outcome { text, endings: Vec::new() })
             .collect();
         score::add_one(results, cell, "", &outcomes);
         predictions.push(score::predictions(cell, &[("", &outcomes)]));
@@ -238,10 +234,13 @@ pub fn evaluate_text(
     for (i, cell) in all.iter().enumerate() {
         progress(&format!("{} {}", cell.task, cell.domain), i, all.len());
         let ways = [Way::Read(cell.transcripts())];
-        let outcomes = answers(&Reader::Text(Box::new(model.clone())), cell, &ways)?.remove(0);
+        let outcomes =
+            answers(&Reader::Text(Box::new(model.clone())), &cell.job(), &ways)?.remove(0);
         score::add_one(results, cell, TEXT, &outcomes);
         predictions.push(score::predictions(cell, &[(TEXT, &outcomes)]));
     }
+    follows::add_rates(results, &predictions);
+    Abilities::Reads.add_lacking(results, &all, &config.sides);
     results.meta.scorer.extend(scorers());
     progress("done", all.len(), all.len());
     Ok(predictions)
@@ -283,7 +282,16 @@ impl Heard {
         cache: &FrameCache,
     ) -> Result<Self, Error> {
         let spoken: Vec<Spoken> = cell.items.iter().map(|item| cell.spoken(item)).collect();
-        let utterances = workshop.frames(&spoken, speech, cache, &|_, _| {})?;
+        Self::of(speech, workshop, &spoken, cache)
+    }
+
+    fn of(
+        speech: &SpeechModel,
+        workshop: &Workshop,
+        spoken: &[Spoken],
+        cache: &FrameCache,
+    ) -> Result<Self, Error> {
+        let utterances = workshop.frames(spoken, speech, cache, &|_, _| {})?;
         let transcripts = speech.recognizer.as_ref().map(|recognizer| {
             let chunks: Vec<(HostRagged, Recognizer)> = utterances
                 .chunks(AT_ONCE)
@@ -358,13 +366,7 @@ mod tests {
     fn a_panel_asks_the_same_of_every_domain() {
         let config = EvalConfig {
             tasks: vec!["sqa".into(), "biasing_1000".into()],
-            domains: Vec::new(),
-            n: 5,
-            half: Half::Dev,
-            max_tokens: 8,
-            pictures: 0,
-            manifest: None,
-            manifest_split: None,
+            ..EvalConfig::new(5, Half::Dev)
         };
         let all = cells(&Microworld::new(1), config.half.split(), &config);
         let panels = panels(&all);
@@ -384,6 +386,51 @@ mod tests {
         };
         for panel in panels {
             assert!(panel.iter().all(|cell| asked(cell) == asked(panel[0])));
+        }
+    }
+
+    #[test]
+    fn choices_ask_for_what_was_said() {
+        let names = ["continuation", "story_cloze", "hella_swag", "facts", "facts_5"];
+        let config = EvalConfig {
+            tasks: names.map(str::to_owned).to_vec(),
+            domains: vec!["base".into(), "texts".into()],
+            ..EvalConfig::new(40, Half::Dev)
+        };
+        let all = cells(&Microworld::new(1), config.half.split(), &config);
+        let cell = |task: &str, domain: &str| {
+            all.iter().find(|cell| cell.task == task && cell.domain == domain).unwrap()
+        };
+        for domain in ["base", "texts"] {
+            let stories = cell("continuation", domain);
+            let [two, four] = ["story_cloze", "hella_swag"].map(|task| cell(task, domain));
+            let mut at = [0, 0];
+            for ((story, two_of), four_of) in stories.items.iter().zip(&two.items).zip(&four.items)
+            {
+                // One utterance for all three.
+                assert!(story.spoken == two_of.spoken && story.spoken == four_of.spoken);
+                assert_eq!(stories.options(story), four.options(four_of));
+                let options = two.options(two_of);
+                assert_eq!(options.len(), 2);
+                assert_eq!(options[two.right(two_of)], story.answer);
+                assert!(options[0] != options[1]);
+                assert!(options.iter().all(|option| story.choices.contains(option)));
+                at[two.right(two_of)] += 1;
+            }
+            assert!(at.iter().all(|n| *n > 8), "{at:?}");
+            let [none, five] = ["facts", "facts_5"].map(|task| cell(task, domain));
+            assert_eq!((none.shots.len(), five.shots.len()), (0, 5));
+            assert_eq!(none.transcripts(), five.transcripts());
+            // The question and its choices are said and written in the same words; what is shown was not asked.
+            let job = five.job();
+            for (item, asked) in five.items.iter().zip(&job.asked) {
+                assert!(item.choices.iter().all(|choice| item.spoken.contains(choice)));
+                let choice::Form::Chat { instruction } = &asked.form else { panic!("a chat") };
+                let shots: Vec<&str> = five.shots.iter().map(|shot| shot.spoken.as_str()).collect();
+                assert!(
+                    shots.iter().all(|shot| instruction.contains(shot) && *shot != item.spoken)
+                );
+            }
         }
     }
 }

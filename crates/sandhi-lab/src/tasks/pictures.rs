@@ -15,7 +15,7 @@ use crate::{
     experiment::Error,
     inspect::{SegmentsRequest, lanes_svg, segments},
     model::ConnectorModel,
-    recipe::EvalConfig,
+    recipe::{EvalConfig, Half},
     sources::{self, Spoken, Workshop},
 };
 
@@ -99,16 +99,8 @@ fn pictured(workshop: &Workshop, config: &EvalConfig) -> Result<Vec<Pictured>, E
 
 /// The utterance of an item that predictions name, in a domain; those of the dev half come first.
 pub fn find(workshop: &Workshop, id: &str, domain: &str) -> Option<Pictured> {
-    let config = EvalConfig {
-        tasks: Vec::new(),
-        domains: vec![domain.to_owned()],
-        n: MOST_ITEMS,
-        half: crate::recipe::Half::Dev,
-        max_tokens: 0,
-        pictures: 0,
-        manifest: None,
-        manifest_split: None,
-    };
+    let config =
+        EvalConfig { domains: vec![domain.to_owned()], ..EvalConfig::new(MOST_ITEMS, Half::Dev) };
     [Split::Dev, Split::Test].into_iter().find_map(|split| {
         cells(workshop.world(), split, &config).into_iter().find_map(|cell| {
             let item = cell.items.iter().find(|item| item.id == id)?;
@@ -127,7 +119,7 @@ fn file_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{Half, Recipe};
+    use crate::recipe::Recipe;
 
     fn workshop() -> Workshop {
         let path = Path::new("slm.toml");
@@ -137,16 +129,7 @@ mod tests {
     }
 
     fn config(pictures: usize) -> EvalConfig {
-        EvalConfig {
-            tasks: Vec::new(),
-            domains: vec!["tempo".into()],
-            n: 5,
-            half: Half::Dev,
-            max_tokens: 8,
-            pictures,
-            manifest: None,
-            manifest_split: None,
-        }
+        EvalConfig { domains: vec!["tempo".into()], pictures, ..EvalConfig::new(5, Half::Dev) }
     }
 
     #[test]

@@ -3,17 +3,22 @@
 use indexmap::IndexMap;
 use sandhi_data::{
     microworld::{Continuation, Item, check_continuation},
-    score::{self, Bootstrap, Interval},
+    score::{self, Bootstrap},
     text::normalize,
 };
 
 use super::{
-    Likelihood, Outcome,
+    Outcome,
     cells::{Cell, Kind, levels},
+    choice::{self, Likelihood},
+    follows::{self, follows},
 };
-use crate::results::{
-    CASCADE, Edits, Metric, Prediction, RECOVERED, Results, TEXT, VECTORS_PER_SECOND,
-    lower_is_better,
+use crate::{
+    protocol::{PromptForm, Protocol, Score, Sides},
+    results::{
+        CASCADE, Edits, Metric, Prediction, RECOVERED, Results, TEXT, VECTORS_PER_SECOND,
+        lower_is_better,
+    },
 };
 
 /// The settings of every scorer.
@@ -21,8 +26,12 @@ pub fn scorers() -> IndexMap<String, String> {
     let none: [&str; 0] = [];
     let bleu = score::bleu(&none, &none).map(|b| b.signature).unwrap_or_default();
     let chrf = score::chrf(&none, &none).map(|c| c.signature).unwrap_or_default();
-    let likelihood =
-        "sum of the option's token log-probabilities, end marker included; first of ties";
+    let likelihood = |score: &str| {
+        format!(
+            "likeliest ending by {score}; no markers scored; 1/k for the right one of k that tie; \
+             the protocol stands beside each number"
+        )
+    };
     let plain = "lower case, no punctuation but apostrophes";
     [
         ("wer", format!("corpus, words; {plain}")),
@@ -30,11 +39,18 @@ pub fn scorers() -> IndexMap<String, String> {
         ("bleu", bleu),
         ("chrf", chrf),
         ("exact", format!("equal; {plain} (upper_case: to the letter)")),
-        ("accuracy", likelihood.to_owned()),
-        ("loss_per_word", "nats of the right ending, end marker included, per word".to_owned()),
+        ("accuracy", likelihood("the sum of its tokens' log-probabilities")),
+        ("accuracy_per_token", likelihood("their mean")),
+        ("accuracy_per_character", likelihood("the sum over its characters")),
+        ("loss_per_word", "nats of the right ending, end marker left out, per word".to_owned()),
         ("loss_per_second", "the same nats, per second in the base voices".to_owned()),
         ("perplexity", "exponential of loss_per_word".to_owned()),
         ("entity_recall", format!("share of rare names in the answer; {plain}")),
+        (
+            "follows",
+            "share of answers of the form that the instruction asks for, whatever they say"
+                .to_owned(),
+        ),
         ("interval", "95 % percentile bootstrap over utterances, 1,000 resamples".to_owned()),
     ]
     .map(|(name, how)| (name.to_owned(), how))
@@ -43,7 +59,7 @@ pub fn scorers() -> IndexMap<String, String> {
 
 /// A ratio of sums.
 #[derive(Debug, Clone, Copy, Default)]
-struct Ratio(f64, f64);
+pub(super) struct Ratio(pub(super) f64, pub(super) f64);
 
 impl std::ops::AddAssign for Ratio {
     fn add_assign(&mut self, other: Self) {
@@ -57,8 +73,10 @@ type Statistic = Box<dyn Fn(&[usize]) -> f64 + Send + Sync>;
 
 /// A number of a cell as a function of which utterances are counted, so that whatever is made of several
 /// numbers is drawn over the same utterances.
-struct Number {
+pub(super) struct Number {
     name: String,
+    /// What choices are compared by, where it counts choices.
+    score: Option<Score>,
     n: usize,
     value: Statistic,
     /// Each utterance's counts where the number is a ratio of them.
@@ -77,7 +95,7 @@ impl Number {
             drawn.iter().for_each(|&i| total += counts[i].clone());
             score(&total)
         };
-        Self { name: name.to_owned(), n, value: Box::new(value), counts: None }
+        Self { name: name.to_owned(), score: None, n, value: Box::new(value), counts: None }
     }
 
     /// A function of the ratio of summed counts; not a number where nothing is counted.
@@ -90,28 +108,52 @@ impl Number {
         Self { counts: Some(counts.clone()), ..Self::of(name, counts, of) }
     }
 
-    fn share(name: &str, counts: Vec<Ratio>) -> Self {
+    /// The ratio of summed counts.
+    pub(super) fn share(name: &str, counts: Vec<Ratio>) -> Self {
         Self::ratio(name, counts, |share| share)
     }
 
+    /// Choices by a score.
+    fn choices(name: &str, score: Score, credits: Vec<Ratio>) -> Self {
+        Self { score: Some(score), ..Self::share(name, credits) }
+    }
+
     fn metric(&self) -> Metric {
-        metric(Bootstrap::default().statistic(self.n, &self.value))
+        Metric::from(Bootstrap::default().statistic(self.n, &self.value))
+    }
+
+    /// What the metric of this number is stamped with.
+    fn under(&self, metric: Metric, choice: Option<(PromptForm, usize)>, sides: Sides) -> Metric {
+        match (self.score, choice) {
+            (Some(score), Some((prompt, shots))) => {
+                metric.under(Protocol { sides, prompt, shots, score })
+            }
+            _ => metric,
+        }
     }
 
     /// How much of `text` this number reaches, over the same utterances.
     fn recovered_of(&self, text: &Self) -> Metric {
         let share =
             |drawn: &[usize]| recovered(&self.name, (self.value)(drawn), (text.value)(drawn));
-        metric(Bootstrap::default().statistic(self.n, share))
+        Metric::from(Bootstrap::default().statistic(self.n, share))
     }
-}
-
-fn metric(interval: Interval) -> Metric {
-    Metric::new(interval.value, interval.lo, interval.hi, interval.n)
 }
 
 /// The numbers of one way of reading.
 fn numbers(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
+    let mut found = of_content(cell, outcomes);
+    if cell.kind.generates() {
+        let pairs = cell.items.iter().zip(outcomes);
+        let counts: Option<Vec<Ratio>> =
+            pairs.map(|(item, o)| Some(yes(follows(item, &o.text)?))).collect();
+        found.extend(counts.map(|counts| Number::share(follows::METRIC, counts)));
+    }
+    found
+}
+
+/// The numbers that say what the answers are worth.
+fn of_content(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
     let references: Vec<&str> = cell.items.iter().map(|item| item.answer.as_str()).collect();
     let hypotheses: Vec<&str> = outcomes.iter().map(|outcome| outcome.text.as_str()).collect();
     let pairs = || cell.items.iter().zip(outcomes);
@@ -145,9 +187,44 @@ fn numbers(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
             let counts = pairs().map(|(item, outcome)| yes(correct(cell, item, outcome))).collect();
             vec![Number::share("exact", counts)]
         }
-        Kind::Choice => vec![Number::share("accuracy", chosen(cell, outcomes, |_| true))],
+        Kind::Choice { .. } => accuracies(cell, outcomes),
         Kind::Story => story(cell, outcomes),
     }
+}
+
+/// The choices of a cell by every score, and by level where items have one.
+fn accuracies(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
+    let rights: Vec<usize> = cell.items.iter().map(|item| cell.right(item)).collect();
+    let by_level = levels().into_iter().map(|(level, name)| {
+        (name, cell.items.iter().map(|item| item.level == Some(level)).collect())
+    });
+    choices(outcomes, &rights, by_level)
+}
+
+/// Choices by every score, and by the first one in groups: whether each item belongs.
+pub(super) fn choices(
+    outcomes: &[Outcome],
+    rights: &[usize],
+    groups: impl IntoIterator<Item = (String, Vec<bool>)>,
+) -> Vec<Number> {
+    let credits = |score: Score, belongs: &dyn Fn(usize) -> bool| -> Vec<Ratio> {
+        let credit = |i: usize| match &outcomes[i].endings[..] {
+            endings if !endings.is_empty() && belongs(i) => {
+                Ratio(choice::credit(endings, rights[i], score), 1.0)
+            }
+            _ => Ratio::default(),
+        };
+        (0..outcomes.len()).map(credit).collect()
+    };
+    let of = |score: Score| Number::choices(score.metric(), score, credits(score, &|_| true));
+    let mut found: Vec<Number> = Score::ALL.map(of).into();
+    for (name, belongs) in groups {
+        let counts = credits(Score::Sum, &|i| belongs[i]);
+        if counts.iter().any(|c| c.1 > 0.0) {
+            found.push(Number::choices(&name, Score::Sum, counts));
+        }
+    }
+    found
 }
 
 fn yes(is: bool) -> Ratio {
@@ -170,38 +247,24 @@ fn story(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
     let mut found = vec![
         Number::share("parses", that(&|check| check.parses)),
         Number::share("agrees", that(&|check| check.parses && check.agrees == Some(true))),
-        Number::share("accuracy", chosen(cell, outcomes, |_| true)),
     ];
-    for (level, name) in levels() {
-        let counts = chosen(cell, outcomes, |item| item.level == Some(level));
-        if counts.iter().any(|c| c.1 > 0.0) {
-            found.push(Number::share(&name, counts));
-        }
-    }
-    let loss_per = |length: &dyn Fn(&Likelihood) -> Option<f64>| -> Vec<Ratio> {
-        let of = |right: &Likelihood| Some(Ratio(-right.log_prob, length(right)?));
-        let none = Ratio(0.0, 0.0);
-        outcomes.iter().map(|o| o.right.as_ref().and_then(of).unwrap_or(none)).collect()
+    found.extend(accuracies(cell, outcomes));
+    let loss_per = |length: &dyn Fn(&str) -> Option<f64>| -> Vec<Ratio> {
+        let of = |item: &Item, endings: &[Likelihood]| {
+            let right = cell.right(item);
+            Some(Ratio(-endings.get(right)?.log_prob, length(&cell.options(item)[right])?))
+        };
+        let pairs = cell.items.iter().zip(outcomes);
+        pairs.map(|(item, o)| of(item, &o.endings).unwrap_or_default()).collect()
     };
-    let per_second = loss_per(&|right| right.seconds);
+    let per_second = loss_per(&|right| cell.right_s.get(right).copied());
     if per_second.iter().any(|c| c.1 > 0.0) {
         found.push(Number::share("loss_per_second", per_second));
     }
-    let per_word = loss_per(&|right| Some(right.n_words as f64));
+    let per_word = loss_per(&|right| Some(right.split_whitespace().count() as f64));
     found.push(Number::share("loss_per_word", per_word.clone()));
     found.push(Number::ratio("perplexity", per_word, f64::exp));
     found
-}
-
-fn chosen(cell: &Cell, outcomes: &[Outcome], wanted: impl Fn(&Item) -> bool) -> Vec<Ratio> {
-    cell.items
-        .iter()
-        .zip(outcomes)
-        .map(|(item, outcome)| match outcome.chosen {
-            Some(chosen) if wanted(item) => yes(chosen == cell.right(item)),
-            _ => Ratio(0.0, 0.0),
-        })
-        .collect()
 }
 
 fn entity_recall(item: &Item, hypothesis: &str) -> Ratio {
@@ -213,9 +276,20 @@ fn entity_recall(item: &Item, hypothesis: &str) -> Ratio {
 fn correct(cell: &Cell, item: &Item, outcome: &Outcome) -> bool {
     match cell.kind {
         Kind::ExactCase => outcome.text.trim() == item.answer.trim(),
-        Kind::Choice | Kind::Story => outcome.chosen == Some(cell.right(item)),
+        Kind::Choice { .. } | Kind::Story => is_chosen(outcome, cell.right(item)),
         _ => normalize(&outcome.text) == normalize(&item.answer),
     }
+}
+
+/// Whether the right ending, and no other one, is the likeliest.
+pub(super) fn is_chosen(outcome: &Outcome, right: usize) -> bool {
+    choice::best(&outcome.endings, Score::Sum) == [right]
+}
+
+/// The likeliest ending, the first of those that tie.
+pub(super) fn chosen<'a>(outcome: &Outcome, options: &'a [String]) -> &'a str {
+    let best = choice::best(&outcome.endings, Score::Sum);
+    best.first().and_then(|&i| options.get(i)).map_or("", String::as_str)
 }
 
 /// Adds the scores of a cell: from speech, from the transcript, through the cascade where there is one, and
@@ -228,27 +302,48 @@ pub(super) fn add(
     cascade: Option<&[Outcome]>,
 ) {
     let numbers = |outcomes| numbers(cell, outcomes);
-    let cascade = cascade.map(numbers);
-    for (i, (speech, text)) in numbers(speech).iter().zip(&numbers(text)).enumerate() {
-        let cascade = cascade.as_ref().map(|numbers| &numbers[i]);
-        assert!(
-            speech.name == text.name && cascade.is_none_or(|cascade| cascade.name == speech.name),
-            "ways of one cell"
-        );
-        let mut set = |suffix: &str, metric| {
-            results.set(&cell.task, &cell.domain, &format!("{}{suffix}", speech.name), metric);
-        };
-        // A thousand resamples each.
-        let ((of_speech, of_text), (of_cascade, recovered)) = rayon::join(
-            || (speech.metric(), text.metric()),
-            || (cascade.map(Number::metric), speech.recovered_of(text)),
-        );
-        set("", of_speech);
-        set(TEXT, of_text);
-        if let Some(of_cascade) = of_cascade {
-            set(CASCADE, of_cascade);
+    let ways = Ways { speech: numbers(speech), text: numbers(text), cascade: cascade.map(numbers) };
+    ways.add(results, &cell.task, &cell.domain, cell.kind.choice());
+}
+
+/// The same numbers of speech, of its upper bound and of the cascade.
+pub(super) struct Ways {
+    pub(super) speech: Vec<Number>,
+    pub(super) text: Vec<Number>,
+    pub(super) cascade: Option<Vec<Number>>,
+}
+
+impl Ways {
+    /// Adds all of them and the share recovered; choices with what they are made in and after how many solved items.
+    pub(super) fn add(
+        &self,
+        results: &mut Results,
+        task: &str,
+        domain: &str,
+        choice: Option<(PromptForm, usize)>,
+    ) {
+        for (i, (speech, text)) in self.speech.iter().zip(&self.text).enumerate() {
+            let cascade = self.cascade.as_ref().map(|numbers| &numbers[i]);
+            assert!(
+                speech.name == text.name
+                    && cascade.is_none_or(|cascade| cascade.name == speech.name),
+                "ways of one cell"
+            );
+            let mut set = |suffix: &str, metric| {
+                results.set(task, domain, &format!("{}{suffix}", speech.name), metric);
+            };
+            // A thousand resamples each.
+            let ((of_speech, of_text), (of_cascade, recovered)) = rayon::join(
+                || (speech.metric(), text.metric()),
+                || (cascade.map(Number::metric), speech.recovered_of(text)),
+            );
+            set("", speech.under(of_speech, choice, Sides::S2T));
+            set(TEXT, text.under(of_text, choice, Sides::T2T));
+            if let Some(of_cascade) = of_cascade {
+                set(CASCADE, speech.under(of_cascade, choice, Sides::S2T));
+            }
+            set(RECOVERED, recovered);
         }
-        set(RECOVERED, recovered);
     }
 }
 
@@ -286,10 +381,34 @@ fn edits(item: &Item, outcome: &Outcome) -> Edits {
 
 /// Adds the scores of one way of reading.
 pub(super) fn add_one(results: &mut Results, cell: &Cell, suffix: &str, outcomes: &[Outcome]) {
-    for number in numbers(cell, outcomes) {
-        let name = format!("{}{suffix}", number.name);
-        results.set(&cell.task, &cell.domain, &name, number.metric());
+    let sides = if suffix == TEXT { Sides::T2T } else { Sides::S2T };
+    let place = (cell.task.as_str(), cell.domain.as_str());
+    add_side(results, place, suffix, &numbers(cell, outcomes), cell.kind.choice(), sides);
+}
+
+/// Adds the numbers of one side to a task and domain.
+pub(super) fn add_side(
+    results: &mut Results,
+    (task, domain): (&str, &str),
+    suffix: &str,
+    numbers: &[Number],
+    choice: Option<(PromptForm, usize)>,
+    sides: Sides,
+) {
+    for number in numbers {
+        let metric = number.under(number.metric(), choice, sides);
+        results.set(task, domain, &format!("{}{suffix}", number.name), metric);
     }
+}
+
+/// What an item counts in every number that is a ratio, by the number's name with the suffix.
+pub(super) fn counts(ways: &[(&str, Vec<Number>)], i: usize) -> IndexMap<String, Vec<f64>> {
+    let of = |(suffix, number): (&str, &Number)| {
+        let Ratio(a, b) = number.counts.as_ref()?[i];
+        Some((format!("{}{suffix}", number.name), vec![a, b]))
+    };
+    let numbers = ways.iter().flat_map(|(suffix, numbers)| numbers.iter().map(|n| (*suffix, n)));
+    numbers.filter_map(of).collect()
 }
 
 /// One line an item, with all that scoring again needs. A way of reading is a suffix and its answers;
@@ -298,36 +417,33 @@ pub(super) fn predictions(cell: &Cell, ways: &[(&str, &Vec<Outcome>)]) -> Vec<Pr
     let scored: Vec<_> = ways.iter().map(|(suffix, o)| (*suffix, numbers(cell, o))).collect();
     let yes_or_no = !matches!(cell.kind, Kind::Transcript | Kind::Translation);
     let words = cell.kind == Kind::Transcript;
+    // A document asks for nothing.
+    let is_asked = !matches!(cell.kind.choice(), Some((PromptForm::Plain, _)));
     (0..cell.items.len())
         .map(|i| {
             let item = &cell.items[i];
-            let counts = scored
-                .iter()
-                .flat_map(|(suffix, numbers)| {
-                    numbers.iter().filter_map(move |number| {
-                        let Ratio(a, b) = number.counts.as_ref()?[i];
-                        Some((format!("{}{suffix}", number.name), vec![a, b]))
-                    })
-                })
-                .collect();
+            let said = |outcome: &Outcome| match cell.kind {
+                Kind::Choice { .. } => chosen(outcome, &cell.options(item)).to_owned(),
+                _ => outcome.text.clone(),
+            };
             let of = |suffix: &str| ways.iter().find(|(s, _)| *s == suffix).map(|(_, o)| &o[i]);
             let right = |outcome: &Outcome| correct(cell, item, outcome);
             Prediction {
                 id: item.id.clone(),
                 task: cell.task.clone(),
                 domain: cell.domain.clone(),
-                instruction: Some(item.instruction.clone()),
+                instruction: is_asked.then(|| item.instruction.clone()),
                 transcript: Some(item.spoken.clone()),
                 reference: item.answer.clone(),
-                hypothesis: ways[0].1[i].text.clone(),
-                text_hypothesis: of(TEXT).map(|o| o.text.clone()),
-                cascade_hypothesis: of(CASCADE).map(|o| o.text.clone()),
+                hypothesis: said(&ways[0].1[i]),
+                text_hypothesis: of(TEXT).map(said),
+                cascade_hypothesis: of(CASCADE).map(said),
                 correct: of("").filter(|_| yes_or_no).map(right),
                 text_correct: of(TEXT).filter(|_| yes_or_no).map(right),
                 cascade_correct: of(CASCADE).filter(|_| yes_or_no).map(right),
                 edits: of("").filter(|_| words).map(|o| edits(item, o)),
                 cascade_edits: of(CASCADE).filter(|_| words).map(|o| edits(item, o)),
-                counts,
+                counts: counts(&scored, i),
             }
         })
         .collect()

@@ -2,12 +2,17 @@
 
 use std::path::PathBuf;
 
+use sandhi_data::choice;
 use sandhi_lab::{
     experiment,
     hf::ModelSource,
     model::AnyModel,
     pipeline::Place,
-    recipe::{EvalConfig, Half, ModelConfig, Recipe, TextModelConfig, TokenizerConfig},
+    protocol::Sides,
+    recipe::{
+        ChoicesConfig, EvalConfig, Half, ModelConfig, Recipe, TextModelConfig, TokenizerConfig,
+    },
+    results::Metric,
 };
 
 use crate::{console::Console, output, provenance::provenance, run_args::RunArgs};
@@ -41,6 +46,24 @@ pub struct Args {
     /// Utterances of each language, or of the manifest, that are drawn in pictures/, for a connector.
     #[arg(long, default_value_t = 1)]
     pictures: usize,
+    /// Choose the endings of a file or folder of choice items instead of Microworld: HellaSwag, StoryCloze, MMLU, spoken
+    /// StoryCloze or our JSONL; may be repeated.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["manifest", "tasks", "dev"])]
+    choices: Vec<String>,
+    /// Format of `--choices`; told from the content when not given: sandhi, hella-swag, story-cloze, mmlu,
+    /// spoken-story-cloze or spoken-pairs.
+    #[arg(long, value_name = "FORMAT", requires = "choices")]
+    format: Option<choice::Format>,
+    /// Solved items, in writing, before each of `--choices`.
+    #[arg(long, default_value_t = 0, requires = "choices")]
+    shots: usize,
+    /// Ask for the endings of `--choices` in a chat with this instruction; they continue a document when not given.
+    #[arg(long, value_name = "TEXT", requires = "choices")]
+    instruction: Option<String>,
+    /// Sides of choices, what is heard or read first: s2t, t2t, s2s, t2s. What the model cannot do is said to be n/a;
+    /// all that it can when not given.
+    #[arg(long, value_delimiter = ',')]
+    sides: Vec<Sides>,
     /// Name of the row.
     #[arg(long, default_value = "model")]
     name: String,
@@ -71,15 +94,25 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let hub = args.run.hub.hub()?;
     let model = AnyModel::open(&args.model, &device, &hub)?;
     let manifest = args.manifest.as_deref().map(std::path::absolute).transpose()?;
+    let choices = (!args.choices.is_empty()).then_some(ChoicesConfig {
+        paths: args
+            .choices
+            .iter()
+            .map(|path| Ok(std::path::absolute(path)?.display().to_string()))
+            .collect::<std::io::Result<_>>()?,
+        format: args.format,
+        shots: args.shots,
+        instruction: args.instruction,
+    });
     let config = EvalConfig {
         tasks: args.tasks,
         domains: args.domains,
-        n: args.n,
-        half: if args.dev { Half::Dev } else { Half::Test },
-        max_tokens: 64,
         pictures: args.pictures,
         manifest: manifest.map(|path| path.display().to_string()),
         manifest_split: args.split,
+        sides: args.sides,
+        choices,
+        ..EvalConfig::new(args.n, if args.dev { Half::Dev } else { Half::Test })
     };
     let recipe = nameless(&args.name);
     let place = Place {
@@ -98,10 +131,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return output::print_json(&results);
     }
     for (task, domain, metric, number) in results.iter() {
-        output::print(&format!(
-            "{task:<16} {domain:<9} {metric:<20} {:>8.4}  [{:.4}, {:.4}]  n {}",
-            number.value, number.lo, number.hi, number.n
-        ))?;
+        let Metric { value, lo, hi, n, protocol, unsupported } = number;
+        let place = format!("{task:<16} {domain:<9} {metric:<24}");
+        output::print(&match (unsupported, protocol) {
+            (Some(why), _) => format!("{place}      n/a  {why}"),
+            (None, None) => format!("{place} {value:>8.4}  [{lo:.4}, {hi:.4}]  n {n}"),
+            (None, Some(how)) => format!("{place} {value:>8.4}  [{lo:.4}, {hi:.4}]  n {n}  {how}"),
+        })?;
     }
     Ok(())
 }

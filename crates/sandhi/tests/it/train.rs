@@ -362,6 +362,23 @@ fn encoder_language_model_and_adapter_work_from_end_to_end() {
     ];
     sandhi(dir.path(), &eval).works();
     assert!(at("again/predictions/asr.channel.jsonl").exists());
+
+    // Items of other people, heard, read and what cannot be.
+    let items = r#"{"id": "1", "audio": "long.wav", "context": "Anna ran", "endings": ["far.", "red."], "right": 0}"#;
+    fs::write(at("items.jsonl"), items).unwrap();
+    let choices = ["--choices", "items.jsonl", "--sides", "s2t,t2t,s2s", "--quiet", "--out", "c"];
+    let printed = sandhi(dir.path(), &[&["eval", "small"], &choices[..]].concat()).works();
+    for part in
+        ["n/a  the model cannot speak", "S→T, plain, 0-shot, sum; joint", "accuracy_per_token_text"]
+    {
+        assert!(printed.contains(part), "{part} is not in {printed}");
+    }
+    assert!(at("c/predictions/items.recorded.jsonl").exists());
+    let printed = sandhi(dir.path(), &[&["eval", "smoke_lm/model"], &choices[..]].concat()).works();
+    assert!(printed.contains("n/a  the model cannot hear"), "{printed}");
+    fs::write(at("items.jsonl"), items.replace("0}", "2}")).unwrap();
+    sandhi(dir.path(), &[&["eval", "small"], &choices[..]].concat())
+        .fails_with(&["items.jsonl:1: found `right` = 2, expected the index of one of 2 endings"]);
 }
 
 #[test]

@@ -327,6 +327,23 @@ impl Checker<'_> {
         }
         if let Some(path) = &eval.manifest {
             self.import("eval", "manifest", path, eval.manifest_split.as_deref());
+            if eval.choices.is_some() {
+                self.problem(
+                    "eval",
+                    "either a manifest is transcribed or choices are made, not both",
+                );
+            }
+        }
+        if let Some(choices) = &eval.choices {
+            if choices.paths.is_empty() {
+                self.problem("eval.choices", "no `paths` are given");
+            }
+            for path in &choices.paths {
+                let Some(file) = self.path("eval.choices.paths", path) else { continue };
+                if let Err(error) = tasks::check_choices(&file, choices) {
+                    self.problem("eval.choices", error);
+                }
+            }
         }
     }
 }
