@@ -91,6 +91,34 @@ fn recipes_on_published_models_are_planned_without_their_weights() {
     }
 }
 
+/// Connectors that are compared are about as large, but for the one that is a single layer; each recipe says so if it is told
+/// more than in use.
+#[test]
+fn connectors_are_compared_at_equal_size() {
+    for (folder, n_recipes) in [("connectors", 15), ("connectors/forms", 8)] {
+        let recipes = fs::read_dir(root().join("recipes").join(folder)).unwrap();
+        let recipes = recipes.map(|entry| entry.unwrap().path());
+        let recipes: Vec<_> =
+            recipes.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+        assert_eq!(recipes.len(), n_recipes, "{recipes:?}");
+        for recipe in recipes {
+            let plan = sandhi(root(), &["plan", recipe.to_str().unwrap(), "--json"]).json();
+            let name = recipe.file_stem().unwrap().to_str().unwrap();
+            let n = plan["parts"][1]["n_parameters"].as_f64().unwrap();
+            let alike = (0.75..1.25).contains(&(n / 487_000.0));
+            assert_eq!(alike, name != "distance_ctc", "{name} has {n}");
+            assert_eq!(plan["trainable"], true, "{name}");
+            let steps: u64 = plan["stages"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|s| s["steps"].as_u64().unwrap())
+                .sum();
+            assert_eq!(steps, if folder == "connectors" { 1600 } else { 1400 }, "{name}");
+        }
+    }
+}
+
 #[test]
 fn what_is_declared_is_not_trained() {
     let dir = tempfile::tempdir().unwrap();
