@@ -67,6 +67,7 @@ pub enum Hears {
 
 /// Units or frames of packed utterances.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // there is one of them
 pub enum Heard {
     /// Numbers below that of the units, and where each utterance begins.
     Units(Vec<u32>, Offsets),
@@ -110,6 +111,7 @@ struct SpeechSide {
 
 /// What turns into vectors first.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // there is one of them
 enum SpeechInput {
     Units(UnitTable),
     Frames(Linear),
