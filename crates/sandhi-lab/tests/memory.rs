@@ -9,6 +9,7 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    collections::HashMap,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
@@ -428,6 +429,7 @@ fn plans_name_the_memory_that_training_takes() {
     // So that one lattice of CTC's is there at once, however busy the machine is.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
     let mut wrong = Vec::new();
+    let mut found = HashMap::new();
     for (name, text) in cases {
         let recipe = read_str(&text, Path::new("memory.toml"), &Overrides::default()).unwrap();
         let base = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -435,6 +437,7 @@ fn plans_name_the_memory_that_training_takes() {
             .unwrap_or_else(|problems| panic!("{name}: {problems}"));
         let planned = (plan.memory.total_bytes + plan.memory.lattice_bytes) as f64;
         let measured = peak(&recipe, &plan) as f64;
+        found.insert(name, (planned, measured));
         let line = format!(
             "{name:<28} {:8.2} MB planned, {:8.2} MB measured, {:+.1} %",
             planned / 1e6,
@@ -445,6 +448,14 @@ fn plans_name_the_memory_that_training_takes() {
         if (planned / measured - 1.0).abs() > 0.15 {
             wrong.push(line);
         }
+    }
+    // What a loss adds is planned, too, not only what all of it is.
+    let [plain, with] = ["connector", "connector, distillation"].map(|name| found[name]);
+    let (planned, measured) = (with.0 - plain.0, with.1 - plain.1);
+    let line = format!("distillation adds {planned} bytes as planned, {measured} as measured");
+    println!("{line}");
+    if measured <= 0.0 || (planned / measured - 1.0).abs() > 0.25 {
+        wrong.push(line);
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
