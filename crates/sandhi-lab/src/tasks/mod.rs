@@ -391,7 +391,8 @@ mod tests {
 
     #[test]
     fn choices_ask_for_what_was_said() {
-        let names = ["continuation", "story_cloze", "hella_swag", "facts", "facts_5"];
+        let names =
+            ["continuation", "story_cloze", "story_cloze_chat", "hella_swag", "facts", "facts_5"];
         let config = EvalConfig {
             tasks: names.map(str::to_owned).to_vec(),
             domains: vec!["base".into(), "texts".into()],
@@ -404,6 +405,11 @@ mod tests {
         for domain in ["base", "texts"] {
             let stories = cell("continuation", domain);
             let [two, four] = ["story_cloze", "hella_swag"].map(|task| cell(task, domain));
+            let asked = cell("story_cloze_chat", domain);
+            assert_eq!(asked.items, two.items);
+            let is_chat =
+                |cell: &Cell| matches!(cell.job().asked[0].form, choice::Form::Chat { .. });
+            assert_eq!([asked, two, four, stories].map(is_chat), [true, false, false, true]);
             let mut at = [0, 0];
             for ((story, two_of), four_of) in stories.items.iter().zip(&two.items).zip(&four.items)
             {
