@@ -113,7 +113,7 @@ pub(super) enum Kind {
 
 /// Stories, in a document or a chat. On 800 stories of the dev half the foundation model chooses 54.1 % of four endings
 /// right in documents and 55.5 % in chats. Connectors meet speech in chats alone, and documents of speech are new to them.
-fn stories(prompt: PromptForm) -> Kind {
+fn endings(prompt: PromptForm) -> Kind {
     Kind::Choice { prompt, shots: 0 }
 }
 
@@ -351,9 +351,9 @@ fn items(
             let items = of(Task::Continue, English).into_iter().map(two_endings).collect();
             let is_chat = name == "story_cloze_chat";
             let prompt = if is_chat { PromptForm::Chat } else { PromptForm::Plain };
-            (stories(prompt), false, items)
+            (endings(prompt), false, items)
         }
-        "hella_swag" => (stories(PromptForm::Plain), false, of(Task::Continue, English)),
+        "hella_swag" => (endings(PromptForm::Plain), false, of(Task::Continue, English)),
         "facts" => (facts(0), false, of(Task::FactChoice, English)),
         "facts_5" => (facts(5), false, of(Task::FactChoice, English)),
         "biasing_0" => return biasing(0),
