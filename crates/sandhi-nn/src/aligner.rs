@@ -13,8 +13,15 @@
 //! *its* text by a softmax; [`crate::ops::forward_sum_loss`] trains them, and
 //! [`sandhi_align::monotonic::search`] finds the path. The published one has embeddings of 1,024 for 10,000 units of
 //! 20 ms; width, kernel and the frames themselves instead of units are ours to choose.
+//!
+//! [`Softmax::Units`] is ours: a character's scores become a distribution over all *units* there are, so that the
+//! aligner is a hidden Markov model with a state a character, trained by [`crate::ops::path_sum_loss`]. A unit then has to
+//! be told from all others, not a character from those beside it, which a character's neighbors can do as well.
 
-use burn::{prelude::*, tensor::activation::relu};
+use burn::{
+    prelude::*,
+    tensor::activation::{log_softmax, relu},
+};
 use sandhi_align::transport::Batch;
 use serde::{Deserialize, Serialize};
 
@@ -35,9 +42,12 @@ pub struct UnitAlignerConfig {
     /// Frames and characters that a convolution sees: odd.
     #[serde(default = "default_kernel")]
     pub kernel: usize,
-    /// Convolutions over the units or frames, one behind the other.
+    /// Convolutions over the units or frames, one behind the other; none where the softmax is over units.
     #[serde(default = "default_layers")]
     pub n_layers: usize,
+    /// What scores are a distribution over.
+    #[serde(default)]
+    pub softmax: Softmax,
     /// What distances are multiplied with; more makes the distributions sharper from the start.
     #[serde(default = "default_temperature")]
     pub temperature: f64,
@@ -54,6 +64,17 @@ fn default_layers() -> usize {
 }
 fn default_temperature() -> f64 {
     1.0
+}
+
+/// What scores are a distribution over, in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Softmax {
+    /// The characters of the text, for every frame: UnitY2's.
+    #[default]
+    Characters,
+    /// All units, for every character.
+    Units,
 }
 
 /// What is heard.
@@ -93,6 +114,8 @@ pub struct UnitAligner {
     temperature: f64,
     kernel: usize,
     blank: Option<f32>,
+    #[module(skip)]
+    softmax: Softmax,
 }
 
 #[derive(Module, Debug)]
@@ -135,8 +158,21 @@ impl UnitAlignerConfig {
     /// What is wrong with the sizes.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        if self.d_model == 0 || self.n_layers == 0 {
-            problems.push("d_model and n_layers must be at least 1".into());
+        if self.d_model == 0 {
+            problems.push("d_model is 0, expected at least 1".into());
+        }
+        match self.softmax {
+            Softmax::Characters if self.n_layers == 0 => {
+                problems.push("n_layers is 0, expected at least 1".into());
+            }
+            Softmax::Units if self.n_layers > 0 => problems.push(format!(
+                "n_layers is {}, but a distribution over units knows none beside them: expected 0",
+                self.n_layers
+            )),
+            _ => {}
+        }
+        if self.softmax == Softmax::Units && self.blank.is_some() {
+            problems.push("a blank is a character's rival: softmax = \"units\" has none".into());
         }
         if self.kernel.is_multiple_of(2) {
             problems.push(format!("kernel is {}, expected an odd number", self.kernel));
@@ -152,9 +188,17 @@ impl UnitAlignerConfig {
     }
 
     /// Builds the aligner with random weights for so many characters.
+    ///
+    /// # Panics
+    ///
+    /// When the softmax is over units and frames are heard.
     pub fn init(&self, n_characters: usize, hears: Hears, init: &Init) -> UnitAligner {
         let (d, d_window) = (self.d_model, self.kernel * self.d_model);
         let (text, speech) = (init.child("text"), init.child("speech"));
+        assert!(
+            self.softmax == Softmax::Characters || matches!(hears, Hears::Units(_)),
+            "a distribution over units takes units"
+        );
         // A ReLU halves the variance, which the gain gives back.
         let conv = |init: &Init| Linear::scaled(init, d_window, d, true, 2.0_f64.sqrt());
         let input = speech.child("input");
@@ -179,17 +223,27 @@ impl UnitAlignerConfig {
             temperature: self.temperature,
             kernel: self.kernel,
             blank: self.blank,
+            softmax: self.softmax,
         }
     }
 }
 
 impl UnitAligner {
-    /// The score of belonging to no character, in training.
-    pub fn blank(&self) -> Option<f32> {
-        self.blank
+    /// The loss of all paths in these scores, to which a prior may have been added; a sum over the utterances, by
+    /// their weights.
+    ///
+    /// # Panics
+    ///
+    /// As [`ops::forward_sum_loss`].
+    pub fn path_loss(&self, scores: Tensor<2>, batch: &Batch, weights: &[f32]) -> Tensor<1> {
+        match self.softmax {
+            Softmax::Characters => ops::forward_sum_loss(scores, batch, self.blank, weights),
+            Softmax::Units => ops::path_sum_loss(scores, batch, weights),
+        }
     }
 
-    /// Scores of every frame for every character of its utterance's text.
+    /// Scores of every frame for every character of its utterance's text; the log-probabilities of the frames' units
+    /// where the softmax is over those.
     ///
     /// # Panics
     ///
@@ -204,6 +258,13 @@ impl UnitAligner {
         let x = self.text.embedding.forward(&texts.concat());
         let x = text.apply(self.convolved(&self.text.conv, x, &columns));
         let characters = self.text.out.forward(x);
+        if let (Softmax::Units, SpeechInput::Units(table), Heard::Units(units, _)) =
+            (self.softmax, &self.speech.input, heard)
+        {
+            let sounds = self.speech.out.forward(relu(table.embedding.weight.val()));
+            let values = self.unit_log_probs(characters, sounds, units, &batch);
+            return Scores { values, batch };
+        }
         let mut x = match (&self.speech.input, heard) {
             (SpeechInput::Units(table), Heard::Units(units, _)) => table.embedding.forward(units),
             (SpeechInput::Frames(linear), Heard::Frames(frames)) => {
@@ -218,6 +279,28 @@ impl UnitAligner {
         let frames = self.speech.out.forward(x);
         let values = ops::distances(frames, characters, &batch) * -self.temperature;
         Scores { values, batch }
+    }
+
+    /// `log p(unit of the frame | character)` of every frame and character of its utterance.
+    fn unit_log_probs(
+        &self,
+        characters: Tensor<2>,
+        sounds: Tensor<2>,
+        units: &[u32],
+        batch: &Batch,
+    ) -> Tensor<2> {
+        let shape @ [n_characters, n_units] = [characters.dims()[0], sounds.dims()[0]];
+        let all = Batch::one(shape).expect("there are characters and units");
+        let scores = ops::distances(characters, sounds, &all) * -self.temperature;
+        let log_probs = log_softmax(scores.reshape(shape), 1);
+        let mut cells = Vec::with_capacity(batch.totals()[2]);
+        for problem in 0..batch.len() {
+            let columns = batch.columns(problem);
+            for &unit in &units[batch.rows(problem)] {
+                cells.extend(columns.clone().map(|column| (column * n_units) as u32 + unit));
+            }
+        }
+        ops::embedding(log_probs.reshape([n_characters * n_units, 1]), &cells)
     }
 
     fn convolved(&self, conv: &Linear, x: Tensor<2>, offsets: &Offsets) -> Tensor<2> {
@@ -235,7 +318,14 @@ mod tests {
     };
 
     fn config() -> UnitAlignerConfig {
-        UnitAlignerConfig { d_model: 24, kernel: 3, n_layers: 2, temperature: 0.7, blank: None }
+        UnitAlignerConfig {
+            d_model: 24,
+            kernel: 3,
+            n_layers: 2,
+            temperature: 0.7,
+            softmax: Softmax::Characters,
+            blank: None,
+        }
     }
 
     #[test]
@@ -303,32 +393,56 @@ mod tests {
         }
     }
 
+    /// `p(unit | character)` sums to one over the units, whoever else is in the batch.
+    #[test]
+    fn a_softmax_over_units_is_a_distribution_of_every_character() {
+        let config = UnitAlignerConfig { n_layers: 0, softmax: Softmax::Units, ..config() };
+        let net = config.init(9, Hears::Units(7), &Init::new(1, &cpu()));
+        let texts = [vec![1, 2, 3], vec![8, 8, 2, 5]];
+        let heard = Heard::Units((0..7).chain(0..7).collect(), Offsets::from_lengths(&[7, 7]));
+        let scores = net.forward(&heard, &texts, Dropout::OFF);
+        let values = to_vec(scores.values);
+        for (i, text) in texts.iter().enumerate() {
+            let rows = &values[scores.batch.cells(i)];
+            for character in 0..text.len() {
+                let column = rows.iter().skip(character).step_by(text.len());
+                let total: f32 = column.map(|log_prob| log_prob.exp()).sum();
+                assert!((total - 1.0).abs() < 1e-5, "{total}");
+            }
+            let alone = Heard::Units((0..7).collect(), Offsets::from_lengths(&[7]));
+            let alone = net.forward(&alone, std::slice::from_ref(text), Dropout::OFF);
+            assert_eq!(to_vec(alone.values), rows, "text {i}");
+        }
+    }
+
     /// Units that follow from the characters are told apart within a few steps. Without neighbors to tell a character by
     /// there is one solution alone.
     #[test]
     fn it_learns_to_align() {
         let device = cpu().autodiff();
-        let config = UnitAlignerConfig { kernel: 1, ..config() };
-        let mut net = config.init(5, Hears::Units(5), &Init::new(1, &device));
         let texts = [vec![1, 2, 3], vec![3, 1, 4], vec![2, 4, 1]];
         let units: Vec<u32> =
             texts.iter().flat_map(|text| [text[0], text[0], text[1], text[2], text[2]]).collect();
         let heard = Heard::Units(units, Offsets::from_lengths(&[5; 3]));
         let prior = sandhi_align::monotonic::beta_binomial_prior(5, 3, 1.0).unwrap().repeat(3);
         let prior = Tensor::<2>::from_data(TensorData::new(prior, [45, 1]), &device);
-        let mut optimizer = burn::optim::AdamConfig::new().init();
-        for _ in 0..60 {
+        for (softmax, n_layers) in [(Softmax::Characters, 2), (Softmax::Units, 0)] {
+            let config = UnitAlignerConfig { kernel: 1, n_layers, softmax, ..config() };
+            let mut net = config.init(5, Hears::Units(5), &Init::new(1, &device));
+            let mut optimizer = burn::optim::AdamConfig::new().init();
+            for _ in 0..60 {
+                let scores = net.forward(&heard, &texts, Dropout::OFF);
+                let loss = net.path_loss(scores.values + prior.clone(), &scores.batch, &[1.0; 3]);
+                let gradients = burn::optim::GradientsParams::from_grads(loss.backward(), &net);
+                net = optimizer.step(0.02, net, gradients);
+            }
             let scores = net.forward(&heard, &texts, Dropout::OFF);
-            let values = scores.values + prior.clone();
-            let loss = ops::forward_sum_loss(values, &scores.batch, None, &[1.0; 3]);
-            let gradients = burn::optim::GradientsParams::from_grads(loss.backward(), &net);
-            net = optimizer.step(0.02, net, gradients);
-        }
-        let scores = net.forward(&heard, &texts, Dropout::OFF);
-        let values = to_vec(scores.values.inner());
-        for i in 0..3 {
-            let path = sandhi_align::monotonic::search(&values[scores.batch.cells(i)], 3).unwrap();
-            assert_eq!(path.durations, [2, 1, 2]);
+            let values = to_vec(scores.values.inner());
+            for i in 0..3 {
+                let scores = &values[scores.batch.cells(i)];
+                let path = sandhi_align::monotonic::search(scores, 3).unwrap();
+                assert_eq!(path.durations, [2, 1, 2], "{softmax:?}");
+            }
         }
     }
 
@@ -340,8 +454,11 @@ mod tests {
             kernel: 2,
             n_layers: 1,
             temperature: 0.0,
+            softmax: Softmax::Units,
             blank: Some(f32::NAN),
         };
-        assert_eq!(bad.problems().len(), 4);
+        assert_eq!(bad.problems().len(), 6, "{:?}", bad.problems());
+        let none = UnitAlignerConfig { n_layers: 0, ..config() };
+        assert_eq!(none.problems(), ["n_layers is 0, expected at least 1"]);
     }
 }

@@ -65,46 +65,93 @@ fn without_blank(
     n_frames: usize,
     n_tokens: usize,
 ) -> Result<(f64, Vec<f32>), Error> {
-    let mut gradient = scores.to_vec();
-    for row in gradient.chunks_exact_mut(n_tokens) {
+    let mut log_probs = scores.to_vec();
+    for row in log_probs.chunks_exact_mut(n_tokens) {
         if row.iter().all(|&score| score == f32::NEG_INFINITY) {
             return Err(Error::Impossible);
         }
         log_softmax_row(row);
     }
+    let (loss, mut gradient) = sum_of_paths(&log_probs, n_frames, n_tokens)?;
+    for (value, log_prob) in gradient.iter_mut().zip(log_probs) {
+        *value += log_prob.exp();
+    }
+    Ok((loss, gradient))
+}
+
+/// `-log sum over paths of prod over frames of exp(log_likelihood of the frame by the token of the path)`, and its
+/// gradient with respect to the log-likelihoods: the posterior, negative.
+///
+/// What a hidden Markov model with a state a token and free transitions loses. A frame's likelihoods need not sum to
+/// one over the tokens, as those of [`forward_sum`] do. Takes 20 bytes for every entry.
+///
+/// # Shapes
+///
+/// - `log_likelihoods`, gradient: `[n_frames, n_tokens]`
+///
+/// # Errors
+///
+/// As [`forward_sum`].
+pub fn path_sum(log_likelihoods: &[f32], n_tokens: usize) -> Result<(f64, Vec<f32>), Error> {
+    let n_frames = n_frames(log_likelihoods, n_tokens)?;
+    if let Some(error) = not_a_score(log_likelihoods, n_tokens) {
+        return Err(error);
+    }
+    // Likelihoods of a frame against its largest, so that none is above one.
+    let mut relative = log_likelihoods.to_vec();
+    let mut largest = 0.0;
+    for row in relative.chunks_exact_mut(n_tokens) {
+        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        if most == f32::NEG_INFINITY {
+            return Err(Error::Impossible);
+        }
+        row.iter_mut().for_each(|value| *value -= most);
+        largest += f64::from(most);
+    }
+    let (loss, gradient) = sum_of_paths(&relative, n_frames, n_tokens)?;
+    Ok((loss - largest, gradient))
+}
+
+/// The loss, and the posterior of every entry, negative.
+fn sum_of_paths(
+    log_probs: &[f32],
+    n_frames: usize,
+    n_tokens: usize,
+) -> Result<(f64, Vec<f32>), Error> {
     // Tokens that a path can be in at a frame: reachable from the first, and the last from them.
     let reachable =
         |frame: usize| n_tokens.saturating_sub(n_frames - frame)..n_tokens.min(frame + 1);
-    let mut alpha = vec![Wide::ZERO; scores.len()];
-    alpha[0] = Wide::exp(gradient[0]);
+    let mut alpha = vec![Wide::ZERO; log_probs.len()];
+    alpha[0] = Wide::exp(log_probs[0]);
     for frame in 1..n_frames {
         let (past, now) = alpha[(frame - 1) * n_tokens..].split_at_mut(n_tokens);
         for token in reachable(frame) {
             let sum = if token > 0 { past[token].plus(past[token - 1]) } else { past[token] };
-            now[token] = sum.times(Wide::exp(gradient[frame * n_tokens + token]));
+            now[token] = sum.times(Wide::exp(log_probs[frame * n_tokens + token]));
         }
     }
-    let total = alpha[scores.len() - 1];
+    let total = alpha[log_probs.len() - 1];
     if total == Wide::ZERO {
         return Err(Error::Impossible);
     }
     // beta[token]: the probability of the rest after being in the token at this frame.
     let mut beta = vec![Wide::ZERO; n_tokens];
     beta[n_tokens - 1] = Wide::ONE;
+    let mut gradient = vec![0.0; log_probs.len()];
     for frame in (0..n_frames).rev() {
-        let row = &mut gradient[frame * n_tokens..][..n_tokens];
-        let emitted: Vec<Wide> = row.iter().map(|&log_prob| Wide::exp(log_prob)).collect();
-        row.iter_mut().for_each(|log_prob| *log_prob = log_prob.exp());
+        let cells = frame * n_tokens..(frame + 1) * n_tokens;
         for token in reachable(frame) {
-            row[token] -= alpha[frame * n_tokens + token].share(beta[token], total) as f32;
+            let cell = cells.start + token;
+            gradient[cell] = -alpha[cell].share(beta[token], total) as f32;
         }
         // To the frame before: stay, or come from the token before.
+        let row = &log_probs[cells];
+        let mut stay = beta[0].times(Wide::exp(row[0]));
         for token in 0..n_tokens {
-            let stay = beta[token].times(emitted[token]);
-            beta[token] = match beta.get(token + 1) {
-                Some(next) => stay.plus(next.times(emitted[token + 1])),
-                None => stay,
-            };
+            let next =
+                (token + 1 < n_tokens).then(|| beta[token + 1].times(Wide::exp(row[token + 1])));
+            beta[token] = next.map_or(stay, |next| stay.plus(next));
+            stay = next.unwrap_or(stay);
         }
     }
     Ok((-total.ln(), gradient))
@@ -152,6 +199,25 @@ mod tests {
     }
 
     #[test]
+    fn likelihoods_of_a_frame_need_not_sum_to_one() {
+        // Two paths of three frames over two tokens: 2 * 3 * 7 and 2 * 5 * 7.
+        let scores = [2.0, 9.0, 3.0, 5.0, 9.0, 7.0_f32].map(f32::ln);
+        let (loss, gradient) = path_sum(&scores, 2).unwrap();
+        assert!((loss + (42.0_f64 + 70.0).ln()).abs() < 1e-6, "{loss}");
+        // 42 of 112 are the path that stays at the second frame.
+        let expected = [-1.0, 0.0, -0.375, -0.625, 0.0, -1.0];
+        for (found, expected) in gradient.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{gradient:?}");
+        }
+        // What every token of a frame has in common moves the loss alone.
+        let (moved, same) = path_sum(&scores.map(|score| score + 1e4), 2).unwrap();
+        assert!((moved - (loss - 3e4)).abs() < 0.1 && same[2] < -0.37, "{moved} {same:?}");
+        let no = f32::NEG_INFINITY;
+        assert_eq!(path_sum(&[0.0, 0.0, no, no], 2), Err(Error::Impossible));
+        assert!(matches!(path_sum(&[f32::NAN], 1), Err(Error::NotAScore { .. })));
+    }
+
+    #[test]
     fn thousands_of_frames_keep_their_precision() {
         // Paths of n frames over two tokens: n - 1, each with 2^-n, whose logarithm is rounded n times.
         let (loss, gradient) = forward_sum(&[0.0; 2 * 5000], 2, None).unwrap();
@@ -173,6 +239,22 @@ mod tests {
     }
 
     proptest! {
+        /// Log-probabilities are likelihoods too.
+        #[test]
+        fn normalized_likelihoods_have_the_loss_of_scores(
+            n_tokens in 1_usize..6, n_more in 0_usize..6, values in proptest::collection::vec(-3.0_f32..3.0, 66),
+        ) {
+            let mut rows = values[..(n_tokens + n_more) * n_tokens].to_vec();
+            let (loss, _) = forward_sum(&rows, n_tokens, None).unwrap();
+            rows.chunks_exact_mut(n_tokens).for_each(log_softmax_row);
+            let (found, gradient) = path_sum(&rows, n_tokens).unwrap();
+            prop_assert!((loss - found).abs() < 1e-5 * (1.0 + loss), "{} {}", loss, found);
+            // Every frame belongs to one token.
+            for row in gradient.chunks(n_tokens) {
+                prop_assert!((row.iter().sum::<f32>() + 1.0).abs() < 1e-5, "{:?}", row);
+            }
+        }
+
         #[test]
         fn loss_is_the_sum_over_paths_and_its_gradient_the_difference(
             n_tokens in 1_usize..4, n_more in 0_usize..4, values in proptest::collection::vec(-3.0_f32..3.0, 18),

@@ -17,7 +17,7 @@ use sandhi_data::{
     text::Characters,
 };
 use sandhi_nn::{
-    aligner::{Heard, Hears, UnitAligner, UnitAlignerConfig},
+    aligner::{Heard, Hears, Softmax, UnitAligner, UnitAlignerConfig},
     init::Init,
     ragged::{Offsets, Ragged},
     transformer::Dropout,
@@ -157,6 +157,9 @@ impl AlignerModel {
         }
         let width = Spectra::new(&features, window)?.width();
         let units = match n_units {
+            None if aligner.softmax == Softmax::Units => {
+                return Err(wrong("aligner: a softmax over units without n_units".into()));
+            }
             None => None,
             Some(n) => {
                 let path = checkpoint.dir().join(UNITS);

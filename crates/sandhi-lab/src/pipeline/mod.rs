@@ -11,6 +11,7 @@
 
 mod aligner;
 mod connector;
+mod lock;
 #[cfg(test)]
 mod tests;
 
@@ -25,8 +26,8 @@ use sandhi_nn::{
     weights::{self, ParameterInfo, WeightType},
 };
 
-pub use self::connector::bases;
-use self::{aligner::aligner, connector::connector};
+use self::{aligner::aligner, connector::connector, lock::LOCK};
+pub use self::{connector::bases, lock::RunLock};
 use crate::{
     chat::{Chat, MARKERS},
     checkpoint::{self, Checkpoint, write_atomically},
@@ -174,7 +175,9 @@ fn open_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
     let text = serde_json::to_vec_pretty(recipe).expect("a recipe serializes");
     // What a killed start left half-written is nothing; what cannot be looked at is something.
     let is_nothing = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "partial"))
+        entry.is_ok_and(|entry| {
+            entry.path().extension().is_some_and(|e| e == "partial") || entry.file_name() == LOCK
+        })
     };
     let empty = match std::fs::read_dir(&place.dir) {
         Ok(mut entries) => entries.all(is_nothing),

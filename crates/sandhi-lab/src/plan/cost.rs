@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 
 use sandhi_nn::{
-    aligner::{Hears, UnitAlignerConfig},
+    aligner::{Hears, Softmax, UnitAlignerConfig},
     connector::{ConnectorConfig, Reduction},
     encoder::{
         ConformerConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig,
@@ -345,20 +345,34 @@ pub(super) fn aligner(
     let (frames, characters) = (batch.n_rows(), batch.n_sequences * n_characters);
     // The windows, and what the activation gives.
     let conv = |name: &str, n: f64| linear(name, n, d_window, d, n * (d_window + d));
+    let cells = frames * n_characters;
     let mut layers = vec![
         Layer { name: "text.embedding".into(), ..Layer::default() },
         conv("text.conv", characters),
         linear("text.out", characters, d, d, characters * d),
-        match hears {
-            Hears::Units(_) => Layer { name: "speech.input.embedding".into(), ..Layer::default() },
-            Hears::Frames(width) => {
-                linear("speech.input", frames, width as f64, d, frames * width as f64)
-            }
-        },
     ];
+    match hears {
+        Hears::Units(n) if config.softmax == Softmax::Units => {
+            // Distances to all units, their softmax, and what the frames take of it.
+            let (n, table) = (n as f64, n as f64 * characters);
+            layers.push(Layer { name: "speech.input.embedding".into(), ..Layer::default() });
+            layers.push(Layer {
+                between: 2.0 * table * d,
+                kept: 3.0 * table + 3.0 * cells,
+                passing: 2.0 * cells,
+                ..linear("speech.out", n, d, d, n * d)
+            });
+            return layers;
+        }
+        Hears::Units(_) => {
+            layers.push(Layer { name: "speech.input.embedding".into(), ..Layer::default() });
+        }
+        Hears::Frames(width) => {
+            layers.push(linear("speech.input", frames, width as f64, d, frames * width as f64));
+        }
+    }
     layers.extend((0..config.n_layers).map(|i| conv(&format!("speech.convs.{i}"), frames)));
     // Distances, with what both sides give, and the gradient of the loss beside them.
-    let cells = frames * n_characters;
     layers.push(Layer {
         between: 2.0 * cells * d,
         kept: frames * d + (frames + characters) * d + 3.0 * cells,

@@ -374,6 +374,7 @@ mod tests {
     use burn::prelude::*;
     use burn::{module::Param, tensor::DType};
     use sandhi_nn::{
+        aligner::Softmax,
         connector::{Reduction, SlmConfig},
         layers::Linear,
         weights::{ParameterMap, WeightType},
@@ -555,6 +556,8 @@ mod tests {
         for hears in [Hears::Units(11), Hears::Frames(7)] {
             check(aligner(&config, 9, hears), &config.init(9, hears, &init()));
         }
+        let config = UnitAlignerConfig { n_layers: 0, softmax: Softmax::Units, ..config };
+        check(aligner(&config, 9, Hears::Units(11)), &config.init(9, Hears::Units(11), &init()));
     }
 
     #[test]

@@ -76,6 +76,10 @@ fn an_aligner_is_counted() {
     assert_eq!(found.memory.lattice_bytes, 750 * 240 * 20);
     let frames = of(&ALIGNER.replace("units = { from = \"fit\", n = 8 }", "")).unwrap();
     assert_eq!(frames.n_parameters - found.n_parameters, 80 * 16 + 16 - 8 * 16);
+    let over_units =
+        ALIGNER.replace("d_model = 16", "d_model = 16, softmax = \"units\", n_layers = 0");
+    let over_units = of(&over_units).unwrap();
+    assert_eq!(found.n_parameters - over_units.n_parameters, 2 * (48 * 16 + 16));
 }
 
 #[test]
@@ -84,6 +88,13 @@ fn what_an_aligner_cannot_be_is_said() {
     check("stride = 2", "stride = 0", &["model.window", "stride is 0"]);
     check("d_model = 16", "d_model = 16, kernel = 4", &["model.aligner", "kernel is 4"]);
     check("n = 8", "n = 80000", &["model.units", "n_frames is 60000", "80000"]);
+    let units = "softmax = \"units\", d_model = 16";
+    check("d_model = 16", units, &["model.aligner", "n_layers is 2", "expected 0"]);
+    let blank = "softmax = \"units\", n_layers = 0, blank = -1.0, d_model = 16";
+    check("d_model = 16", blank, &["model.aligner", "a blank"]);
+    let frames = ALIGNER.replace("units = { from = \"fit\", n = 8 }", "");
+    let units = "softmax = \"units\", n_layers = 0, d_model = 16";
+    check_one(&frames, "d_model = 16", units, &["model.units", "there are none"]);
     let file = "{ from = \"file\", path = \"none.npy\" }";
     check("{ from = \"fit\", n = 8 }", file, &["model.units.path", "none.npy does not exist"]);
     check("prior = 1.0", "prior = -1.0", &["stage[0].loss", "prior is -1"]);

@@ -189,7 +189,7 @@ impl Learner for UnitAligner {
             let prior = TensorData::new(prior(&scores.batch, loss.prior), values.dims());
             values = values + Tensor::<2>::from_data(prior, &device);
         }
-        let sum = ops::forward_sum_loss(values, &scores.batch, self.blank(), &weights);
+        let sum = self.path_loss(values, &scores.batch, &weights);
         terms.push(Term { name: FORWARD_SUM, weight: 1.0, sum });
         terms
     }

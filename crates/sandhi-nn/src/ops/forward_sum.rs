@@ -41,6 +41,20 @@ pub fn forward_sum_loss(
     })
 }
 
+/// `sum_b weights[b] * -log sum over paths of prod over frames of exp(log_likelihood of the frame by the token of the
+/// path)`: [`monotonic::path_sum`], for likelihoods that are normalized already, or over something else than the tokens.
+///
+/// # Shapes
+///
+/// As [`forward_sum_loss`].
+///
+/// # Panics
+///
+/// As [`forward_sum_loss`].
+pub fn path_sum_loss(log_likelihoods: Tensor<2>, batch: &Batch, weights: &[f32]) -> Tensor<1> {
+    carried(log_likelihoods, batch, weights, monotonic::path_sum)
+}
+
 /// `sum_b weights[b] * -sum over frames of log p(token of the best path | frame)`: the divergence of the soft alignment
 /// from the hard one, which has no gradient of its own. Badlani et al. 2022, "One TTS alignment to rule them all"
 /// ([arXiv 2108.10447](https://arxiv.org/abs/2108.10447), equation 6).
@@ -132,6 +146,7 @@ mod tests {
         for blank in [None, Some(-1.0)] {
             case.check_differences(|t| forward_sum_loss(t.rows(0), &batch, blank, &weights));
         }
+        case.check_differences(|t| path_sum_loss(t.rows(0), &batch, &weights));
         case.check_differences(|t| binarization_loss(t.rows(0), &batch, &weights));
     }
 

@@ -50,7 +50,7 @@ pub use cross_entropy::cross_entropy;
 pub use ctc::{ctc_feasible, ctc_loss};
 pub use distance::distances;
 pub use dropout::{dropout, dropout_rows};
-pub use forward_sum::{binarization_loss, forward_sum_loss};
+pub use forward_sum::{binarization_loss, forward_sum_loss, path_sum_loss};
 pub use linear::linear;
 pub use norm::{layer_norm, rms_norm};
 pub use optimizer::{AdamStep, adamw, sum_squares};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sandhi_lab::{
     experiment::{self, SweepCell},
-    pipeline::Place,
+    pipeline::{Place, RunLock},
     recipe::{self, Overrides},
     train::{Monitor, shared::SharedStages},
 };
@@ -33,7 +33,8 @@ pub struct Args {
     run: RunArgs,
 }
 
-/// Runs every cell that is not finished; the same command continues after a stop.
+/// Runs every cell that is not finished; the same command continues after a stop. Beside another of the same command it
+/// runs the cells that the other one does not.
 pub fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.seeds > 0, "--seeds is 0, expected at least 1");
     let device = args.run.device.open()?;
@@ -59,9 +60,19 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         provenance().commit.unwrap_or_else(|| "of no known commit".to_owned())
     );
     let shared = SharedStages { dir: args.out.join(".stages"), program };
+    let mut elsewhere = 0;
     for (i, (recipe, SweepCell { recipe: file, dir, seed })) in plans.into_iter().enumerate() {
         let done = if recipe.eval.is_some() { "results.json" } else { "model/model.json" };
-        if dir.join(done).exists() {
+        let done = dir.join(done);
+        if done.exists() {
+            continue;
+        }
+        let Some(_lock) = RunLock::take(&dir)? else {
+            elsewhere += 1;
+            continue;
+        };
+        // It may have been finished since.
+        if done.exists() {
             continue;
         }
         console.note(&format!("cell {} of {n}: {}, seed {seed}", i + 1, recipe.name));
@@ -79,6 +90,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             return Err(Interrupted.into());
         }
     }
-    eprintln!("{n} cells are finished; compare them with `sandhi table {}`", args.out.display());
+    match elsewhere {
+        0 => eprintln!(
+            "{n} cells are finished; compare them with `sandhi table {}`",
+            args.out.display()
+        ),
+        _ => {
+            eprintln!("{} of {n} cells are finished, another process runs the rest", n - elsewhere)
+        }
+    }
     Ok(())
 }

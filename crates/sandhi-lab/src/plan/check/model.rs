@@ -7,7 +7,8 @@ use sandhi_data::{
     text::{self, Tokenizer},
 };
 use sandhi_nn::{
-    connector::Widths, encoder::EncoderConfig, lora::LoraConfig, transformer::TransformerConfig,
+    aligner::Softmax, connector::Widths, encoder::EncoderConfig, lora::LoraConfig,
+    transformer::TransformerConfig,
 };
 
 use super::{
@@ -78,7 +79,11 @@ impl Checker<'_> {
         self.sane("model.aligner", aligner.n_layers, &[aligner.d_model, aligner.kernel]);
         let place = "model.units";
         match &config.units {
-            None => {}
+            None => self.need(
+                aligner.softmax != Softmax::Units,
+                place,
+                "softmax = \"units\" is over units, and there are none",
+            ),
             Some(UnitsConfig::Fit { n, n_frames, iterations }) => {
                 self.counts(place, "n", *n);
                 self.counts(place, "iterations", *iterations);
