@@ -112,6 +112,22 @@ pub fn path_sum(log_likelihoods: &[f32], n_tokens: usize) -> Result<(f64, Vec<f3
     Ok((loss - largest, gradient))
 }
 
+/// How probable it is that a frame belongs to a token, given that frames visit the tokens in order: the share of the paths
+/// through every entry, by their likelihoods. What is added to all entries of a frame changes nothing.
+///
+/// # Shapes
+///
+/// - `log_likelihoods`, output: `[n_frames, n_tokens]`; every row of the output sums to one
+///
+/// # Errors
+///
+/// As [`path_sum`].
+pub fn posteriors(log_likelihoods: &[f32], n_tokens: usize) -> Result<Vec<f32>, Error> {
+    let (_, mut gradient) = path_sum(log_likelihoods, n_tokens)?;
+    gradient.iter_mut().for_each(|value| *value = -*value);
+    Ok(gradient)
+}
+
 /// The loss, and the posterior of every entry, negative.
 fn sum_of_paths(
     log_probs: &[f32],
@@ -250,8 +266,10 @@ mod tests {
             let (found, gradient) = path_sum(&rows, n_tokens).unwrap();
             prop_assert!((loss - found).abs() < 1e-5 * (1.0 + loss), "{} {}", loss, found);
             // Every frame belongs to one token.
-            for row in gradient.chunks(n_tokens) {
-                prop_assert!((row.iter().sum::<f32>() + 1.0).abs() < 1e-5, "{:?}", row);
+            let posteriors = posteriors(&rows, n_tokens).unwrap();
+            for (row, gradient) in posteriors.chunks(n_tokens).zip(gradient.chunks(n_tokens)) {
+                prop_assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{:?}", row);
+                prop_assert!(row.iter().zip(gradient).all(|(p, g)| *p == -g));
             }
         }
 

@@ -10,7 +10,7 @@
 //! [`search`] finds the path with the largest sum of scores (Kim et al. 2020, "Glow-TTS",
 //! [arXiv 2005.11129](https://arxiv.org/abs/2005.11129), algorithm 1). [`forward_sum`] is the loss that makes scores
 //! for it, summed over all paths, [`path_sum`] the same for likelihoods, and [`beta_binomial_prior`] what can be added so
-//! that paths begin near the diagonal.
+//! that paths begin near the diagonal. [`posteriors`] says how sure a place is.
 //!
 //! Matrices are row-major slices `[n_frames, n_tokens]`.
 //!
@@ -27,7 +27,7 @@ mod forward_sum;
 mod prior;
 mod search;
 
-pub use forward_sum::{forward_sum, path_sum};
+pub use forward_sum::{forward_sum, path_sum, posteriors};
 pub use prior::beta_binomial_prior;
 pub use search::{Path, search, search_batch};
 

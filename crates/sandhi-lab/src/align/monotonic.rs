@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The path is that of [`monotonic::search`] in the log-probabilities of [`AlignerModel::log_probs`]. A space takes at
-//! least one frame, also between words without a pause: [`Widening`] gives it to them. Of a word that cannot be spelled
-//! every frame is as good as its best character, less a cost.
+//! least one frame, also between words without a pause: [`Widening`] can give it to them. Of a word that cannot be spelled
+//! every frame is as good as its best character, less a cost. A character's confidence is the share of all paths, by their
+//! likelihoods, in which its frames are its own ([`monotonic::posteriors`]); a word's is the geometric mean.
 
 use std::ops::Range;
 
@@ -36,8 +37,8 @@ pub struct MonotonicAligner<'a> {
 /// What the path's words lack on average, on Microworld's dev half: half of the space between them each.
 pub const WIDENING: Widening = Widening { before_s: 0.01, after_s: 0.01 };
 
-/// Entries of the largest matrix, of frames and characters: over four minutes of speech.
-const MOST_CELLS: usize = 1 << 27;
+/// Entries of the largest matrix, of frames and characters: over three minutes of speech, and 1.6 GB.
+const MOST_CELLS: usize = 1 << 26;
 
 /// What a frame loses against its best character where it belongs to a word that cannot be spelled.
 const UNSPELLED_COST: f32 = 0.5;
@@ -118,6 +119,10 @@ impl<'a> MonotonicAligner<'a> {
             Ok(path) => path,
             Err(error) => return Ok(Err(error.into())),
         };
+        let posteriors = match monotonic::posteriors(&log_probs, n_columns) {
+            Ok(posteriors) => posteriors,
+            Err(error) => return Ok(Err(error.into())),
+        };
         let ends: Vec<usize> = path
             .durations
             .iter()
@@ -139,22 +144,23 @@ impl<'a> MonotonicAligner<'a> {
             confidence,
             source: self.source.clone(),
         };
-        let log_mean = |column: usize| {
+        // How probable it is that its frames are its own.
+        let sureness = |column: usize| {
             let frames = frames(column);
             let n = frames.len() as f32;
-            frames.map(|frame| log_probs[frame * n_columns + column]).sum::<f32>() / n
+            frames.map(|frame| posteriors[frame * n_columns + column]).sum::<f32>() / n
         };
         let word = |(spelled, of): (Spelled<'_>, Range<usize>)| {
             let character = |column: usize| match columns[column] {
                 Column::Symbol(id) => {
                     let label = self.symbols().symbol(id).map(String::from).unwrap_or_default();
-                    Some(timed(label, frames(column), Some(log_mean(column).exp())))
+                    Some(timed(label, frames(column), Some(sureness(column))))
                 }
                 Column::Unspelled => None,
             };
             let characters: Vec<Alignment> = of.clone().filter_map(character).collect();
-            let mean = of.clone().map(log_mean).sum::<f32>() / of.len() as f32;
-            let confidence = (!characters.is_empty()).then(|| mean.exp());
+            let log_mean = of.clone().map(|i| sureness(i).ln()).sum::<f32>() / of.len() as f32;
+            let confidence = (!characters.is_empty()).then(|| log_mean.exp());
             let span = frames(of.start).start..frames(of.end - 1).end;
             let word = timed(spelled.word.to_owned(), span, confidence);
             AlignedWord { range: spelled.range, word, characters }

@@ -180,6 +180,13 @@ fn an_aligner_in_pieces_has_the_same_losses_and_is_what_was_saved() {
     let units = format!("{{ from = \"file\", path = {found:?} }}");
     let (file_dir, _) = aligner(&[("model.units", &units)], u64::MAX);
     assert_eq!(losses(file_dir.path()), losses(whole_dir.path()));
+    // Scores over units are a loss of their own, and as repeatable.
+    let units = [("model.aligner", "{ d_model = 16, softmax = \"units\", n_layers = 0 }")];
+    let (units_dir, units_model) = aligner(&units, u64::MAX);
+    let (pieces_dir, pieces) = aligner(&units, 2);
+    assert_eq!(losses(units_dir.path()), losses(pieces_dir.path()));
+    assert_ne!(losses(units_dir.path()), losses(whole_dir.path()));
+    assert_eq!(net(&units_model), net(&pieces));
 }
 
 #[test]
