@@ -29,7 +29,7 @@ use crate::{
     transcribe::{Chunking, chunks, frames, no_recognizer},
 };
 
-pub use self::monotonic::{MonotonicAligner, WIDENING};
+pub use self::monotonic::MonotonicAligner;
 
 /// Why a text has no place in a sound.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -19,8 +19,8 @@ pub struct Costs {
     /// Seconds of a step of the last stage, the median.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_s: Option<f64>,
-    /// Bytes that the process held at most while it trained, everything in it counted; of the last part of a run that was
-    /// resumed.
+    /// Bytes that the process held at most while it trained, everything in it counted, what the runs before it in a sweep
+    /// left as well; of the last part of a run that was resumed, none where stages were taken from another run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_bytes: Option<u64>,
 }
@@ -51,14 +51,28 @@ fn step_s(metrics: &Path) -> Option<f64> {
     let records = read_metrics(metrics).ok()?;
     let last = &records.last()?.stage;
     let of_stage = records.iter().filter(|record| record.stage == *last);
-    let mut seconds: Vec<f64> = of_stage.filter_map(|record| record.number("step_s")).collect();
-    seconds.sort_by(f64::total_cmp);
-    seconds.get(seconds.len() / 2).copied()
+    median(of_stage.filter_map(|record| record.number("step_s")))
+}
+
+/// The middle value, or the mean of the middle two; none of none.
+pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let upper = *values.get(values.len() / 2)?;
+    let odd = !values.len().is_multiple_of(2);
+    Some(if odd { upper } else { (values[values.len() / 2 - 1] + upper) / 2.0 })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_median_of_two_is_between_them() {
+        assert_eq!(median([]), None);
+        assert_eq!(median([3.0, 1.0]), Some(2.0));
+        assert_eq!(median([3.0, 1.0, 9.0]), Some(3.0));
+    }
 
     #[test]
     fn a_step_is_the_median_of_the_last_stage() {

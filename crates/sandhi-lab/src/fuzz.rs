@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     hf::{Hub, LanguageModelConfig, ShardIndex, SpeechEncoderConfig},
     plan::plan,
-    recipe::{self, ModelConfig, Overrides, Recipe, SourceConfig},
+    recipe::{self, AlignerModelConfig, ModelConfig, Overrides, Recipe, SourceConfig, UnitsConfig},
 };
 
 /// Reads bytes as a recipe, and plans it where that opens no file.
@@ -22,11 +22,16 @@ pub fn recipe(data: &[u8]) {
     let written = serde_json::to_string(&found).expect("a recipe is plain data");
     let again: Recipe = serde_json::from_str(&written).expect("what was accepted is read again");
     assert_eq!(again, found);
-    let opens_files = matches!(found.model, ModelConfig::Connector(_))
-        || found
-            .eval
-            .as_ref()
-            .is_some_and(|eval| eval.manifest.is_some() || eval.choices.is_some())
+    let named =
+        |config: &AlignerModelConfig| matches!(config.units, Some(UnitsConfig::File { .. }));
+    let opens_files = match &found.model {
+        ModelConfig::Connector(_) => true,
+        ModelConfig::Aligner(config) => named(config),
+        ModelConfig::Text(_) | ModelConfig::Ctc(_) => false,
+    } || found
+        .eval
+        .as_ref()
+        .is_some_and(|eval| eval.manifest.is_some() || eval.choices.is_some())
         || found
             .stages
             .iter()

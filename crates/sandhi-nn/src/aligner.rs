@@ -51,9 +51,6 @@ pub struct UnitAlignerConfig {
     /// What distances are multiplied with; more makes the distributions sharper from the start.
     #[serde(default = "default_temperature")]
     pub temperature: f64,
-    /// The score of belonging to no character, in training; every frame belongs to one where absent, as in use.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blank: Option<f32>,
 }
 
 fn default_kernel() -> usize {
@@ -113,7 +110,6 @@ pub struct UnitAligner {
     speech: SpeechSide,
     temperature: f64,
     kernel: usize,
-    blank: Option<f32>,
     #[module(skip)]
     softmax: Softmax,
 }
@@ -171,18 +167,12 @@ impl UnitAlignerConfig {
             )),
             _ => {}
         }
-        if self.softmax == Softmax::Units && self.blank.is_some() {
-            problems.push("a blank is a character's rival: softmax = \"units\" has none".into());
-        }
         if self.kernel.is_multiple_of(2) {
             problems.push(format!("kernel is {}, expected an odd number", self.kernel));
         }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             problems
                 .push(format!("temperature is {}, expected a number above 0", self.temperature));
-        }
-        if let Some(blank) = self.blank.filter(|blank| !blank.is_finite()) {
-            problems.push(format!("blank is {blank}, expected a finite score"));
         }
         problems
     }
@@ -222,7 +212,6 @@ impl UnitAlignerConfig {
             },
             temperature: self.temperature,
             kernel: self.kernel,
-            blank: self.blank,
             softmax: self.softmax,
         }
     }
@@ -237,7 +226,7 @@ impl UnitAligner {
     /// As [`ops::forward_sum_loss`].
     pub fn path_loss(&self, scores: Tensor<2>, batch: &Batch, weights: &[f32]) -> Tensor<1> {
         match self.softmax {
-            Softmax::Characters => ops::forward_sum_loss(scores, batch, self.blank, weights),
+            Softmax::Characters => ops::forward_sum_loss(scores, batch, None, weights),
             Softmax::Units => ops::path_sum_loss(scores, batch, weights),
         }
     }
@@ -297,6 +286,7 @@ impl UnitAligner {
         for problem in 0..batch.len() {
             let columns = batch.columns(problem);
             for &unit in &units[batch.rows(problem)] {
+                assert!((unit as usize) < n_units, "unit {unit} is beyond a table of {n_units}");
                 cells.extend(columns.clone().map(|column| (column * n_units) as u32 + unit));
             }
         }
@@ -324,7 +314,6 @@ mod tests {
             n_layers: 2,
             temperature: 0.7,
             softmax: Softmax::Characters,
-            blank: None,
         }
     }
 
@@ -367,7 +356,13 @@ mod tests {
         };
         let (values, shape) = score(Heard::Frames(frames(6, 1)), &[1, 2, 3]);
         assert_eq!((values.len(), shape), (18, [6, 3]));
-        assert!(values.iter().all(|&value| value < 0.0));
+        // A temperature is a factor, and what is known of a frame and a character alone lies 0 apart at least.
+        let warm = UnitAlignerConfig { temperature: 1.4, ..config() };
+        let warm = warm.init(9, Hears::Frames(5), &init);
+        let twice = warm.forward(&Heard::Frames(frames(6, 1)), &[vec![1, 2, 3]], Dropout::OFF);
+        for (twice, once) in to_vec(twice.values).into_iter().zip(&values) {
+            assert!((twice - 2.0 * once).abs() < 1e-4 && *once < 0.0, "{twice} {once}");
+        }
         // A character's neighbors are part of it: the convolution sees three.
         let (other, _) = score(Heard::Frames(frames(6, 1)), &[1, 2, 4]);
         assert_eq!(values[0], other[0]);
@@ -455,9 +450,8 @@ mod tests {
             n_layers: 1,
             temperature: 0.0,
             softmax: Softmax::Units,
-            blank: Some(f32::NAN),
         };
-        assert_eq!(bad.problems().len(), 6, "{:?}", bad.problems());
+        assert_eq!(bad.problems().len(), 4, "{:?}", bad.problems());
         let none = UnitAlignerConfig { n_layers: 0, ..config() };
         assert_eq!(none.problems(), ["n_layers is 0, expected at least 1"]);
     }

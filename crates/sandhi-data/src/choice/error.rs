@@ -30,6 +30,40 @@ pub enum Error {
         /// The name.
         id: String,
     },
+    /// Two sets of one name, by which numbers are kept.
+    #[error(
+        "{path}: found the name {name:?}, which {first} has as well, expected names to be distinct"
+    )]
+    SameName {
+        /// The second file or folder.
+        path: PathBuf,
+        /// The first one.
+        first: PathBuf,
+        /// The name of both.
+        name: String,
+    },
+    /// Two groups whose numbers would have one name.
+    #[error(
+        "{path}: found the groups {first:?} and {second:?}, expected other letters or digits to tell them apart"
+    )]
+    SameGroup {
+        /// The file or folder.
+        path: PathBuf,
+        /// A group.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+    /// Contexts do not sound as they are asked for.
+    #[error("{path}: found the domain {domain:?}, expected {expected}")]
+    Domain {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was asked for.
+        domain: String,
+        /// What may be.
+        expected: String,
+    },
     /// The format cannot be told.
     #[error("{path}: found {found}, expected one of {names}", names = Format::ALL.map(Format::name).join(", "))]
     Unknown {

@@ -68,16 +68,19 @@ pub(super) fn sandhi(bytes: &[u8], file: &str) -> Result<Vec<ChoiceItem>, Error>
             let found = format!("`right` = {}", written.right);
             return Err(wrong(found, &format!("the index of one of {n} endings, from 0")));
         }
-        let context = written.context.filter(|text| !text.trim().is_empty());
+        let context = written.context.map(|text| text.trim().to_owned());
         let part = |i: usize| Part {
-            text: written.endings.get(i).cloned(),
+            text: written.endings.get(i).map(|text| text.trim().to_owned()),
             audio: written.ending_audio.get(i).map(Into::into),
         };
         items.push(ChoiceItem {
             endings: (0..n).map(part).collect(),
             id: written.id,
             preface: written.preface,
-            context: Part { text: context, audio: written.audio.map(Into::into) },
+            context: Part {
+                text: context.filter(|text| !text.is_empty()),
+                audio: written.audio.map(Into::into),
+            },
             cue: written.cue,
             right: written.right,
             group: written.group,

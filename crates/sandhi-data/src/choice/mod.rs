@@ -18,7 +18,7 @@ mod spoken;
 mod story_cloze;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
 };
@@ -51,7 +51,8 @@ pub struct ChoiceItem {
     pub preface: String,
     /// What goes before the endings.
     pub context: Part,
-    /// Written between context and ending, whatever side they are on: `Answer:`. Empty for most.
+    /// Written between context and ending of a document, whatever side they are on: `Answer:`. Empty for most. In a chat
+    /// the turns part them, and only solved items before the question have it.
     pub cue: String,
     /// What is chosen from: two at least.
     pub endings: Vec<Part>,
@@ -70,6 +71,28 @@ pub struct ChoiceSet {
     pub items: Vec<ChoiceItem>,
     /// Solved items of another split that may be shown before one of their group; empty where the set has none.
     pub shots: BTreeMap<String, Vec<ChoiceItem>>,
+}
+
+/// What a set is called: `hellaswag_val` of `data/hellaswag_val.jsonl`, a folder by its whole name.
+pub fn name(path: &Path) -> String {
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Refuses sets of one name, by which their numbers are kept.
+///
+/// # Errors
+///
+/// [`Error::SameName`].
+pub fn check_names(paths: &[PathBuf]) -> Result<(), Error> {
+    let mut named: HashMap<String, &PathBuf> = HashMap::new();
+    for path in paths {
+        let name = name(path);
+        if let Some(first) = named.insert(name.clone(), path) {
+            return Err(Error::SameName { path: path.clone(), first: first.clone(), name });
+        }
+    }
+    Ok(())
 }
 
 /// Reads a file or folder in the given format, or in the one that it has.

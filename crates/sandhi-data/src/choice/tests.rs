@@ -84,6 +84,27 @@ fn recordings_lie_beside_the_file_that_names_them() {
 }
 
 #[test]
+fn texts_begin_and_end_with_words() {
+    let line = r#"{"id": "a", "context": " Anna ran.\n", "endings": ["\tShe slept. ", "She won."], "right": 0}"#;
+    let items = items(line, Format::Sandhi);
+    assert_eq!(items[0].context, Part::written("Anna ran."));
+    assert_eq!(texts(&items[0]), ["She slept.", "She won."]);
+}
+
+#[test]
+fn a_name_is_of_one_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let [file, other] = ["a/told.jsonl", "b/told.csv"].map(PathBuf::from);
+    let folder = dir.path().join("told.v2");
+    fs::create_dir(&folder).unwrap();
+    assert_eq!([&file, &folder].map(|path| name(path)), ["told", "told.v2"]);
+    check_names(&[file.clone(), folder]).unwrap();
+    let error = check_names(&[file, other]).unwrap_err().to_string();
+    let expected = "b/told.csv: found the name \"told\", which a/told.jsonl has as well, expected names to be distinct";
+    assert_eq!(error, expected);
+}
+
+#[test]
 fn folders_of_spoken_stories_are_told_apart() {
     let write = |dir: &Path, name: &str, text: &str| fs::write(dir.join(name), text).unwrap();
     let sides = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The path is that of [`monotonic::search`] in the log-probabilities of [`AlignerModel::log_probs`]. A space takes at
-//! least one frame, also between words without a pause: [`Widening`] can give it to them. Of a word that cannot be spelled
+//! least one frame, also between words without a pause. Of a word that cannot be spelled
 //! every frame is as good as its best character, less a cost. A character's confidence is the share of all paths, by their
 //! likelihoods, in which its frames are its own ([`monotonic::posteriors`]); a word's is the geometric mean.
 
@@ -34,11 +34,14 @@ pub struct MonotonicAligner<'a> {
     widening: Widening,
 }
 
-/// What the path's words lack on average, on Microworld's dev half: half of the space between them each.
-pub const WIDENING: Widening = Widening { before_s: 0.01, after_s: 0.01 };
-
 /// Entries of the largest matrix, of frames and characters: over three minutes of speech, and 1.6 GB.
 const MOST_CELLS: usize = 1 << 26;
+
+/// Entries of a matrix that is not made beside others: about a minute of speech, and 200 MB.
+const MANY_CELLS: usize = 1 << 23;
+
+/// Samples of 16 kHz that a spectrum goes on by.
+const SPECTRUM: usize = 160;
 
 /// What a frame loses against its best character where it belongs to a word that cannot be spelled.
 const UNSPELLED_COST: f32 = 0.5;
@@ -53,10 +56,10 @@ enum Column {
 }
 
 impl<'a> MonotonicAligner<'a> {
-    /// By this model.
+    /// By this model; words are as on the path, which is neither late nor early by more than a few milliseconds.
     pub fn new(model: &'a AlignerModel) -> Self {
         let source = Source::Model(fingerprint(&model.net));
-        Self { model, source, widening: WIDENING }
+        Self { model, source, widening: Widening::NONE }
     }
 
     /// With words widened by something else.
@@ -86,7 +89,19 @@ impl<'a> MonotonicAligner<'a> {
     ///
     /// When a sound has no features; why a text has no place is in the list.
     pub fn align(&self, sounds: &[(&[f32], &str)]) -> Result<Vec<Result<Aligned, Failure>>, Error> {
-        sounds.par_iter().map(|(samples, text)| self.place(samples, text)).collect()
+        // Large matrices one after another, the others side by side.
+        let is_large = |(samples, text): &(&[f32], &str)| {
+            let n_frames = self.model.spectra().window().n_frames(samples.len() / SPECTRUM);
+            n_frames.saturating_mul(text.chars().count()) > MANY_CELLS
+        };
+        let mut found: Vec<Option<_>> = sounds
+            .par_iter()
+            .map(|sound| (!is_large(sound)).then(|| self.place(sound.0, sound.1)))
+            .collect();
+        for (found, (samples, text)) in found.iter_mut().zip(sounds) {
+            found.get_or_insert_with(|| self.place(samples, text));
+        }
+        found.into_iter().flatten().collect()
     }
 
     fn place(&self, samples: &[f32], text: &str) -> Result<Result<Aligned, Failure>, Error> {

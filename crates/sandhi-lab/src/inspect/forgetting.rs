@@ -17,7 +17,7 @@ use std::{ops::AddAssign, path::Path};
 use rayon::prelude::*;
 use sandhi_data::{
     language::Language,
-    microworld::{Item, Level, Microworld, Style, Task},
+    microworld::{Level, Microworld, Style},
     score::{Bootstrap, Interval},
 };
 use sandhi_nn::transformer::Dropout;
@@ -28,17 +28,17 @@ use super::{
     divergence::{at_every_row, divergence},
 };
 use crate::{
-    generate,
     model::{
         TextModel,
         pack::{Segment, pack},
     },
+    protocol::Protocol,
     recipe::Half,
     results::{Metric, Results},
-    sources,
+    tasks::read_almanac,
 };
 
-/// Documents, or questions, that go through a model at once.
+/// Documents that go through a model at once.
 const AT_ONCE: usize = 16;
 /// Tokens of the longest document.
 const MAX_TOKENS: usize = 8_192;
@@ -57,10 +57,10 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// What Microworld holds back of its documents, up to `n` of each kind: sentences in every language, stories with
-    /// their right ending, and facts of the almanac, each in one of its six wordings in turn. The almanac was read in
-    /// training, every fact in every wording: it is what there is to forget. The other texts never were.
-    pub fn held_out(world: &Microworld, half: Half, n: usize) -> Vec<Self> {
+    /// Texts of a half of Microworld, up to `n` of each kind: sentences in every language and stories with their right
+    /// ending, which no training has read; and facts of the almanac, each in one of its six wordings in turn, all of which
+    /// were read in training: they are what there is to forget.
+    pub fn of_world(world: &Microworld, half: Half, n: usize) -> Vec<Self> {
         let split = half.split();
         let mut all: Vec<Self> = Vec::new();
         for language in Language::ALL {
@@ -111,7 +111,17 @@ pub struct Forgetting {
     /// A row a corpus.
     pub texts: Vec<TextRow>,
     /// Multiple choice of the almanac, where it was asked.
-    pub almanac: Option<Change>,
+    pub almanac: Option<Almanac>,
+}
+
+/// Multiple choice of the almanac.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Almanac {
+    /// Share that is right; of k choices that tie for the likeliest the right one counts 1/k.
+    #[serde(flatten)]
+    pub accuracy: Change,
+    /// How it was asked.
+    pub protocol: Protocol,
 }
 
 /// A corpus.
@@ -304,57 +314,28 @@ pub fn almanac(
     half: Half,
     n: usize,
     bootstrap: &Bootstrap,
-) -> Result<Change, Error> {
-    let items = world.items(Task::FactChoice, Language::English, half.split(), Style::Seen, n);
-    let right: Vec<Vec<bool>> =
-        [before, after].iter().map(|model| chosen(model, &items)).collect::<Result<_, _>>()?;
-    let counts: Vec<Right> = (0..items.len())
-        .map(|i| Right { n: 1.0, right: [0, 1].map(|model| f64::from(u8::from(right[model][i]))) })
-        .collect();
-    let share = [0, 1].map(|i| move |c: &Right| c.right[i] / c.n);
-    Ok(Change::of(bootstrap, &counts, share))
+) -> Result<Almanac, Error> {
+    let (before, protocol) = read_almanac(before, world, half.split(), n)?;
+    let (after, _) = read_almanac(after, world, half.split(), n)?;
+    let pairs = before.into_iter().zip(after);
+    let counts: Vec<Credits> =
+        pairs.map(|(before, after)| Credits { n: 1.0, credits: [before, after] }).collect();
+    let share = [0, 1].map(|i| move |c: &Credits| c.credits[i] / c.n);
+    Ok(Almanac { accuracy: Change::of(bootstrap, &counts, share), protocol })
 }
 
-/// Questions that were answered rightly before and after.
+/// What the answers to questions were worth before and after.
 #[derive(Debug, Clone, Copy, Default)]
-struct Right {
+struct Credits {
     n: f64,
-    right: [f64; 2],
+    credits: [f64; 2],
 }
 
-impl AddAssign for Right {
+impl AddAssign for Credits {
     fn add_assign(&mut self, other: Self) {
         self.n += other.n;
-        self.right.iter_mut().zip(other.right).for_each(|(sum, right)| *sum += right);
+        self.credits.iter_mut().zip(other.credits).for_each(|(sum, credit)| *sum += credit);
     }
-}
-
-/// Whether the likeliest choice of each question is the right one.
-fn chosen(model: &TextModel, items: &[Item]) -> Result<Vec<bool>, Error> {
-    let chunks: Vec<(&[Item], TextModel)> =
-        items.chunks(AT_ONCE).map(|chunk| (chunk, model.clone())).collect();
-    let right: Vec<Vec<bool>> = chunks
-        .into_par_iter()
-        .map(|(items, model)| {
-            let chat = &model.chat;
-            let (mut prompts, mut options) = (Vec::new(), Vec::new());
-            for item in items {
-                let spoken = Segment::Tokens(chat.transcript(&item.spoken)?);
-                prompts.push(chat.prompt(&item.instruction, vec![spoken])?);
-                let ids: Result<Vec<_>, _> = item.choices.iter().map(|c| chat.answer(c)).collect();
-                options.push(ids?);
-            }
-            let scores = generate::score(&model.lm, &prompts, &options, None, AT_ONCE);
-            let is_right = |(item, scores): (&Item, Vec<Vec<f64>>)| {
-                let sums = scores.iter().map(|tokens| tokens.iter().sum::<f64>());
-                let best = sums.enumerate().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-                best.is_some_and(|(best, _)| best == item.right)
-            };
-            Ok(items.iter().zip(scores).map(is_right).collect())
-        })
-        .collect::<Result<_, sandhi_data::text::Error>>()
-        .map_err(sources::Error::from)?;
-    Ok(right.concat())
 }
 
 impl Forgetting {
@@ -370,10 +351,14 @@ impl Forgetting {
             set(&row.corpus, "perplexity_change", perplexity.change);
             set(&row.corpus, "divergence", row.divergence);
         }
-        if let Some(almanac) = &self.almanac {
-            set(ALMANAC, "accuracy", almanac.after);
-            set(ALMANAC, "accuracy_before", almanac.before);
-            set(ALMANAC, "accuracy_change", almanac.change);
+        if let Some(Almanac { accuracy: Change { before, after, change }, protocol }) = self.almanac
+        {
+            for (metric, interval) in
+                [("accuracy", after), ("accuracy_before", before), ("accuracy_change", change)]
+            {
+                let number = Metric::from(interval).under(protocol);
+                results.set("forgetting", ALMANAC, metric, number);
+            }
         }
     }
 }
@@ -383,6 +368,7 @@ mod tests {
     use std::path::PathBuf;
 
     use burn::prelude::Device;
+    use sandhi_data::microworld::{Item, Task};
     use sandhi_nn::weights;
 
     use super::*;
@@ -481,13 +467,13 @@ mod tests {
     }
 
     #[test]
-    fn held_out_texts_are_of_the_half_and_in_their_language() {
+    fn texts_are_of_the_half_and_in_their_language() {
         let world = Microworld::new(1);
-        let corpora = Corpus::held_out(&world, Half::Dev, 6);
+        let corpora = Corpus::of_world(&world, Half::Dev, 6);
         let names: Vec<&str> = corpora.iter().map(|corpus| corpus.name.as_str()).collect();
         assert_eq!(names, ["en", "de", "es", "stories", "almanac"]);
         assert!(corpora.iter().all(|corpus| corpus.documents.len() == 6), "{corpora:?}");
-        let other = Corpus::held_out(&world, Half::Test, 6);
+        let other = Corpus::of_world(&world, Half::Test, 6);
         for (dev, test) in corpora.iter().zip(&other) {
             assert!(dev.documents.iter().all(|text| !test.documents.contains(text)));
         }
@@ -510,28 +496,66 @@ mod tests {
         after.lm = weights::load(after.lm, damaged).unwrap();
         let world = Microworld::new(1);
         let bootstrap = Bootstrap { n_resamples: 200, ..Bootstrap::default() };
-        let corpora = Corpus::held_out(&world, Half::Dev, 12);
+        let corpora = Corpus::of_world(&world, Half::Dev, 12);
         for row in texts(&before, &after, &corpora, &bootstrap, &|_, _, _| {}).unwrap() {
             assert!(row.perplexity.before.value < 40.0, "{row:?}");
             assert!(row.perplexity.change.lo > 0.0 && row.divergence.lo > 0.0, "{row:?}");
         }
-        let choices = almanac(&before, &after, &world, Half::Dev, 12, &bootstrap).unwrap();
+        let of = |after| almanac(&before, after, &world, Half::Dev, 12, &bootstrap).unwrap();
+        let choices = of(&after).accuracy;
         let found = [choices.before.value, choices.after.value];
         assert_eq!(found, [&before, &after].map(|model| share_right(model, &world, 12)));
         let change = choices.change.value - (found[1] - found[0]);
         assert!(change.abs() < 1e-12 && choices.change.n == 12, "{choices:?}");
-        let same = almanac(&before, &before, &world, Half::Dev, 12, &bootstrap).unwrap();
+        let same = of(&before).accuracy;
         assert_eq!((same.before, same.change.value), (choices.before, 0.0));
     }
 
-    /// Every choice read to its end behind its question.
+    /// Of a model to which all tokens are alike the shortest choices are the likeliest, and share what is right.
+    #[test]
+    fn choices_that_tie_share_what_is_right() {
+        let mut model = text_model(3);
+        let mut blind = weights::weights(&model.lm);
+        for (name, tensor) in &mut blind {
+            if name.contains("lm_head") {
+                tensor.values.fill(0.0);
+            }
+        }
+        model.lm = weights::load(model.lm, blind).unwrap();
+        let (world, split) = (Microworld::new(1), Half::Dev.split());
+        let items = world.items(Task::FactChoice, Language::English, split, Style::Seen, 60);
+        let credit = |item: &Item| {
+            let lengths: Vec<usize> =
+                item.choices.iter().map(|c| model.chat.answer(c).unwrap().len()).collect();
+            let fewest = *lengths.iter().min().unwrap();
+            let n_best = lengths.iter().filter(|&&n| n == fewest).count();
+            if lengths[item.right] == fewest { 1.0 / n_best as f64 } else { 0.0 }
+        };
+        let credits: Vec<f64> = items.iter().map(credit).collect();
+        assert!(credits.iter().any(|credit| *credit > 0.0 && *credit < 1.0), "{credits:?}");
+        let bootstrap = Bootstrap { n_resamples: 20, ..Bootstrap::default() };
+        let found = almanac(&model, &model, &world, Half::Dev, 60, &bootstrap).unwrap();
+        let mean = credits.iter().sum::<f64>() / credits.len() as f64;
+        assert!((found.accuracy.after.value - mean).abs() < 1e-12, "{found:?} {mean}");
+
+        let mut results = Results::default();
+        Forgetting { texts: Vec::new(), almanac: Some(found) }.add_to(&mut results);
+        let rules = "turns tokenized apart; no markers scored; k tied for best share 1";
+        for metric in ["accuracy", "accuracy_before", "accuracy_change"] {
+            let protocol = results.get("forgetting", ALMANAC, metric).unwrap().protocol.unwrap();
+            assert_eq!(protocol.to_string(), format!("T→T, chat, 0-shot, sum; {rules}"));
+        }
+    }
+
+    /// Every choice read behind its question, without the marker that would end it.
     fn share_right(model: &TextModel, world: &Microworld, n: usize) -> f64 {
         let split = Half::Dev.split();
         let items = world.items(Task::FactChoice, Language::English, split, Style::Seen, n);
         let log_prob = |item: &Item, choice: &str| {
             let spoken = Segment::Tokens(model.chat.transcript(&item.spoken).unwrap());
             let mut sequence = model.chat.prompt(&item.instruction, vec![spoken]).unwrap();
-            let choice = model.chat.answer(choice).unwrap();
+            let mut choice = model.chat.answer(choice).unwrap();
+            choice.pop().unwrap();
             sequence.push(Segment::Tokens(choice[..choice.len() - 1].to_vec()));
             let input = pack(&model.lm, &[sequence], None);
             let hidden = model.lm.forward_tails(&input, &[choice.len()], Dropout::OFF);

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use burn::prelude::*;
 
-use super::{Error, gather, piece};
+use super::{Error, piece};
 use crate::{
     frames::FrameCache,
     model::{
@@ -27,7 +27,7 @@ use crate::{
     },
     recipe::Half,
     sources::{self, Workshop, token_times},
-    tasks::transcriptions,
+    tasks::{gather, transcriptions},
     train::dataset::Utterance,
 };
 
@@ -313,7 +313,7 @@ fn measured(
     pad: Option<u32>,
 ) -> Result<Counts, Error> {
     let rate_hz = model.vector_rate_hz().ok_or(Error::NotUniform)?;
-    let frames = gather(model, utterances);
+    let frames = gather(&model.speech, utterances);
     let vectors = model.uncompressed(&frames, None).map_err(sources::Error::from)?;
     let given = match &model.compression {
         Some(compression) => compression.forward(&vectors, &model.text.lm).offsets.lengths(),
@@ -410,8 +410,9 @@ fn read_prompts(
     let prompts: Vec<Vec<Segment>> = (0..utterances.len())
         .map(|i| model.text.chat.prompt(instruction, vec![Segment::Speech(i)]))
         .collect::<Result<_, _>>()?;
-    let vectors =
-        model.uncompressed(&gather(model, utterances), None).map_err(sources::Error::from)?;
+    let vectors = model
+        .uncompressed(&gather(&model.speech, utterances), None)
+        .map_err(sources::Error::from)?;
     let given = match &model.compression {
         Some(compression) => compression.forward(&vectors, lm),
         None => vectors.clone(),

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Vectors are those that the language model is given. What has no partner is counted: tokens within whose time no vector
-//! lies, vectors in pauses, utterances whose words have no times. Word times are exact, and a word's tokens share its time
-//! by their characters, as in [`super::geometry()`].
+//! lies, vectors in pauses or of all blanks, utterances whose words have no times. Word times are exact, and a word's
+//! tokens share its time by their characters, as in [`super::geometry()`].
 //!
 //! Measures after Kornblith et al. 2019 ([`super::cka`]) and the retrieval of a token by its speech among all others, as
 //! one looks at embeddings of sentences in two languages.
@@ -30,7 +30,7 @@ use serde::Serialize;
 use super::{
     Error, SpeechConfig,
     cka::{Rows, linear_cka},
-    gather,
+    segments::in_order,
 };
 use crate::{
     frames::FrameCache,
@@ -40,7 +40,7 @@ use crate::{
     },
     results::{Metric, Results},
     sources::{self, Workshop, token_times},
-    tasks::transcriptions,
+    tasks::{gather, transcriptions},
     train::dataset::Utterance,
 };
 
@@ -69,7 +69,7 @@ pub struct LayersRow {
     pub n_pairs: usize,
     /// Vectors that the language model is given.
     pub n_vectors: usize,
-    /// Vectors that lie in no token's time.
+    /// Vectors that lie in no token's time, or have none.
     pub n_unpaired_vectors: usize,
     /// Depth 0 to the number of blocks.
     pub depths: Vec<DepthRow>,
@@ -172,32 +172,32 @@ enum Pairing {
 }
 
 /// The middle of what every vector that the language model is given stands for, in seconds; none where vectors have no
-/// time. Of a vector of unequal frames it is the last of them: what came before may be silence.
-fn times(model: &ConnectorModel, output: &ConnectorOutput) -> Option<Vec<Vec<f64>>> {
+/// time, or of one that stands for no stretch of its own. Of a vector of unequal frames it is the last of them: what came
+/// before may be silence.
+fn times(model: &ConnectorModel, output: &ConnectorOutput) -> Option<Vec<Vec<Option<f64>>>> {
     let middle = |i: f64, rate_hz: f64| (i + 0.5) / rate_hz;
-    let all: Vec<Vec<f64>> = match (model.vector_rate_hz(), &output.ends) {
+    let all: Vec<Vec<Option<f64>>> = match (model.vector_rate_hz(), &output.ends) {
         (Some(rate_hz), _) => {
-            let of = |n: usize| (0..n).map(|i| middle(i as f64, rate_hz)).collect();
+            let of = |n: usize| (0..n).map(|i| Some(middle(i as f64, rate_hz))).collect();
             output.vectors.offsets.lengths().into_iter().map(of).collect()
         }
         (None, Some(ends)) => {
             let rate_hz = model.speech.frame_rate_hz();
-            let of =
-                |ends: &Vec<u32>| ends.iter().map(|&i| middle(f64::from(i), rate_hz)).collect();
-            ends.iter().map(of).collect()
+            let time = |end: Option<u32>| Some(middle(f64::from(end?), rate_hz));
+            ends.iter().map(|ends| in_order(ends).into_iter().map(time).collect()).collect()
         }
         (None, None) => return None,
     };
     let Some(compression) = &model.compression else { return Some(all) };
     let kept = compression.kept(&output.vectors, &model.text.lm).into_iter().zip(all);
-    let mean = |times: &[f64], [a, b]: [usize; 2]| 0.5 * (times[a] + times[b]);
+    let mean = |times: &[Option<f64>], [a, b]: [usize; 2]| Some(0.5 * (times[a]? + times[b]?));
     Some(kept.map(|(kept, times)| kept.into_iter().map(|ab| mean(&times, ab)).collect()).collect())
 }
 
 /// Vectors by the times of tokens, which lie one behind the other.
-fn by_time(tokens: &[[f64; 2]], vectors: &[f64]) -> Vec<Vec<usize>> {
+fn by_time(tokens: &[[f64; 2]], vectors: &[Option<f64>]) -> Vec<Vec<usize>> {
     let within = |&[start, end]: &[f64; 2]| {
-        let of = |i: &usize| (start..end).contains(&vectors[*i]);
+        let of = |i: &usize| vectors[*i].is_some_and(|time| (start..end).contains(&time));
         (0..vectors.len()).filter(of).collect()
     };
     tokens.iter().map(within).collect()
@@ -210,7 +210,7 @@ fn states(
     utterances: &[Utterance],
 ) -> Result<Vec<Option<States>>, Error> {
     let chat = &model.text.chat;
-    let frames = gather(model, utterances);
+    let frames = gather(&model.speech, utterances);
     let output = model.output(&frames, Some(texts)).map_err(sources::Error::from)?;
     let times = times(model, &output);
     let given = match &model.compression {
@@ -436,7 +436,10 @@ mod tests {
     use sandhi_nn::ragged::Offsets;
 
     use super::*;
-    use crate::{inspect::testing::text_model, recipe::Half};
+    use crate::{
+        inspect::testing::{model_of, text_model},
+        recipe::Half,
+    };
 
     fn config() -> SpeechConfig {
         let bootstrap = Bootstrap { n_resamples: 20, ..Bootstrap::default() };
@@ -497,6 +500,7 @@ mod tests {
             .collect();
         let mut times = vec![0.2, 0.8, 1.2];
         times.extend((2..n).map(|k| k as f64 + 0.75));
+        let times: Vec<Option<f64>> = times.into_iter().map(Some).collect();
         let pairing = by_time(&tokens, &times);
         assert_eq!((&pairing[0], &pairing[1], &pairing[2]), (&vec![0, 1], &vec![], &vec![3]));
         let paired = vec![(ids.clone(), Some(Pairing::ByTime(pairing))), (ids, None)];
@@ -510,6 +514,26 @@ mod tests {
         // The mean of a vector with itself is the vector.
         let rows = compared(&model, states);
         assert_eq!((rows[0].token.value, rows[0].position.value), (1.0, 1.0));
+    }
+
+    #[test]
+    fn a_vector_of_all_blanks_is_of_no_token() {
+        let model = model_of(serde_json::json!({ "kind": "cif", "d_conv": 4 }));
+        let output = |ends: &[u32]| ConnectorOutput {
+            vectors: Ragged {
+                values: model.text.lm.embed(&vec![1; ends.len()]),
+                offsets: Offsets::from_lengths(&[ends.len()]),
+            },
+            ends: Some(vec![ends.to_vec()]),
+            penalties: Vec::new(),
+        };
+        // 25 frames a second. It stands first, and ends where the last token does.
+        let found = times(&model, &output(&[9, 4, 9])).unwrap().remove(0);
+        assert_eq!(found, [None, Some(4.5 / 25.0), Some(9.5 / 25.0)]);
+        assert_eq!(by_time(&[[0.0, 0.2], [0.2, 0.4]], &found), [vec![1], vec![2]]);
+        // In order, the first is a segment as any other.
+        let found = times(&model, &output(&[4, 9])).unwrap().remove(0);
+        assert_eq!(found, [Some(4.5 / 25.0), Some(9.5 / 25.0)]);
     }
 
     #[test]

@@ -25,7 +25,6 @@ use super::{
     Error,
     divergence::{at_every_row, divergence},
     forgetting::{check_tokens, shared_tokens},
-    gather,
 };
 use crate::{
     frames::FrameCache,
@@ -36,7 +35,7 @@ use crate::{
     recipe::Half,
     results::{Metric, Results},
     sources::{self, Spoken, Workshop},
-    tasks::stories,
+    tasks::{gather, stories},
     train::dataset::Utterance,
 };
 
@@ -125,7 +124,7 @@ pub fn misalignment(
             .into_par_iter()
             .map(|(items, utterances, before, model)| {
                 let texts: Vec<&str> = items.iter().map(|item| item.spoken.as_str()).collect();
-                let frames = gather(&model, utterances);
+                let frames = gather(&model.speech, utterances);
                 let vectors = model.vectors(&frames, Some(&texts)).map_err(sources::Error::from)?;
                 told_both(&before, &model.text, items, &vectors)
             })

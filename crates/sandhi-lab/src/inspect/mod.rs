@@ -31,7 +31,7 @@ use sandhi_nn::weights::host;
 
 pub use self::{
     base::{Base, base, text_side},
-    forgetting::{Change, Corpus, Forgetting, TextRow, almanac, texts},
+    forgetting::{Almanac, Change, Corpus, Forgetting, TextRow, almanac, texts},
     geometry::{Content, Geometry, GeometryConfig, GeometryRow, Pauses, PromptPass, geometry},
     lanes::svg as lanes_svg,
     layers::{DepthRow, LayersRow, add_layers, layers},
@@ -42,11 +42,10 @@ pub use self::{
 };
 pub(crate) use self::{lanes::inline as inline_lanes, picture::inline};
 use crate::{
-    model::{self, ConnectorModel, HostRagged},
+    model::{self, ConnectorModel},
     pipeline,
     recipe::{ModelConfig, Recipe},
     sources,
-    train::dataset::Utterance,
 };
 
 /// Why there is nothing to see.
@@ -236,12 +235,6 @@ pub fn pad(
         return Err(wrong("its embedding is zero and has no direction; name a trained one"));
     }
     Ok(Some(id))
-}
-
-/// The frames of utterances, one behind the other.
-fn gather(model: &ConnectorModel, utterances: &[Utterance]) -> HostRagged {
-    let rows = utterances.iter().map(|utterance| utterance.rows.as_ref());
-    HostRagged::gather(model.speech.d_encoder(), rows)
 }
 
 /// How the vocabulary writes a token.

@@ -221,7 +221,7 @@ fn seconds(model: &ConnectorModel, ends: &[u32]) -> Vec<f64> {
 /// The last frame of every vector in order; that of one which stands for no stretch of its own is none.
 ///
 /// A vector of all blanks stands first and ends where others have begun.
-fn in_order(ends: &[u32]) -> Vec<Option<u32>> {
+pub(super) fn in_order(ends: &[u32]) -> Vec<Option<u32>> {
     let scattered = matches!(ends, [first, second, ..] if second < first);
     ends.iter().enumerate().map(|(i, &end)| (i > 0 || !scattered).then_some(end)).collect()
 }

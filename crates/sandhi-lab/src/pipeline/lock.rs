@@ -12,7 +12,7 @@ pub(super) const LOCK: &str = ".lock";
 
 /// The right to write into a run's directory, held until it is dropped or its process ends in whatever way.
 #[derive(Debug)]
-pub struct RunLock {
+pub(crate) struct RunLock {
     _file: File,
 }
 
@@ -22,7 +22,7 @@ impl RunLock {
     /// # Errors
     ///
     /// When the directory or the file in it cannot be made, or the file system knows no locks.
-    pub fn take(dir: &Path) -> Result<Option<Self>, checkpoint::Error> {
+    pub(super) fn take(dir: &Path) -> Result<Option<Self>, checkpoint::Error> {
         let path = dir.join(LOCK);
         let io = |source| checkpoint::Error::io("lock", &path, source);
         std::fs::create_dir_all(dir).map_err(io)?;

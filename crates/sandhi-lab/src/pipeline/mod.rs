@@ -1,10 +1,13 @@
 //! A recipe from start to end: data, stages, model directory.
 //!
 //! ```text
+//! DIR/.lock                held by the process that writes here
 //! DIR/recipe.json          the recipe after overrides; resuming with another one is refused
+//! DIR/units.npy            centers of an aligner's units
 //! DIR/metrics.jsonl        one object a step
 //! DIR/events/              the same for TensorBoard
 //! DIR/checkpoints/step-…   the newest two
+//! DIR/costs.json           time, memory and parameters of the stages
 //! DIR/model/               the trained model, written at the end
 //! DIR/results.json         what was measured
 //! ```
@@ -15,7 +18,7 @@ mod lock;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use burn::prelude::*;
 use sandhi_data::{features::FeatureExtractor, text::Tokenizer};
@@ -26,8 +29,12 @@ use sandhi_nn::{
     weights::{self, ParameterInfo, WeightType},
 };
 
-use self::{aligner::aligner, connector::connector, lock::LOCK};
-pub use self::{connector::bases, lock::RunLock};
+pub use self::connector::bases;
+use self::{
+    aligner::aligner,
+    connector::connector,
+    lock::{LOCK, RunLock},
+};
 use crate::{
     chat::{Chat, MARKERS},
     checkpoint::{self, Checkpoint, write_atomically},
@@ -96,6 +103,12 @@ pub enum Error {
     /// The output directory is in use.
     #[error("{dir} exists and is not empty; give another --out, or --resume to continue it")]
     Exists {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Another process writes there.
+    #[error("{dir} is being written by another process")]
+    Busy {
         /// The directory.
         dir: PathBuf,
     },
@@ -169,10 +182,37 @@ pub enum End {
     Interrupted,
 }
 
-/// Claims or reopens the run directory.
-fn open_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
+/// Claims or reopens the run directory for this process.
+///
+/// # Errors
+///
+/// When another process has it, it belongs to another recipe or is no run's, or the device cannot do what is asked for;
+/// nothing was written then.
+pub(crate) fn claim(recipe: &Recipe, place: &Place) -> Result<RunLock, Error> {
+    if let Some(stage) = recipe.stages.iter().find(|stage| stage.gradient_checkpointing)
+        && !recomputes(&place.device)
+    {
+        let (stage, device) = (stage.name.clone(), format!("{:?}", place.device));
+        return Err(Error::Checkpointing { stage, device });
+    }
+    let take = || match RunLock::take(&place.dir)? {
+        Some(lock) => Ok(lock),
+        None => Err(Error::Busy { dir: place.dir.clone() }),
+    };
+    // Who began a run has the file: it is asked first, because the rest may be half-written.
+    let held = if place.dir.join(LOCK).exists() { Some(take()?) } else { None };
+    check_dir(place, recipe)?;
+    let lock = held.map_or_else(take, Ok)?;
+    if !place.resume {
+        let text = serde_json::to_vec_pretty(recipe).expect("a recipe serializes");
+        write_atomically(&place.dir.join("recipe.json"), &text)?;
+    }
+    Ok(lock)
+}
+
+/// Whether the directory is free, or that of this recipe where it is to be continued.
+fn check_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
     let file = place.dir.join("recipe.json");
-    let text = serde_json::to_vec_pretty(recipe).expect("a recipe serializes");
     // What a killed start left half-written is nothing; what cannot be looked at is something.
     let is_nothing = |entry: std::io::Result<std::fs::DirEntry>| {
         entry.is_ok_and(|entry| {
@@ -187,7 +227,6 @@ fn open_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
         if !empty {
             return Err(Error::Exists { dir: place.dir.clone() });
         }
-        write_atomically(&file, &text)?;
         return Ok(());
     }
     let nothing =
@@ -195,19 +234,19 @@ fn open_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
     let stored = std::fs::read(&file).map_err(|_| nothing("recipe.json is missing"))?;
     let stored: serde_json::Value =
         serde_json::from_slice(&stored).map_err(|e| nothing(&format!("recipe.json: {e}")))?;
-    let given: serde_json::Value = serde_json::from_slice(&text).expect("written the line above");
-    if let (Some(stored), Some(given)) = (stored.as_object(), given.as_object()) {
-        let fields: Vec<&str> = given
-            .keys()
-            .chain(stored.keys())
-            .filter(|key| stored.get(*key) != given.get(*key))
-            .map(String::as_str)
-            .collect();
-        if !fields.is_empty() {
-            let mut fields = fields;
-            fields.dedup();
-            return Err(Error::OtherRecipe { dir: place.dir.clone(), fields: fields.join(", ") });
-        }
+    let given = serde_json::to_value(recipe).expect("a recipe serializes");
+    let (Some(stored), Some(given)) = (stored.as_object(), given.as_object()) else {
+        return Err(nothing("recipe.json is no table"));
+    };
+    let fields: BTreeSet<&str> = given
+        .keys()
+        .chain(stored.keys())
+        .filter(|key| stored.get(*key) != given.get(*key))
+        .map(String::as_str)
+        .collect();
+    if !fields.is_empty() {
+        let fields = fields.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(Error::OtherRecipe { dir: place.dir.clone(), fields });
     }
     Ok(())
 }
@@ -218,13 +257,16 @@ fn open_dir(place: &Place, recipe: &Recipe) -> Result<(), Error> {
 ///
 /// See [`Error`].
 pub fn run(recipe: &Recipe, place: &Place, monitor: &mut dyn Monitor) -> Result<End, Error> {
-    if let Some(stage) = recipe.stages.iter().find(|stage| stage.gradient_checkpointing)
-        && !recomputes(&place.device)
-    {
-        let (stage, device) = (stage.name.clone(), format!("{:?}", place.device));
-        return Err(Error::Checkpointing { stage, device });
-    }
-    open_dir(place, recipe)?;
+    let _lock = claim(recipe, place)?;
+    train(recipe, place, monitor)
+}
+
+/// As [`run`], in a directory that is claimed.
+pub(crate) fn train(
+    recipe: &Recipe,
+    place: &Place,
+    monitor: &mut dyn Monitor,
+) -> Result<End, Error> {
     let workshop = Workshop::new(&place.cache, &place.base, recipe);
     let model = match &recipe.model {
         ModelConfig::Text(config) => text(recipe, config, place, &workshop, monitor)?,
@@ -281,6 +323,7 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
     let mut run = Run { dir: &place.dir, seed: recipe.seed, monitor, kept };
     let mut state = RunState::default();
     let mut checkpoint: Option<Checkpoint> = None;
+    let mut all_here = true;
     let shared = place.shared.as_ref().map(|stages| Shared::new(recipe, stages, sources, &net));
     let metrics = place.dir.join("metrics.jsonl");
     if place.resume
@@ -294,6 +337,7 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
         let (with, taken) = shared.take(net, |line| run.monitor.note(line))?;
         net = with;
         if let Some(taken) = taken {
+            all_here = false;
             let names = taken.names.join(", ");
             run.monitor.note(&format!("stages {names} are those of {}", taken.dir.display()));
             write_atomically(&metrics, &taken.metrics)?;
@@ -319,7 +363,7 @@ fn stages<L: Learner, D: Dataset<Batch = L::Batch>>(
             shared.keep(i + 1, &net, &state, &log)?;
         }
     }
-    let peak_bytes = run.monitor.peak_bytes();
+    let peak_bytes = run.monitor.peak_bytes().filter(|_| all_here);
     Costs { trained_parameters, peak_bytes, step_s: None }.write(&place.dir)?;
     Ok(Some(net))
 }

@@ -17,8 +17,8 @@ use super::{
     total,
 };
 use crate::{
-    recipe::{AlignerModelConfig, ModelConfig, Recipe, StageConfig},
-    train::{is_trained, trainable},
+    recipe::{AlignerModelConfig, ModelConfig, Recipe, SourceConfig, StageConfig},
+    train::{dataset::TOKEN_S, is_trained, trainable},
 };
 
 /// Instruction and answer tokens that an item of speech is estimated to have.
@@ -103,7 +103,14 @@ impl Model<'_> {
                 let prompts = if reads { vectors.rows + text } else { 0.0 };
                 let alone = if stage.loss.next_token > 0.0 { vectors.rows } else { 0.0 };
                 let answers = if reads { text * ANSWER_SHARE } else { 0.0 };
-                let spoken = Batch { tails: answers + alone, ..Batch::new(n, prompts + alone) };
+                let mut tails = answers + alone;
+                let mut rows = prompts + alone;
+                // A batch of documents beside those of speech: every token is predicted. The larger of both counts.
+                if stage.sources.iter().any(SourceConfig::is_written) {
+                    let written = units / TOKEN_S;
+                    (rows, tails) = (rows.max(written), tails.max(written));
+                }
+                let spoken = Batch { tails, ..Batch::new(n, rows) };
                 let heard = match self.encoder? {
                     _ if !all && !learns(self.parts, "encoder", &trainable(self.recipe)) => {
                         Vec::new()
@@ -135,8 +142,16 @@ impl Model<'_> {
                     ));
                 }
                 let width = self.encoder?.width();
-                let connected =
+                let mut connected =
                     cost::connector(&config.connector, width, lm.width(), &vectors, n * frames);
+                if let Base::Known(text) = lm {
+                    connected.extend(cost::token_distances(
+                        &config.connector,
+                        lm.width(),
+                        text.n_tokens,
+                        n * frames,
+                    ));
+                }
                 let mut layers = vec![heard, connected, read];
                 if let (true, Base::Known(text)) = (self.has_token_ctc(), lm) {
                     let on = stage.loss.token_ctc > 0.0;
@@ -146,11 +161,17 @@ impl Model<'_> {
                 layers
             }
             ModelConfig::Aligner(config) => {
-                let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
                 let hears = match &config.units {
-                    // How many units there are changes no operation.
-                    Some(_) => Hears::Units(1),
-                    None => Hears::Frames(config.window.width(n_mels)),
+                    None => {
+                        let n_mels = FeatureExtractor::new(&config.features).ok()?.n_mels();
+                        Hears::Frames(config.window.width(n_mels))
+                    }
+                    // As many units as their table has rows.
+                    Some(_) => {
+                        let Size::Listed(list) = &self.parts.first()?.size else { return None };
+                        let table = list.0.iter().find(|entry| entry.name == UNIT_TABLE)?;
+                        Hears::Units(table.shape[0])
+                    }
                 };
                 let batch = Batch::new(n, aligner_frames(config).of(units));
                 vec![cost::aligner(&config.aligner, hears, CHARACTERS_HZ * units, &batch)]
@@ -277,6 +298,9 @@ impl Model<'_> {
         StageMemory { parts, activations, total: passing.saturating_add(moments) }
     }
 }
+
+/// The embeddings of an aligner's units.
+const UNIT_TABLE: &str = "speech.input.embedding.weight";
 
 /// Frames that an aligner hears.
 pub(super) fn aligner_frames(config: &AlignerModelConfig) -> Frames {

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use sandhi_nn::{
     aligner::{Hears, Softmax, UnitAlignerConfig},
-    connector::{ConnectorConfig, Reduction},
+    connector::{ConnectorConfig, CutConfig, Reduction},
     encoder::{
         ConformerConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig,
         wav2vec2::ConvolutionNorm,
@@ -382,10 +382,9 @@ pub(super) fn aligner(
     layers
 }
 
-/// Bytes that the forward sum makes on the host of one utterance: those of its matrix, and of a column more for every
-/// character with a blank.
-pub(super) fn forward_sum_lattice(n_frames: f64, n_characters: f64, blank: bool) -> f64 {
-    n_frames * n_characters * if blank { 56.0 } else { 20.0 }
+/// Bytes that the forward sum makes on the host of one utterance.
+pub(super) fn forward_sum_lattice(n_frames: f64, n_characters: f64) -> f64 {
+    20.0 * n_frames * n_characters
 }
 
 /// A connector; `batch` counts its output vectors, `n_frames` what it is given.
@@ -424,6 +423,28 @@ pub(super) fn connector(
             products.collect()
         }
     }
+}
+
+/// Distances of `n_frames` frames to the embeddings of all tokens, where a connector reads frames by them; CTC has them
+/// on the host, too, and gives a gradient of the same size.
+pub(super) fn token_distances(
+    config: &ConnectorConfig,
+    d_model: usize,
+    n_tokens: usize,
+    n_frames: f64,
+) -> Option<Layer> {
+    let reads = match config {
+        ConnectorConfig::DistanceCtc(_) => true,
+        ConnectorConfig::Ssr(config) => matches!(config.cut, Some(CutConfig::Ctc(_))),
+        _ => false,
+    };
+    let cells = n_frames * n_tokens as f64;
+    reads.then(|| Layer {
+        between: 2.0 * cells * d_model as f64,
+        kept: 2.0 * cells,
+        passing: 2.0 * cells,
+        ..Layer::default()
+    })
 }
 
 /// Rows that go through a linear layer of a connector.

@@ -34,7 +34,7 @@ pub(super) const TOKEN_CTC: &str = "ctc_head";
 pub(crate) struct Entry {
     pub(super) name: String,
     /// As in files.
-    shape: Vec<usize>,
+    pub(super) shape: Vec<usize>,
     pub(super) n_values: u64,
     /// Two axes: a linear layer's weight, a table, a kernel.
     pub(super) matrix: bool,

@@ -265,8 +265,7 @@ fn assemble(
                 let duration_s = heaviest.batch.max_length / heaviest.batch.max_items.max(1) as f64;
                 let n_frames = budget::aligner_frames(config).of(duration_s);
                 let n_characters = cost::CHARACTERS_HZ * duration_s;
-                let blank = config.aligner.blank.is_some();
-                cost::forward_sum_lattice(n_frames, n_characters, blank) as u64
+                cost::forward_sum_lattice(n_frames, n_characters) as u64
             }
             ModelConfig::Text(_) | ModelConfig::Connector(_) => 0,
         },

@@ -12,13 +12,13 @@ mod distill;
 mod read;
 mod transport;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sandhi_data::{
     choice,
     features::FeatureConfig,
     language::Language,
-    microworld::{DocumentKind, WildWords},
+    microworld::{DocumentKind, Task, WildWords},
     speech::Domain,
 };
 use sandhi_nn::{
@@ -451,6 +451,24 @@ impl SourceConfig {
             Self::Text(s) => s.weight,
             Self::Spelling(s) => s.weight,
         }
+    }
+}
+
+impl Recipe {
+    /// Names of the tasks that its stages ask of speech.
+    pub(crate) fn asked_of_speech(&self) -> BTreeSet<String> {
+        let of = |source: &SourceConfig| match source {
+            SourceConfig::Microworld(source) if source.ask.is_empty() => source.tasks.clone(),
+            SourceConfig::Microworld(MicroworldSource { ask, .. })
+            | SourceConfig::Wild(WildSource { ask, .. })
+                if !ask.is_empty() =>
+            {
+                ask.clone()
+            }
+            source if source.is_written() => Vec::new(),
+            _ => vec![Task::Transcribe.name()],
+        };
+        self.stages.iter().flat_map(|stage| &stage.sources).flat_map(of).collect()
     }
 }
 

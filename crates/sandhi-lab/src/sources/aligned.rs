@@ -57,6 +57,7 @@ impl Workshop {
                 items.extend(found);
                 progress(items.len(), spoken.len());
             }
+            let items = placeable(items, spoken, spectra)?;
             Ok(AlignerDataset::new(items, spectra))
         };
         let mut sources = Vec::new();
@@ -112,9 +113,59 @@ impl Workshop {
     }
 }
 
+/// Items with a frame for every character; the others are warned of.
+fn placeable(
+    items: Vec<AlignerItem>,
+    spoken: &[Spoken],
+    spectra: &Spectra,
+) -> Result<Vec<AlignerItem>, Error> {
+    let n_frames = |item: &AlignerItem| match &item.rows {
+        Rows::Units(units) => units.len(),
+        Rows::Spectra(rows) => spectra.window().n_frames(rows.len() / spectra.n_mels()),
+    };
+    let fits = |item: &AlignerItem| n_frames(item) >= item.text.len();
+    let Some((first, item)) = items.iter().enumerate().find(|(_, item)| !fits(item)) else {
+        return Ok(items);
+    };
+    let text = spoken[first].text().to_owned();
+    let (n_frames, n_characters) = (n_frames(item), item.text.len());
+    let n = items.len();
+    let items: Vec<AlignerItem> = items.into_iter().filter(fits).collect();
+    if items.is_empty() {
+        return Err(Error::Unplaceable { text, n_frames, n_characters });
+    }
+    tracing::warn!(
+        "{} of {n} utterances are left out: they have fewer frames than characters; the first, {n_frames} for {n_characters}: {text:?}",
+        n - items.len(),
+    );
+    Ok(items)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_utterance_has_a_frame_for_every_character() {
+        use sandhi_data::{language::Language, speech::Domain};
+        let features =
+            serde_json::from_value(serde_json::json!({ "kind": "whisper", "n_mels": 20 }));
+        let spectra =
+            Spectra::new(&features.unwrap(), crate::units::FrameWindow::default()).unwrap();
+        let said = |text: &str| Spoken::made(text.into(), Language::English, Domain::Base);
+        let spoken = [said("ab"), said("abc"), said("b")];
+        let item = |n_frames: usize, n: usize| AlignerItem {
+            rows: Rows::Units(vec![0; n_frames].into()),
+            text: vec![1; n],
+            duration_s: 1.0,
+        };
+        let items = vec![item(4, 4), item(4, 5), item(9, 3)];
+        let kept = placeable(items.clone(), &spoken, &spectra).unwrap();
+        assert_eq!(kept, [items[0].clone(), items[2].clone()]);
+        let error = placeable(vec![items[1].clone()], &spoken[1..2], &spectra).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("abc") && error.contains("4 frames for 5"), "{error}");
+    }
 
     #[test]
     fn a_text_has_a_space_at_both_ends() {

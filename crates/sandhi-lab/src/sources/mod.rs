@@ -96,6 +96,18 @@ pub enum Error {
         /// What is said in it.
         text: String,
     },
+    /// No utterance can be aligned.
+    #[error(
+        "no utterance has a frame for every character; the first has {n_frames} frames for {n_characters}: {text:?}"
+    )]
+    Unplaceable {
+        /// What is said in it.
+        text: String,
+        /// Its frames.
+        n_frames: usize,
+        /// Its characters, with a space at both ends.
+        n_characters: usize,
+    },
     /// A transcript is asked for.
     #[error(transparent)]
     NeedsTranscript(#[from] NeedsTranscript),

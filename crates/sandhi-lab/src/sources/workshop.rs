@@ -1,7 +1,7 @@
 //! Sound and what encoders make of it: spoken by the studio or read from files, analyzed, encoded, cached.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -13,7 +13,7 @@ use sandhi_data::{
     features::{FeatureExtractor, Features},
     language::Language,
     manifest,
-    microworld::Microworld,
+    microworld::{Microworld, Task},
     rng::{Stream, stream},
     speech::{self, Domain, Studio},
 };
@@ -122,6 +122,8 @@ pub struct Workshop {
     base: PathBuf,
     paths: BTreeMap<String, String>,
     studio: OnceLock<Studio>,
+    /// Names of the tasks that speech is asked for in training; not known of a recipe without stages.
+    taught: Option<BTreeSet<String>>,
     /// Seed of the world; one world for all recipes, so that splits and foundation models agree.
     world: Microworld,
 }
@@ -137,8 +139,14 @@ impl Workshop {
             base: base.to_owned(),
             paths: recipe.paths.clone(),
             studio: OnceLock::new(),
+            taught: (!recipe.stages.is_empty()).then(|| recipe.asked_of_speech()),
             world: Microworld::new(WORLD_SEED),
         }
+    }
+
+    /// Whether the recipe's stages ask this of speech, or may do so where it has none.
+    pub(crate) fn may_have_taught(&self, task: Task) -> bool {
+        self.taught.as_ref().is_none_or(|taught| taught.contains(&task.name()))
     }
 
     /// The world.
@@ -406,6 +414,23 @@ mod tests {
         let twice = Sound { wave, words: vec![word] }.at_speed(2.0);
         assert!(twice.wave.samples.len().abs_diff(8_000) < 100, "{}", twice.wave.samples.len());
         assert_eq!((twice.words[0].start_s, twice.words[0].end_s), (0.125, 0.25));
+    }
+
+    #[test]
+    fn what_speech_was_asked_for_is_known_from_the_recipe() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/connectors");
+        let taught = |recipe: &Recipe| -> Vec<bool> {
+            let workshop = Workshop::new(Path::new("cache"), Path::new("."), recipe);
+            let tasks =
+                [Task::Transcribe, Task::Translate { to: Language::German }, Task::FirstWord];
+            tasks.map(|task| workshop.may_have_taught(task)).to_vec()
+        };
+        let read = |name: &str| crate::recipe::read(&root.join(name), &Default::default()).unwrap();
+        let mut slm = read("slm.toml");
+        assert_eq!(taught(&slm), [true, true, false]);
+        assert_eq!(taught(&read("forms/multitask.toml")), [true, false, false]);
+        slm.stages.clear();
+        assert_eq!(taught(&slm), [true; 3]);
     }
 
     #[test]

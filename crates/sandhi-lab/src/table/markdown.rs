@@ -5,7 +5,7 @@ use std::fmt::Write;
 use indexmap::{IndexMap, IndexSet};
 
 use super::{Cell, Row, Table};
-use crate::costs::Costs;
+use crate::costs::{Costs, median};
 use crate::protocol::Protocol;
 use crate::report::{metric_name, metric_unit};
 use crate::results::{CASCADE, TEXT, lower_is_better};
@@ -38,11 +38,7 @@ fn costs(out: &mut String, table: &Table) {
         "### Costs of training\n\n| recipe | trained parameters | seconds a step | peak MiB |\n|---|--:|--:|--:|\n",
     );
     for row in table.rows.iter().filter(|row| !row.costs.is_empty()) {
-        let median = |of: &dyn Fn(&Costs) -> Option<f64>| {
-            let mut values: Vec<f64> = row.costs.iter().filter_map(of).collect();
-            values.sort_by(f64::total_cmp);
-            values.get(values.len() / 2).copied()
-        };
+        let median = |of: &dyn Fn(&Costs) -> Option<f64>| median(row.costs.iter().filter_map(of));
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
         let _ = writeln!(
             out,

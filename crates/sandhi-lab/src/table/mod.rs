@@ -20,11 +20,11 @@ mod statistics;
 use std::path::PathBuf;
 
 use indexmap::IndexSet;
-use sandhi_data::score::Bootstrap;
+use sandhi_data::{microworld::Level, score::Bootstrap};
 use serde::{Deserialize, Serialize};
 
 use crate::costs::Costs;
-use crate::protocol::{Protocol, Score, Unsupported};
+use crate::protocol::{Protocol, Unsupported};
 use crate::results::{self, CASCADE, Prediction, RECOVERED, TEXT};
 use runs::{Group, Run};
 use statistics::Statistics;
@@ -224,18 +224,17 @@ fn is_from_speech(metric: &str) -> bool {
     ![TEXT, CASCADE, RECOVERED].iter().any(|suffix| metric.ends_with(suffix))
 }
 
-/// Why the difference of a level would say nothing; `None` where it does.
+/// Why the difference of a level of stories would say nothing; `None` where it does, and of other numbers.
 fn not_telling(baseline: &[Cell], cell: &Cell) -> Option<String> {
-    let is_level = cell.metric.starts_with("accuracy_")
-        && Score::ALL.iter().all(|score| score.metric() != cell.metric);
-    if !is_level || !is_from_speech(&cell.metric) {
+    let name = cell.metric.strip_prefix("accuracy_")?;
+    if Level::ALL.iter().all(|level| level.name() != name) {
         return None;
     }
     let same = |other: &&Cell| {
         (&other.task, &other.domain, &other.metric) == (&cell.task, &cell.domain, &cell.metric)
     };
     let mean = baseline.iter().find(same)?.mean;
-    (!TELLING.contains(&mean)).then(|| {
+    (mean.is_finite() && !TELLING.contains(&mean)).then(|| {
         format!(
             "{}.{} {}: the baseline stands at {:.1} %, outside 60 to 95 %; not compared",
             cell.task,

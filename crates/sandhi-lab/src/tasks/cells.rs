@@ -291,6 +291,12 @@ pub(crate) fn stories(
     cells.map(|(domain, cell)| (domain, told(cell))).collect()
 }
 
+/// The questions of the almanac as `facts` asks them.
+pub(super) fn almanac(world: &Microworld, split: Split, n: usize) -> Cell {
+    let mut found = of_tasks(world, split, &["facts"], &["base".to_owned()], n);
+    found.pop().expect("the almanac is asked in every domain").1
+}
+
 /// The cells of some tasks by their domains.
 fn of_tasks(
     world: &Microworld,

@@ -11,7 +11,9 @@
 //! item's endings, and that of the context alone, first differ: as a rule with the ending's own first token. A token that
 //! spans the border counts as a whole, and then the text before it counts for every ending. A context that is heard is
 //! followed by the very tokens that follow its transcript, so that hearing and reading are scored on the same ones; one
-//! without a transcript by those of a text that goes on. Tokens that end a document or a turn never count.
+//! without a transcript by those of a text that goes on. A token that spans the border of a transcript and what follows
+//! it stands behind the speech, with the last characters of the transcript. Tokens that end a document or a turn never
+//! count.
 
 use sandhi_data::text::Error;
 
@@ -47,8 +49,9 @@ pub(super) enum Form {
 pub(super) enum Context<'a> {
     /// Read.
     Written(&'a str),
-    /// Heard: the place of its vectors, and what is said where that is known. Nothing of the transcript is given to the
-    /// model; it says where tokens are cut.
+    /// Heard: the place of its vectors, and what is said where that is known. In a document the transcript says where tokens
+    /// are cut, and where one holds its last characters together with what follows, those follow the speech in writing;
+    /// nothing else of it is given to the model. In a chat nothing is.
     Heard(usize, Option<&'a str>),
 }
 
@@ -258,6 +261,13 @@ mod tests {
             assert_eq!(text(prompt), "Ben went to the");
             assert_eq!(text(counted), format!(" sh{ending}"));
         }
+        // What is heard is followed by the whole token, here of an ending, there of what stands before one.
+        let heard = Context::Heard(0, Some(context));
+        assert_eq!(Question::new(&chat, &asked, heard).unwrap().endings, question.endings);
+        let asked = plain("", "op. ", &["Anna went.", "Ben took it."]);
+        let Question { prompt, .. } = Question::new(&chat, &asked, heard).unwrap();
+        let Segment::Tokens(ids) = &prompt[2] else { panic!("tokens behind the speech") };
+        assert!(text(ids).starts_with(" sh"), "{}", text(ids));
     }
 
     #[test]

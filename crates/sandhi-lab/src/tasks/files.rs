@@ -7,21 +7,23 @@
 //! ```
 //!
 //! A task is named after its file, a domain `recorded` where the file brings all recordings of its contexts; otherwise
-//! every context is spoken, by one voice each. Preface, shots and cue are always written. What a model or a file has no
+//! every context is spoken in the domains that are asked for, by one voice each. Preface, shots and cue are always written. What a model or a file has no
 //! side for is no number, and says why.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+};
 
 use sandhi_data::{
     choice::{self, ChoiceItem, ChoiceSet},
     manifest,
-    speech::Domain,
 };
 
 use super::{
     Heard, Outcomes,
     answer::{Job, Reader, Way, answers},
-    cells::{Cell, Kind, acoustic},
+    cells::{Cell, DOMAINS, acoustic},
     choice::{Asked, Form},
     score::{self, Ways, add_side, chosen, counts, is_chosen, scorers},
 };
@@ -36,6 +38,9 @@ use crate::{
 
 /// Items that are heard and answered at once.
 const CHUNK: usize = 512;
+
+/// The domain of a file that brings recordings of all its contexts.
+const RECORDED: &str = "recorded";
 
 /// The suffix of a side's metrics.
 fn suffix(sides: Sides) -> &'static str {
@@ -76,7 +81,7 @@ impl Abilities {
 
     /// Notes the sides of Microworld's choices that are asked for by name and are not there.
     pub(super) fn add_lacking(self, results: &mut Results, cells: &[Cell], asked: &[Sides]) {
-        for cell in cells.iter().filter(|cell| matches!(cell.kind, Kind::Choice { .. })) {
+        for cell in cells.iter().filter(|cell| cell.kind.choice().is_some()) {
             for &sides in asked {
                 if let Some(why) = self.lack(sides) {
                     add_unsupported(results, (&cell.task, &cell.domain), sides, why);
@@ -86,13 +91,15 @@ impl Abilities {
     }
 }
 
-/// Why some item has no such side, if so. What is not recorded is spoken, where it is written.
-fn unsupported_in(items: &[ChoiceItem], sides: Sides) -> Option<Unsupported> {
+/// Why some item has no such side in a domain, if so. What is not recorded is spoken, where it is written.
+fn unsupported_in(items: &[ChoiceItem], domain: &str, sides: Sides) -> Option<Unsupported> {
     let any = |lacks: fn(&ChoiceItem) -> bool| items.iter().any(lacks);
     let context = match sides.context {
-        Side::Spoken => any(|item| item.context == choice::Part::default())
-            .then_some(Unsupported::ContextNotRecorded),
-        Side::Written => {
+        Side::Spoken if any(|item| item.context == choice::Part::default()) => {
+            Some(Unsupported::ContextNotRecorded)
+        }
+        Side::Spoken if domain == RECORDED => None,
+        Side::Spoken | Side::Written => {
             any(|item| item.context.text.is_none()).then_some(Unsupported::ContextNotWritten)
         }
     };
@@ -121,7 +128,8 @@ fn add_unsupported(
 ///
 /// # Errors
 ///
-/// When a file cannot be read, or has fewer solved items than are asked for; when speech cannot be made, read or heard.
+/// When files share a name; when one cannot be read, has fewer solved items than are asked for, groups that cannot be told
+/// apart or no such domain; when speech cannot be made, read or heard.
 pub fn evaluate_files(
     model: &AnyModel,
     workshop: &Workshop,
@@ -132,20 +140,16 @@ pub fn evaluate_files(
 ) -> Result<Vec<Vec<Prediction>>, Error> {
     let mut predictions = Vec::new();
     let Some(choices) = &config.choices else { return Ok(predictions) };
-    for path in &choices.paths {
-        let path = workshop.resolve(path);
-        let set = choice::read(&path, choices.format)?;
-        let file = File { name: name(&path), jobs: Jobs::new(&path, &set, choices)?, set };
-        let is_recorded = file.set.items.iter().all(|item| item.context.audio.is_some());
-        let hears = matches!(model, AnyModel::Connector(_)) && !is_recorded;
-        let mut domains: Vec<&str> = match hears {
-            true => config.domains.iter().map(String::as_str).filter(|d| *d != "texts").collect(),
-            false => vec![if is_recorded { "recorded" } else { "base" }],
-        };
-        if domains.is_empty() {
-            domains.push("base");
+    let paths: Vec<PathBuf> = choices.paths.iter().map(|path| workshop.resolve(path)).collect();
+    choice::check_names(&paths)?;
+    let is_heard = matches!(model, AnyModel::Connector(_));
+    let read = |path: &PathBuf| File::read(path, choices, &config.domains, is_heard);
+    let files: Vec<File> = paths.iter().map(read).collect::<Result<_, _>>()?;
+    for file in &files {
+        if let Some(what) = file.unheard() {
+            tracing::warn!("{what}");
         }
-        for domain in domains {
+        for domain in &file.domains {
             let say = |done, total| progress(&format!("{} {domain}", file.name), done, total);
             let found =
                 file.evaluate(model, workshop, &config.sides, domain, cache, results, &say)?;
@@ -156,19 +160,60 @@ pub fn evaluate_files(
     Ok(predictions)
 }
 
-/// Refuses a file that cannot be read, or that has fewer solved items than are asked for.
+/// Refuses a file that cannot be evaluated so, whatever its name; contexts are heard by connectors.
 ///
 /// # Errors
 ///
 /// As [`evaluate_files`].
-pub fn check_choices(path: &Path, choices: &ChoicesConfig) -> Result<(), Error> {
-    Jobs::new(path, &choice::read(path, choices.format)?, choices).map(|_| ())
+pub fn check_choices(
+    path: &Path,
+    choices: &ChoicesConfig,
+    domains: &[String],
+    is_heard: bool,
+) -> Result<(), Error> {
+    File::read(path, choices, domains, is_heard).map(|_| ())
 }
 
-/// `hellaswag_val` of `data/hellaswag_val.jsonl`.
-fn name(path: &Path) -> String {
-    let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    stem.unwrap_or_default().to_string_lossy().into_owned()
+/// The domains of the contexts of a file: those that are asked for, where it has them.
+fn domains(
+    path: &Path,
+    items: &[ChoiceItem],
+    asked: &[String],
+    is_heard: bool,
+) -> Result<Vec<String>, choice::Error> {
+    let is_recorded = items.iter().all(|item| item.context.audio.is_some());
+    let possible: Vec<&str> = match (is_recorded, is_heard) {
+        (true, _) => Vec::new(),
+        (false, true) => DOMAINS.into_iter().filter(|domain| acoustic(domain).is_some()).collect(),
+        (false, false) => vec!["base"],
+    };
+    if let Some(domain) = asked.iter().find(|domain| !possible.contains(&domain.as_str())) {
+        let expected = match &possible[..] {
+            [] => "none, because all of its contexts are recorded".to_owned(),
+            ["base"] => "base, because only a connector hears its contexts".to_owned(),
+            several => format!("one of {}", several.join(", ")),
+        };
+        let (path, domain) = (path.to_owned(), domain.clone());
+        return Err(choice::Error::Domain { path, domain, expected });
+    }
+    Ok(match asked {
+        [] if is_recorded => vec![RECORDED.to_owned()],
+        [] => vec!["base".to_owned()],
+        asked => asked.to_vec(),
+    })
+}
+
+/// Refuses groups whose metrics would have one name.
+fn check_groups(path: &Path, items: &[ChoiceItem]) -> Result<(), choice::Error> {
+    let groups: BTreeSet<&str> = items.iter().filter_map(|item| item.group.as_deref()).collect();
+    let mut metrics: HashMap<String, &str> = HashMap::new();
+    for second in groups {
+        if let Some(first) = metrics.insert(group_metric(second), second) {
+            let (first, second) = (first.to_owned(), second.to_owned());
+            return Err(choice::Error::SameGroup { path: path.to_owned(), first, second });
+        }
+    }
+    Ok(())
 }
 
 /// What stands around the items of a file.
@@ -221,11 +266,39 @@ fn text(part: &choice::Part) -> String {
 /// A file of items.
 struct File {
     name: String,
+    /// What its contexts are heard in.
+    domains: Vec<String>,
     set: ChoiceSet,
     jobs: Jobs,
 }
 
 impl File {
+    fn read(
+        path: &Path,
+        choices: &ChoicesConfig,
+        asked: &[String],
+        is_heard: bool,
+    ) -> Result<Self, Error> {
+        let set = choice::read(path, choices.format)?;
+        check_groups(path, &set.items)?;
+        Ok(Self {
+            name: choice::name(path),
+            domains: domains(path, &set.items, asked, is_heard)?,
+            jobs: Jobs::new(path, &set, choices)?,
+            set,
+        })
+    }
+
+    /// What a reader must know of a file that brings recordings of some contexts only.
+    fn unheard(&self) -> Option<String> {
+        let items = &self.set.items;
+        let n = items.iter().filter(|item| item.context.audio.is_some()).count();
+        (0 < n && n < items.len()).then(|| {
+            let n_items = items.len();
+            format!("{}: {n} of {n_items} contexts are recorded; no recording is heard", self.name)
+        })
+    }
+
     fn evaluate(
         &self,
         model: &AnyModel,
@@ -238,7 +311,7 @@ impl File {
     ) -> Result<Vec<Prediction>, Error> {
         let items = &self.set.items;
         let abilities = Abilities::of(model);
-        let why = |sides| abilities.lack(sides).or_else(|| unsupported_in(items, sides));
+        let why = |sides| abilities.lack(sides).or_else(|| unsupported_in(items, domain, sides));
         let able = |sides: &Sides| why(*sides).is_none();
         let mut sides: Vec<Sides> = match asked {
             [] => Sides::ALL.into_iter().filter(able).collect(),
@@ -370,7 +443,7 @@ impl File {
 fn spoken(item: &ChoiceItem, domain: &str) -> Spoken {
     let said = text(&item.context);
     match &item.context.audio {
-        Some(path) if domain == "recorded" => {
+        Some(path) if domain == RECORDED => {
             let name = path.display().to_string();
             let utterance = manifest::Utterance::new(name, path.clone(), said);
             Spoken::Recorded { utterance, speed: 1.0 }
@@ -378,7 +451,7 @@ fn spoken(item: &ChoiceItem, domain: &str) -> Spoken {
         _ => {
             // Lines are for the eye.
             let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-            let acoustic = acoustic(domain).unwrap_or(Domain::Base);
+            let acoustic = acoustic(domain).expect("other domains are refused");
             Spoken::made(said, item.language, acoustic)
         }
     }
@@ -392,14 +465,15 @@ fn group_metric(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::PathBuf};
+    use std::fs;
 
-    use sandhi_data::audio::Waveform;
+    use sandhi_data::{audio::Waveform, microworld::Microworld};
 
     use super::*;
     use crate::{
         inspect::testing,
         recipe::{self, Half, Overrides},
+        tasks::cells::cells,
     };
 
     /// A folder with recordings and items of them, and one with written items alone.
@@ -508,6 +582,90 @@ mod tests {
             error.ends_with("found 1 solved items for physics, expected 2 to show before each"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn stories_of_microworld_lack_what_choices_lack() {
+        let config = EvalConfig {
+            tasks: vec!["asr".into(), "continuation".into()],
+            domains: vec!["base".into()],
+            ..EvalConfig::new(1, Half::Dev)
+        };
+        let cells = cells(&Microworld::new(1), config.half.split(), &config);
+        let mut results = Results::default();
+        Abilities::Reads.add_lacking(&mut results, &cells, &[Sides::S2S]);
+        let found = results.get("continuation", "base", "accuracy_s2s").unwrap();
+        assert_eq!((found.unsupported, cells.len()), (Some(Unsupported::CannotSpeak), 2));
+        assert_eq!(results.scores.len(), 1);
+    }
+
+    #[test]
+    fn files_and_groups_of_one_name_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let [_, written] = files(dir.path());
+        fs::create_dir(dir.path().join("other")).unwrap();
+        let other = dir.path().join("other/physics_test.csv");
+        fs::copy(&written, &other).unwrap();
+        let model = AnyModel::Text(Box::new(testing::text_model(3)));
+        let refused = |paths: &[&PathBuf]| run(&model, paths, &[], 0).unwrap_err().to_string();
+        let error = refused(&[&written, &other]);
+        assert!(error.contains("other") && error.contains("the name \"physics_test\""), "{error}");
+
+        let grouped = dir.path().join("grouped.jsonl");
+        let line = |id: &str, group: &str| {
+            format!(
+                r#"{{"id": "{id}", "context": "she", "endings": ["left", "early"], "right": 0, "group": "{group}"}}"#
+            )
+        };
+        let lines = [line("1", "a b"), line("2", "A-b"), line("3", "c")].join("\n");
+        fs::write(&grouped, lines).unwrap();
+        let error = refused(&[&grouped]);
+        assert!(error.contains("grouped.jsonl: found the groups \"A-b\" and \"a b\""), "{error}");
+    }
+
+    fn plain() -> ChoicesConfig {
+        ChoicesConfig { paths: Vec::new(), format: None, shots: 0, instruction: None }
+    }
+
+    #[test]
+    fn a_domain_that_cannot_be_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let [recorded, written] = files(dir.path());
+        let of = |path: &Path, domain: &str, is_heard: bool| {
+            check_choices(path, &plain(), &[domain.to_owned()], is_heard)
+        };
+        for (path, domain, is_heard, expected) in [
+            (&recorded, "tempo", true, "none, because all of its contexts are recorded"),
+            (&recorded, "base", false, "none, because all of its contexts are recorded"),
+            (&written, "texts", true, "one of base, voices, tempo, channel"),
+            (&written, "tempo", false, "base, because only a connector hears its contexts"),
+        ] {
+            let error = of(path, domain, is_heard).unwrap_err().to_string();
+            let expected = format!("found the domain {domain:?}, expected {expected}");
+            assert!(error.ends_with(&expected), "{error}");
+        }
+        of(&written, "tempo", true).unwrap();
+        of(&written, "base", false).unwrap();
+    }
+
+    #[test]
+    fn recordings_of_some_contexts_are_not_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let [recorded, _] = files(dir.path());
+        let some = dir.path().join("some.jsonl");
+        let lines = [
+            r#"{"id": "1", "audio": "a.wav", "endings": ["early", "left"], "right": 0}"#,
+            r#"{"id": "2", "context": "she", "endings": ["early", "left"], "right": 1}"#,
+        ];
+        fs::write(&some, lines.join("\n")).unwrap();
+        let unheard = |path: &Path| File::read(path, &plain(), &[], true).unwrap().unheard();
+        let expected = "some: 1 of 2 contexts are recorded; no recording is heard";
+        assert_eq!((unheard(&some).as_deref(), unheard(&recorded)), (Some(expected), None));
+        // What is not written cannot be spoken here.
+        let model = AnyModel::Connector(Box::new(testing::model()));
+        let (results, _) = run(&model, &[&some], &[], 0).unwrap();
+        let why = results.get("some", "base", "accuracy").unwrap().unsupported;
+        assert_eq!(why, Some(Unsupported::ContextNotWritten));
     }
 
     #[test]

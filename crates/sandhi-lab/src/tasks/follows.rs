@@ -19,7 +19,10 @@
 //! | answer to a question | one to five words |
 //! | next sentence | one sentence that the story did not have |
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::LazyLock,
+};
 
 use sandhi_data::{
     language::Language,
@@ -85,9 +88,13 @@ fn is_written_in(normal: &str, language: Language) -> bool {
     here > elsewhere
 }
 
-/// Adds the mean over the tasks that were never trained on speech, a number for every domain and way of reading: each
+/// Adds the mean over the tasks that are not among those `trained` on speech, a number for every domain and way of reading: each
 /// task counts the same, and utterances are drawn anew over all of them.
-pub(super) fn add_rates(results: &mut Results, predictions: &[Vec<Prediction>]) {
+pub(super) fn add_rates(
+    results: &mut Results,
+    predictions: &[Vec<Prediction>],
+    trained: &BTreeSet<String>,
+) {
     let domains: indexmap::IndexSet<&str> =
         predictions.iter().flatten().map(|p| p.domain.as_str()).collect();
     for domain in domains {
@@ -95,7 +102,7 @@ pub(super) fn add_rates(results: &mut Results, predictions: &[Vec<Prediction>]) 
             let name = format!("{METRIC}{suffix}");
             let mut counts = Vec::new();
             for cell in predictions {
-                let belongs = |p: &&Prediction| p.domain == domain && !results.is_trained(&p.task);
+                let belongs = |p: &&Prediction| p.domain == domain && !trained.contains(&p.task);
                 let found: Vec<f64> = cell
                     .iter()
                     .filter(belongs)
@@ -201,13 +208,12 @@ mod tests {
             ..Prediction::default()
         };
         let mut results = Results::default();
-        results.meta.trained_tasks = vec!["asr".into()];
         let cells = [
             vec![prediction("asr", 0.0); 9],
             vec![prediction("upper_case", 1.0); 2],
             [vec![prediction("last_word", 0.0); 3], vec![prediction("last_word", 1.0)]].concat(),
         ];
-        add_rates(&mut results, &cells);
+        add_rates(&mut results, &cells, &BTreeSet::from(["asr".to_owned()]));
         // (2/2 + 1/4) / 2.
         let found = results.get(RATE, "base", METRIC).unwrap();
         assert!((found.value - 0.625).abs() < 1e-12, "{found:?}");

@@ -17,11 +17,16 @@ mod follows;
 mod pictures;
 mod score;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use indexmap::IndexMap;
 use rayon::prelude::*;
-use sandhi_data::{language::Language, microworld::biasing, speech::Domain, text::Unknown};
+use sandhi_data::{
+    language::Language,
+    microworld::{Item, Microworld, Split, biasing},
+    speech::Domain,
+    text::Unknown,
+};
 
 pub(crate) use self::cells::{stories, transcriptions};
 use self::{
@@ -39,6 +44,7 @@ pub use self::{
 use crate::{
     frames::FrameCache,
     model::{ConnectorModel, HostRagged, Recognizer, SpeechModel, TextModel},
+    protocol::{Protocol, Score, Sides},
     recipe::EvalConfig,
     results::{CASCADE, Prediction, Results, TEXT},
     sources::{Error, Spoken, Workshop},
@@ -99,6 +105,7 @@ pub fn evaluate(
     }
     for cell in &mut all {
         cell.right_s = right_seconds(workshop, cell)?;
+        cell.trained &= cell.items.iter().all(|item| workshop.may_have_taught(item.task));
     }
     // What several cells hear is spoken and encoded once.
     for domain in DOMAINS {
@@ -154,11 +161,16 @@ pub fn evaluate(
             }
         }
     }
-    follows::add_rates(results, &predictions);
+    follows::add_rates(results, &predictions, &trained_of(&all));
     Abilities::HearsAndReads.add_lacking(results, &all, &config.sides);
     results.meta.scorer.extend(scorers());
     progress("done", all.len(), all.len());
     Ok(predictions)
+}
+
+/// The tasks that speech may have been trained on.
+fn trained_of(cells: &[Cell]) -> BTreeSet<String> {
+    cells.iter().filter(|cell| cell.trained).map(|cell| cell.task.clone()).collect()
 }
 
 /// Utterances of a domain whose vectors are counted.
@@ -239,11 +251,34 @@ pub fn evaluate_text(
         score::add_one(results, cell, TEXT, &outcomes);
         predictions.push(score::predictions(cell, &[(TEXT, &outcomes)]));
     }
-    follows::add_rates(results, &predictions);
+    follows::add_rates(results, &predictions, &trained_of(&all));
     Abilities::Reads.add_lacking(results, &all, &config.sides);
     results.meta.scorer.extend(scorers());
     progress("done", all.len(), all.len());
     Ok(predictions)
+}
+
+/// What the choices of a language model are worth that reads the almanac, a question each, and how they are made: those of
+/// `facts`, in writing alone.
+///
+/// # Errors
+///
+/// When text cannot be tokenized.
+pub(crate) fn read_almanac(
+    model: &TextModel,
+    world: &Microworld,
+    split: Split,
+    n: usize,
+) -> Result<(Vec<f64>, Protocol), Error> {
+    let cell = cells::almanac(world, split, n);
+    let (prompt, shots) = cell.kind.choice().expect("the almanac is chosen from");
+    let protocol = Protocol { sides: Sides::T2T, prompt, shots, score: Score::Sum };
+    let ways = [Way::Read(cell.transcripts())];
+    let outcomes = answers(&Reader::Text(Box::new(model.clone())), &cell.job(), &ways)?.remove(0);
+    let credit = |(item, outcome): (&Item, &Outcome)| {
+        choice::credit(&outcome.endings, cell.right(item), protocol.score)
+    };
+    Ok((cell.items.iter().zip(&outcomes).map(credit).collect(), protocol))
 }
 
 /// How long the right endings of stories take in the base voices: the same yardstick for every model that
@@ -331,7 +366,8 @@ impl Heard {
     }
 }
 
-fn gather<'a>(
+/// The frames of utterances, one behind the other.
+pub(crate) fn gather<'a>(
     speech: &SpeechModel,
     utterances: impl IntoIterator<Item = &'a Utterance>,
 ) -> HostRagged {
@@ -357,8 +393,6 @@ pub fn frame_cache(model: &ConnectorModel, dir: &std::path::Path) -> FrameCache 
 
 #[cfg(test)]
 mod tests {
-    use sandhi_data::microworld::Microworld;
-
     use super::*;
     use crate::recipe::Half;
 
@@ -379,9 +413,7 @@ mod tests {
         // What is asked follows from the sound, or the texts are others.
         assert_eq!(domains.iter().filter(|domains| domains.len() == 1).count(), 5, "{domains:?}");
         let asked = |cell: &Cell| -> Vec<(String, String)> {
-            let said = |item: &sandhi_data::microworld::Item| {
-                (item.instruction.clone(), item.spoken.clone())
-            };
+            let said = |item: &Item| (item.instruction.clone(), item.spoken.clone());
             cell.items.iter().map(said).collect()
         };
         for panel in panels {

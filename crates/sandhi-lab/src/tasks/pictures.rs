@@ -33,7 +33,8 @@ pub struct Pictured {
     pub spoken: Spoken,
 }
 
-/// Draws the first utterances of every language, or of the manifest, into `dir/pictures`.
+/// Draws the first utterances of every language, or of the manifest, into `dir/pictures`; nothing where choices of files
+/// are made.
 ///
 /// # Errors
 ///
@@ -69,6 +70,9 @@ pub fn write(
 /// What is drawn.
 fn pictured(workshop: &Workshop, config: &EvalConfig) -> Result<Vec<Pictured>, Error> {
     let n = config.pictures;
+    if config.choices.is_some() {
+        return Ok(Vec::new());
+    }
     if let Some(path) = &config.manifest {
         let path = workshop.resolve(path);
         let split = config.manifest_split.as_deref();
@@ -119,7 +123,7 @@ fn file_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::Recipe;
+    use crate::recipe::{ChoicesConfig, Recipe};
 
     fn workshop() -> Workshop {
         let path = Path::new("slm.toml");
@@ -154,6 +158,14 @@ mod tests {
         let few = EvalConfig { n: 1, ..config(4) };
         assert!(pictured(&workshop, &few).unwrap().iter().all(|p| p.name.contains(".tempo.")));
         assert!(find(&workshop, "nobody", "tempo").is_none());
+    }
+
+    #[test]
+    fn choices_of_files_have_none() {
+        let choices =
+            ChoicesConfig { paths: Vec::new(), format: None, shots: 0, instruction: None };
+        let config = EvalConfig { choices: Some(choices), ..config(2) };
+        assert!(pictured(&workshop(), &config).unwrap().is_empty());
     }
 
     #[test]

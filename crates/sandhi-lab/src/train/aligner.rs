@@ -1,9 +1,9 @@
 //! What a text-and-unit aligner learns: characters against units, the forward sum over all monotonic paths.
 //!
 //! ```text
-//! units or frames ─┐
-//!                  ├─ UnitAligner ─ scores (+ prior) ─┬─ forward_sum     a sum over the characters
-//! characters ──────┘                                  └─ binarization    a sum over the frames
+//! units or frames ─┐                       ┌─ + prior ─ forward_sum     a sum over the characters
+//!                  ├─ UnitAligner ─ scores ─┤
+//! characters ──────┘                       └─ binarization            a sum over the frames
 //! ```
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use sandhi_nn::{
 };
 
 use super::{
-    dataset::Dataset,
+    dataset::{Dataset, milliseconds},
     learner::{Learner, Measured, Size, Term},
 };
 use crate::{
@@ -110,8 +110,7 @@ impl Dataset for AlignerDataset {
     type Batch = AlignerBatch;
 
     fn costs(&self) -> Vec<u64> {
-        let cost = |item: &AlignerItem| ((1e3 * item.duration_s).ceil() as u64).max(1);
-        self.items.iter().map(cost).collect()
+        self.items.iter().map(|item| milliseconds(item.duration_s)).collect()
     }
 
     fn load(&self, indices: &[usize], _: u64) -> AlignerBatch {

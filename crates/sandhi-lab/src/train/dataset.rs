@@ -107,7 +107,8 @@ pub struct CtcDataset {
     pub spec_augment: Option<SpecAugmentConfig>,
 }
 
-fn milliseconds(duration_s: f64) -> u64 {
+/// What an utterance costs a batch.
+pub(super) fn milliseconds(duration_s: f64) -> u64 {
     ((duration_s * 1000.0).ceil() as u64).max(1)
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ConnectorOutput, Kind, Needs, Penalty, Projector, ProjectorConfig, Widths,
-    fire::{FireConfig, Weigher, default_kernel, fire, one, quantity},
+    fire::{FireConfig, Weigher, default_kernel, one},
 };
 use crate::{
     init::Init,
@@ -114,11 +114,8 @@ impl Cif {
         said: Option<&[Vec<u32>]>,
         dropout: Dropout,
     ) -> ConnectorOutput {
-        let alpha = self.weigher.weigh(frames);
-        let counts: Option<Vec<usize>> = said.map(|said| said.iter().map(Vec::len).collect());
-        let fired = fire(alpha.clone(), &frames.offsets, counts.as_deref());
+        let (fired, quantity) = self.weigher.fire(frames, said);
         let vectors = self.projector.forward(fired.integrate(frames.values.clone()), dropout);
-        let quantity = counts.map(|counts| quantity(alpha, &frames.offsets, &counts));
         let penalties = quantity.into_iter().collect();
         ConnectorOutput { vectors, ends: Some(fired.ends), penalties }
     }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ConnectorInput, InputError, Needs, Penalty, Per, Projector, ProjectorConfig, Segments, Widths,
     distance_ctc::{Columns, nearest},
-    fire::{FireConfig, Fired, Weigher, fire, one, quantity},
+    fire::{FireConfig, Fired, Weigher, one},
     segments::own_frames,
 };
 use crate::{
@@ -146,14 +146,10 @@ impl Cut {
         let said = input.said.as_deref();
         match self {
             Self::Cif(weigher) => {
-                let alpha = weigher.weigh(&input.frames);
-                let counts: Option<Vec<usize>> =
-                    said.map(|said| said.iter().map(Vec::len).collect());
-                let fired = fire(alpha.clone(), offsets, counts.as_deref());
+                let (fired, quantity) = weigher.fire(&input.frames, said);
                 let past = |ends: &[u32]| ends.iter().map(|&end| end as usize + 1).collect();
                 let ends = fired.ends.iter().zip(offsets.iter());
                 let ends = ends.map(|(ends, span)| own_frames(past(ends), span.len())).collect();
-                let quantity = counts.map(|counts| quantity(alpha, offsets, &counts));
                 Ok(Found {
                     segments: Segments::new(ends, offsets)?,
                     fired: Some(fired),
@@ -197,8 +193,8 @@ fn runs(nearest: &[u32], blank: u32, offsets: &Offsets) -> Vec<Vec<u32>> {
     offsets.iter().map(of_utterance).collect()
 }
 
-/// Puts the ends on the best path of what is said in place of those that are heard; utterances with too few frames for
-/// it keep theirs.
+/// Puts the ends on the best path of what is said in place of those that are heard. Utterances without a path keep
+/// theirs: with too few frames for it, where the loss of CTC has none either, or with scores that are not numbers.
 fn take_what_is_said(
     ends: &mut [Vec<u32>],
     logits: &Tensor<2>,

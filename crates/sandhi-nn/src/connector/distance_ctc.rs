@@ -2,7 +2,7 @@
 //! 2026).
 //!
 //! ```text
-//! frames     f0   f1   f2   f3   f4   f5      linear, or none where the encoder has the width already
+//! frames     f0   f1   f2   f3   f4   f5      through a projector, or none where the encoder has the width already
 //! nearest     _    a    a    _    b    _      argmax of -|s - q_v|² over the embeddings q; the pad is the blank
 //! vectors   ⅓(f0 + f3 + f5)  ½(f1 + f2)  f4   all blanks in one vector, put first; then the runs
 //!
@@ -20,15 +20,16 @@ use sandhi_align::ctc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConnectorOutput, Embeddings, InputError, Kind, Needs, Penalty, Per, Widths, groups::Groups,
+    ConnectorOutput, Embeddings, InputError, Kind, Needs, Penalty, Per, Projector, ProjectorConfig,
+    Widths, groups::Groups,
 };
 use crate::{
     init::Init,
-    layers::Linear,
     length::Length,
-    lora::{Linears, NamedLinears},
+    lora::{Linears, NamedLinears, below},
     ops,
     ragged::{Offsets, Ragged},
+    transformer::Dropout,
     weights::host,
 };
 
@@ -36,9 +37,13 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DistanceCtcConfig {
-    /// Whether a linear layer takes frames to the embeddings' width; without one the encoder has it, as in the paper.
+    /// Whether a projector takes frames to the embeddings' width; without one the encoder has it and learns, as in the
+    /// paper.
     #[serde(default = "yes")]
     pub project: bool,
+    /// What it is. Beside a frozen encoder a linear layer has to tell tokens by a frame alone.
+    #[serde(default)]
+    pub projector: ProjectorConfig,
     /// The tokens that frames can be, the pad aside; all where absent. An utterance in which others are said has no
     /// CTC and no commitment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,7 +70,7 @@ fn one() -> f64 {
 /// Built by [`DistanceCtcConfig::init`].
 #[derive(Module, Debug)]
 pub struct DistanceCtc {
-    input: Option<Linear>,
+    projector: Option<Projector>,
     d_model: usize,
     blank_vector: bool,
     #[module(skip)]
@@ -124,7 +129,7 @@ impl DistanceCtcConfig {
 
     /// What is wrong with the settings.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems = self.projector.problems();
         if let Some(tokens) = &self.tokens {
             let mut sorted = tokens.clone();
             sorted.sort_unstable();
@@ -152,12 +157,9 @@ impl DistanceCtcConfig {
     pub fn init(&self, widths: Widths, init: &Init) -> DistanceCtc {
         let wrong = self.misfits(widths);
         assert!(wrong.is_empty(), "{}", wrong.join("; "));
-        let Widths { d_encoder, d_model } = widths;
         DistanceCtc {
-            input: self
-                .project
-                .then(|| Linear::new(&init.child("input"), d_encoder, d_model, true)),
-            d_model,
+            projector: self.project.then(|| self.projector.init(widths, &init.child("projector"))),
+            d_model: widths.d_model,
             blank_vector: self.blank_vector,
             tokens: self.tokens.clone(),
         }
@@ -166,7 +168,8 @@ impl DistanceCtcConfig {
 
 impl Linears for DistanceCtc {
     fn linears(&mut self) -> NamedLinears<'_> {
-        self.input.as_mut().map(|input| ("input".to_owned(), input)).into_iter().collect()
+        let projector = self.projector.as_mut().map(Projector::linears);
+        below("projector", projector.unwrap_or_default()).collect()
     }
 }
 
@@ -214,6 +217,12 @@ impl Columns {
 }
 
 impl DistanceCtc {
+    pub(super) fn recompute(&mut self, on: bool) {
+        if let Some(projector) = &mut self.projector {
+            projector.recompute(on);
+        }
+    }
+
     /// Whether the embeddings are as wide as the connector's vectors, and have all of its tokens.
     pub(super) fn check(&self, embeddings: &Embeddings) -> Result<(), InputError> {
         embeddings.check_width(self.d_model)?;
@@ -237,9 +246,10 @@ impl DistanceCtc {
         frames: &Ragged,
         embeddings: &Embeddings,
         said: Option<&[Vec<u32>]>,
+        dropout: Dropout,
     ) -> ConnectorOutput {
-        let s = match &self.input {
-            Some(input) => input.forward(frames.values.clone()),
+        let s = match &self.projector {
+            Some(projector) => projector.forward(frames.clone(), dropout).values,
             None => frames.values.clone(),
         };
         let columns = Columns::new(embeddings, self.tokens.as_deref());
@@ -368,16 +378,16 @@ mod tests {
     use super::*;
     use crate::{
         connector::{
-            Connector, ConnectorConfig,
+            Connector, ConnectorConfig, LayersConfig,
             testing::{Speech, WIDTHS, input, obeys},
         },
         ops::testing::{Case, cpu, random},
-        transformer::Dropout,
     };
 
     fn config() -> DistanceCtcConfig {
         DistanceCtcConfig {
             project: true,
+            projector: ProjectorConfig::Linear,
             tokens: None,
             blank_vector: true,
             ctc_weight: 1.0,
@@ -389,7 +399,10 @@ mod tests {
     fn it_is_a_connector() {
         let some = DistanceCtcConfig { tokens: Some(vec![3, 0, 1]), ..config() };
         let dropped = DistanceCtcConfig { blank_vector: false, ..config() };
-        for config in [config(), some, dropped] {
+        let layers = LayersConfig { d_hidden: 8, n_layers: 1, n_heads: 2, d_ff: 12 };
+        let projector = ProjectorConfig::Transformer(layers);
+        let deep = DistanceCtcConfig { projector, ..config() };
+        for config in [config(), some, dropped, deep] {
             obeys(&ConnectorConfig::DistanceCtc(config));
         }
     }
@@ -410,7 +423,7 @@ mod tests {
         let data = TensorData::new(frames.to_vec(), [frames.len(), 1]);
         let values = Tensor::from_data(data, &cpu());
         let frames = Ragged { values, offsets: Offsets::from_lengths(lengths) };
-        connector.forward(&frames, &embeddings(), said)
+        connector.forward(&frames, &embeddings(), said, Dropout::OFF)
     }
 
     #[test]
@@ -499,7 +512,7 @@ mod tests {
         let table = random([5, WIDTHS.d_model], 5).tensor(&device).require_grad();
         let embeddings = Embeddings { table: table.clone(), pad: 0 };
         let frames = Speech::new(7, 1).frames(&device);
-        let found = connector.forward(&frames, &embeddings, Some(&[vec![1, 2]]));
+        let found = connector.forward(&frames, &embeddings, Some(&[vec![1, 2]]), Dropout::OFF);
         let loss = found.penalties.into_iter().fold(found.vectors.values.sum(), |a, b| a + b);
         assert!(table.grad(&loss.backward()).is_none());
     }

@@ -119,13 +119,27 @@ impl Weigher {
     }
 }
 
+impl Weigher {
+    /// What fires in frames, and the loss on its number where what is `said` is given: as many vectors then.
+    pub(super) fn fire(
+        &self,
+        frames: &Ragged,
+        said: Option<&[Vec<u32>]>,
+    ) -> (Fired, Option<Tensor<1>>) {
+        let alpha = self.weigh(frames);
+        let counts: Option<Vec<usize>> = said.map(|said| said.iter().map(Vec::len).collect());
+        let fired = fire(alpha.clone(), &frames.offsets, counts.as_deref());
+        (fired, counts.map(|counts| quantity(alpha, &frames.offsets, &counts)))
+    }
+}
+
 /// The spans of utterances that have frames.
 fn spoken(offsets: &Offsets) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> + '_ {
     offsets.iter().enumerate().filter(|(_, span)| !span.is_empty())
 }
 
 /// `sum over utterances of |sum of alpha - count|`, `[1]`.
-pub(super) fn quantity(alpha: Tensor<2>, offsets: &Offsets, counts: &[usize]) -> Tensor<1> {
+fn quantity(alpha: Tensor<2>, offsets: &Offsets, counts: &[usize]) -> Tensor<1> {
     let device = alpha.device();
     let unheard: usize =
         offsets.iter().zip(counts).filter(|(span, _)| span.is_empty()).map(|(_, n)| n).sum();

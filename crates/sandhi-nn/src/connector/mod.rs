@@ -306,7 +306,8 @@ impl Connector {
             Self::Ssr(connector) => connector.recompute(on),
             Self::CtcCollapse(connector) => connector.recompute(on),
             Self::Cif(connector) => connector.recompute(on),
-            Self::StackMlp(_) | Self::StackSwiglu(_) | Self::Conv(_) | Self::DistanceCtc(_) => {}
+            Self::DistanceCtc(connector) => connector.recompute(on),
+            Self::StackMlp(_) | Self::StackSwiglu(_) | Self::Conv(_) => {}
         }
     }
 
@@ -340,7 +341,7 @@ impl Connector {
             Self::DistanceCtc(connector) => {
                 let embeddings = input.embeddings()?;
                 connector.check(embeddings)?;
-                return Ok(connector.forward(frames, embeddings, input.said.as_deref()));
+                return Ok(connector.forward(frames, embeddings, input.said.as_deref(), dropout));
             }
         };
         Ok(ConnectorOutput::vectors(vectors))

@@ -90,6 +90,17 @@ fn examples() -> Vec<Example> {
             let sum = forward_sum_loss(scores.clone(), &batch, Some(-1.0), &[1.0, 0.5]);
             (sum + binarization_loss(scores, &batch, &[0.5, 1.0])).reshape([1, 1])
         }),
+        example("path sum of log-probabilities", &[[5, 6]], |t| {
+            let batch = sandhi_align::transport::Batch::new(&[0, 4, 7], &[0, 3, 5]).unwrap();
+            let units = [0, 5, 2, 2, 1, 3, 5];
+            let cells: Vec<u32> = (0..batch.len())
+                .flat_map(|i| batch.rows(i).map(move |row| (i, row)))
+                .flat_map(|(i, row)| batch.columns(i).map(move |c| (c * 6) as u32 + units[row]))
+                .collect();
+            let log_probs = burn::tensor::activation::log_softmax(t[0].clone(), 1);
+            let cells = embedding(log_probs.reshape([30, 1]), &cells);
+            path_sum_loss(cells, &batch, &[1.0, 0.5]).reshape([1, 1])
+        }),
         example("ctc_loss", &[[12, 5]], move |t| {
             let targets = [vec![1, 1, 3], vec![], vec![2, 2], vec![4]];
             ctc_loss(t[0].clone(), &of_ctc, &targets, 0, &[1.0, 1.0, 1.0, 0.5]).reshape([1, 1])

@@ -78,11 +78,11 @@ pub struct Args {
     /// nothing, and take some minutes of sound.
     #[arg(long, default_value_t = 12.0)]
     max_s: f64,
-    /// How much earlier than on the path words begin, unless another word is there, in milliseconds; 40 by default, 10
+    /// How much earlier than on the path words begin, unless another word is there, in milliseconds; 40 by default, 0
     /// by an aligner model.
     #[arg(long, value_name = "MS")]
     before_ms: Option<f64>,
-    /// How much later they end; 30 by default, 10 by an aligner model.
+    /// How much later they end; 30 by default, 0 by an aligner model.
     #[arg(long, value_name = "MS")]
     after_ms: Option<f64>,
     /// Print a summary as JSON.

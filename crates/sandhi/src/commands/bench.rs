@@ -191,11 +191,9 @@ fn time(rounds: usize, mut work: impl FnMut()) -> Vec<f64> {
         .collect()
 }
 
-/// The middle one; the upper of two.
+/// The middle one of at least one.
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    sandhi_lab::costs::median(values).expect("at least one round")
 }
 
 fn at_least_one(name: &str, n: usize) -> anyhow::Result<()> {

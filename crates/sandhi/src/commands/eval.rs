@@ -28,10 +28,10 @@ pub struct Args {
     /// Tasks; all when not given.
     #[arg(long, value_delimiter = ',')]
     tasks: Vec<String>,
-    /// Domains; all when not given.
+    /// Domains; all when not given, of `--choices` base.
     #[arg(long, value_delimiter = ',')]
     domains: Vec<String>,
-    /// Items a cell.
+    /// Items a cell; of `--choices` all are measured.
     #[arg(long, default_value_t = 200)]
     n: usize,
     /// Measure on the half that tuning uses.
@@ -43,12 +43,12 @@ pub struct Args {
     /// Only utterances of this split of the manifest.
     #[arg(long, requires = "manifest")]
     split: Option<String>,
-    /// Utterances of each language, or of the manifest, that are drawn in pictures/, for a connector.
+    /// Utterances of each language, or of the manifest, that are drawn in pictures/, for a connector; none of `--choices`.
     #[arg(long, default_value_t = 1)]
     pictures: usize,
     /// Choose the endings of a file or folder of choice items instead of Microworld: HellaSwag, StoryCloze, MMLU, spoken
     /// StoryCloze or our JSONL; may be repeated.
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["manifest", "tasks", "dev"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["manifest", "tasks", "dev", "n"])]
     choices: Vec<String>,
     /// Format of `--choices`; told from the content when not given: sandhi, hella-swag, story-cloze, mmlu,
     /// spoken-story-cloze or spoken-pairs.
@@ -83,13 +83,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             sandhi_lab::tasks::TASKS.map(|(name, _)| name).join(", ")
         );
     }
-    for domain in &args.domains {
-        anyhow::ensure!(
-            sandhi_lab::tasks::is_domain(domain),
-            "unknown domain {domain:?}, expected one of {}",
-            sandhi_lab::tasks::DOMAINS.join(", ")
-        );
-    }
+    check_domains(&args.domains)?;
     let device = args.run.device.open()?;
     let hub = args.run.hub.hub()?;
     let model = AnyModel::open(&args.model, &device, &hub)?;
@@ -138,6 +132,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             (None, None) => format!("{place} {value:>8.4}  [{lo:.4}, {hi:.4}]  n {n}"),
             (None, Some(how)) => format!("{place} {value:>8.4}  [{lo:.4}, {hi:.4}]  n {n}  {how}"),
         })?;
+    }
+    Ok(())
+}
+
+/// Refuses a domain that there is not.
+pub(super) fn check_domains(domains: &[String]) -> anyhow::Result<()> {
+    for domain in domains {
+        anyhow::ensure!(
+            sandhi_lab::tasks::is_domain(domain),
+            "unknown domain {domain:?}, expected one of {}",
+            sandhi_lab::tasks::DOMAINS.join(", ")
+        );
     }
     Ok(())
 }

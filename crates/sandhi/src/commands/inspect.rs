@@ -17,8 +17,9 @@ use sandhi_lab::{
     model::{AnyModel, ConnectorModel},
     recipe::{Half, Recipe},
     results::Results,
-    tasks,
 };
+
+use super::eval::check_domains;
 
 /// Arguments of `sandhi inspect`.
 #[derive(Debug, clap::Args)]
@@ -50,17 +51,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         What::Layers(args) => layers::run(args),
         What::Forgetting(args) => forgetting::run(*args),
     }
-}
-
-fn check_domains(domains: &[String]) -> anyhow::Result<()> {
-    for domain in domains {
-        ensure!(
-            tasks::is_domain(domain),
-            "unknown domain {domain:?}, expected one of {}",
-            tasks::DOMAINS.join(", ")
-        );
-    }
-    Ok(())
 }
 
 fn half(test: bool) -> Half {

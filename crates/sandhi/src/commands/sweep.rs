@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sandhi_lab::{
     experiment::{self, SweepCell},
-    pipeline::{Place, RunLock},
+    pipeline::{self, Place},
     recipe::{self, Overrides},
     train::{Monitor, shared::SharedStages},
 };
@@ -67,14 +67,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         if done.exists() {
             continue;
         }
-        let Some(_lock) = RunLock::take(&dir)? else {
-            elsewhere += 1;
-            continue;
-        };
-        // It may have been finished since.
-        if done.exists() {
-            continue;
-        }
         console.note(&format!("cell {} of {n}: {}, seed {seed}", i + 1, recipe.name));
         let place = Place {
             resume: dir.join("recipe.json").exists(),
@@ -85,9 +77,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             hub: hub.clone(),
             shared: Some(shared.clone()),
         };
-        if experiment::run(&recipe, &place, &provenance(), &mut console)?.is_none() {
-            eprintln!("saved; the same command continues");
-            return Err(Interrupted.into());
+        match experiment::run(&recipe, &place, &provenance(), &mut console) {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                eprintln!("saved; the same command continues");
+                return Err(Interrupted.into());
+            }
+            Err(experiment::Error::Pipeline(pipeline::Error::Busy { .. })) => elsewhere += 1,
+            Err(error) => return Err(error.into()),
         }
     }
     match elsewhere {

@@ -2,10 +2,7 @@
 
 use std::path::PathBuf;
 
-use sandhi_lab::{
-    experiment,
-    pipeline::{Place, RunLock},
-};
+use sandhi_lab::{experiment, pipeline::Place};
 
 use super::plan::ready;
 use crate::{
@@ -45,14 +42,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         hub,
         shared: None,
     };
-    // What is to be continued is looked for before anything is made.
-    let made = !args.resume || place.dir.is_dir();
-    let lock = if made { RunLock::take(&place.dir)? } else { None };
-    anyhow::ensure!(
-        lock.is_some() || !made,
-        "{} is being written by another process",
-        place.dir.display()
-    );
     let mut console = Console::new(args.run.quiet)?;
     match experiment::run(&recipe, &place, &provenance(), &mut console)? {
         Some((_, results)) => {

@@ -34,6 +34,12 @@ fn the_doctor_says_what_is_there() {
 }
 
 #[test]
+fn files_of_choices_are_measured_whole() {
+    let eval = ["eval", "model", "--out", "out", "--choices", "items.jsonl", "--n", "3"];
+    sandhi(Path::new("."), &eval).fails_with(&["--choices", "cannot be used with", "--n"]);
+}
+
+#[test]
 fn completions_are_for_every_command() {
     let script = sandhi(Path::new("."), &["completions", "bash"]).works();
     for command in ["train", "plan", "data", "score", "doctor"] {

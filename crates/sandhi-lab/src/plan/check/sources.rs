@@ -1,7 +1,7 @@
 //! What stages learn from and the evaluation asks about: amounts, lengths, names and files.
 
 use sandhi_data::{
-    manifest,
+    choice, manifest,
     microworld::{
         Document, Split, Style, Task, WildWords, documents::MAX_PHRASES, tasks::ABOUT_WORDS,
     },
@@ -338,11 +338,17 @@ impl Checker<'_> {
             if choices.paths.is_empty() {
                 self.problem("eval.choices", "no `paths` are given");
             }
+            let is_heard = kind(&self.recipe.model) == "connector";
+            let mut files = Vec::with_capacity(choices.paths.len());
             for path in &choices.paths {
                 let Some(file) = self.path("eval.choices.paths", path) else { continue };
-                if let Err(error) = tasks::check_choices(&file, choices) {
+                if let Err(error) = tasks::check_choices(&file, choices, &eval.domains, is_heard) {
                     self.problem("eval.choices", error);
                 }
+                files.push(file);
+            }
+            if let Err(error) = choice::check_names(&files) {
+                self.problem("eval.choices.paths", error);
             }
         }
     }
@@ -350,4 +356,43 @@ impl Checker<'_> {
 
 fn n_words(text: &str) -> usize {
     text.split_whitespace().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    use crate::{
+        hf::Hub,
+        plan::check::check,
+        recipe::{Overrides, read_str},
+    };
+
+    #[test]
+    fn choices_are_known_before_training() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["a", "b"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+            let item = r#"{"id": "1", "context": "a", "endings": ["b", "c"], "right": 0}"#;
+            fs::write(dir.path().join(folder).join("told.jsonl"), item).unwrap();
+        }
+        let problems = |eval: &str| -> Vec<String> {
+            let text = format!(
+                "name = \"n\"\nseed = 1\n[model]\nkind = \"text\"\ntokenizer = {{ vocab_size = 300 }}\n\
+                 language_model = {{ d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32 }}\n\
+                 [eval]\nn = 1\n{eval}"
+            );
+            let recipe = read_str(&text, Path::new("n.toml"), &Overrides::default()).unwrap();
+            let found = check(&recipe, dir.path(), &Hub::offline(PathBuf::new())).problems;
+            found.into_iter().filter(|problem| problem.starts_with("eval")).collect()
+        };
+        assert_eq!(problems("choices = { paths = [\"a/told.jsonl\"] }"), Vec::<String>::new());
+        let found = problems("choices = { paths = [\"a/told.jsonl\", \"b/told.jsonl\"] }");
+        assert!(found.len() == 1 && found[0].contains("found the name \"told\""), "{found:?}");
+        let found = problems("domains = [\"tempo\"]\nchoices = { paths = [\"a/told.jsonl\"] }");
+        assert!(found.len() == 1 && found[0].contains("found the domain \"tempo\""), "{found:?}");
+    }
 }

@@ -74,7 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let progress = |what: &str, i: usize, n: usize| console.preparing(what, i, n);
     let world = Microworld::new(WORLD_SEED);
     let corpora = if args.text.is_empty() {
-        Corpus::held_out(&world, half, args.n)
+        Corpus::of_world(&world, half, args.n)
     } else {
         args.text.iter().map(|path| Corpus::read(path)).collect::<Result<_, _>>()?
     };
@@ -154,8 +154,8 @@ fn table(found: &Found) -> String {
         lines.push(String::new());
         lines.push(format!(
             "almanac, multiple choice in writing, {} questions, % right: {}",
-            almanac.after.n,
-            change(almanac, 100.0, 1).trim()
+            almanac.accuracy.after.n,
+            change(&almanac.accuracy, 100.0, 1).trim()
         ));
     }
     if !found.misalignment.is_empty() {

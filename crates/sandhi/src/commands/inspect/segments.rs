@@ -42,12 +42,7 @@ pub struct Args {
 
 /// Cuts, draws and prints.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    ensure!(
-        tasks::is_domain(&args.domain),
-        "unknown domain {:?}, expected one of {}",
-        args.domain,
-        tasks::DOMAINS.join(", ")
-    );
+    super::check_domains(std::slice::from_ref(&args.domain))?;
     let name = &args.utterance;
     let is_empty = args.text.as_ref().is_some_and(|text| text.trim().is_empty());
     ensure!(!is_empty, "--text is empty, expected what is said in {name}");
