@@ -190,6 +190,30 @@ fn an_aligner_in_pieces_has_the_same_losses_and_is_what_was_saved() {
 }
 
 #[test]
+fn a_run_belongs_to_one_process_and_one_recipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = recipe(&[]);
+    let lock = claim(&small, &place(dir.path(), false)).unwrap();
+    for resume in [false, true] {
+        let error =
+            run(&small, &place(dir.path(), resume), &mut Silent::new(u64::MAX)).unwrap_err();
+        assert!(matches!(error, Error::Busy { .. }), "{error}");
+    }
+    drop(lock);
+    // A finished run is that of its recipe, too; every field that differs is named once.
+    run(&small, &place(dir.path(), true), &mut Silent::new(u64::MAX)).unwrap();
+    let other = Recipe { seed: 9, about: "another".into(), ..small };
+    let provenance = crate::experiment::Provenance::default();
+    let place = place(dir.path(), true);
+    let found = crate::experiment::run(&other, &place, &provenance, &mut Silent::new(u64::MAX));
+    let Err(error) = found else { panic!("it is another recipe's") };
+    assert!(error.to_string().ends_with("differs in: about, seed"), "{error}");
+    std::fs::write(place.dir.join("recipe.json"), "null").unwrap();
+    let error = claim(&other, &place).unwrap_err();
+    assert!(matches!(error, Error::NothingToResume { .. }), "{error}");
+}
+
+#[test]
 fn layers_that_run_again_change_no_loss() {
     let set = [("stage.0.dropout", "0.1"), ("stage.0.batch.replicas", "2")];
     let (plain_dir, plain) = in_pieces(&recipe(&set), u64::MAX);

@@ -87,14 +87,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    match elsewhere {
-        0 => eprintln!(
-            "{n} cells are finished; compare them with `sandhi table {}`",
-            args.out.display()
-        ),
-        _ => {
-            eprintln!("{} of {n} cells are finished, another process runs the rest", n - elsewhere)
-        }
+    if elsewhere > 0 {
+        eprintln!("{} of {n} cells are finished, another process runs the rest", n - elsewhere);
+    } else {
+        let out = args.out.display();
+        eprintln!("{n} cells are finished; compare them with `sandhi table {out}`");
     }
     Ok(())
 }
