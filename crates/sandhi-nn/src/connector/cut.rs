@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ConnectorInput, InputError, Needs, Penalty, Per, Projector, ProjectorConfig, Segments, Widths,
-    distance_ctc::{Columns, nearest},
+    distance_ctc::{Columns, nearest, wrong_temperature},
     fire::{FireConfig, Fired, Weigher, one},
     segments::own_frames,
 };
@@ -47,6 +47,9 @@ pub struct SubwordCtcConfig {
     /// From frames to what is compared to embeddings.
     #[serde(default)]
     pub projector: ProjectorConfig,
+    /// What squared distances are divided by; see [`super::DistanceCtcConfig::temperature`].
+    #[serde(default = "one")]
+    pub temperature: f64,
     /// Weight of the CTC loss, per token.
     #[serde(default = "one")]
     pub ctc_weight: f64,
@@ -58,7 +61,14 @@ pub enum Cut {
     /// Weights of frames.
     Cif(Weigher),
     /// What is compared to embeddings.
-    Ctc(Projector),
+    Ctc(Reader),
+}
+
+/// Frames as they are compared to embeddings.
+#[derive(Module, Debug)]
+pub struct Reader {
+    projector: Projector,
+    temperature: f64,
 }
 
 /// Segments that were found.
@@ -93,8 +103,9 @@ impl CutConfig {
     pub fn problems(&self) -> Vec<String> {
         let problems = match self {
             Self::Cif(config) => config.problems(),
-            Self::Ctc(SubwordCtcConfig { projector, ctc_weight: weight }) => {
+            Self::Ctc(SubwordCtcConfig { projector, temperature, ctc_weight: weight }) => {
                 let mut problems = projector.problems();
+                problems.extend(wrong_temperature(*temperature));
                 if !(weight.is_finite() && *weight >= 0.0) {
                     problems
                         .push(format!("ctc_weight is {weight}, expected a number of at least 0"));
@@ -109,7 +120,10 @@ impl CutConfig {
     pub fn init(&self, widths: Widths, init: &Init) -> Cut {
         match self {
             Self::Cif(config) => Cut::Cif(config.init(widths, init)),
-            Self::Ctc(config) => Cut::Ctc(config.projector.init(widths, &init.child("projector"))),
+            Self::Ctc(config) => Cut::Ctc(Reader {
+                projector: config.projector.init(widths, &init.child("projector")),
+                temperature: config.temperature,
+            }),
         }
     }
 }
@@ -118,7 +132,7 @@ impl Linears for Cut {
     fn linears(&mut self) -> NamedLinears<'_> {
         match self {
             Self::Cif(weigher) => weigher.linears(),
-            Self::Ctc(projector) => projector.linears(),
+            Self::Ctc(reader) => reader.projector.linears(),
         }
     }
 }
@@ -127,7 +141,7 @@ impl Cut {
     pub(super) fn recompute(&mut self, on: bool) {
         match self {
             Self::Cif(_) => {}
-            Self::Ctc(projector) => projector.recompute(on),
+            Self::Ctc(reader) => reader.projector.recompute(on),
         }
     }
 
@@ -156,12 +170,12 @@ impl Cut {
                     penalties: quantity.into_iter().collect(),
                 })
             }
-            Self::Ctc(projector) => {
+            Self::Ctc(Reader { projector, temperature }) => {
                 let embeddings = input.embeddings()?;
                 embeddings.check_width(d_model)?;
                 let s = projector.forward(input.frames.clone(), dropout).values;
                 let columns = Columns::new(embeddings, None);
-                let logits = columns.logits(s);
+                let logits = columns.logits(s, *temperature);
                 let mut ends = runs(&nearest(&logits), columns.blank, offsets);
                 if let Some(said) = said {
                     take_what_is_said(&mut ends, &logits, columns.blank, offsets, said);
@@ -255,7 +269,14 @@ mod tests {
         let wrong = CutConfig::Cif(FireConfig { kernel: 4, d_conv: 8, quantity_weight: 1.0 });
         assert_eq!(wrong.problems(), ["cut.kernel is 4, expected an odd number"]);
         let projector = ProjectorConfig::Linear;
-        let wrong = CutConfig::Ctc(SubwordCtcConfig { projector, ctc_weight: -1.0 });
-        assert_eq!(wrong.problems(), ["cut.ctc_weight is -1, expected a number of at least 0"]);
+        let wrong =
+            CutConfig::Ctc(SubwordCtcConfig { projector, temperature: 0.0, ctc_weight: -1.0 });
+        assert_eq!(
+            wrong.problems(),
+            [
+                "cut.temperature is 0, expected a number above 0",
+                "cut.ctc_weight is -1, expected a number of at least 0"
+            ]
+        );
     }
 }

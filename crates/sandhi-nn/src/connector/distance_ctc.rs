@@ -51,6 +51,10 @@ pub struct DistanceCtcConfig {
     /// Whether the mean of all blank frames is put first; they go otherwise.
     #[serde(default = "yes")]
     pub blank_vector: bool,
+    /// What squared distances are divided by. In the paper by nothing, among embeddings about 1 long; where they are longer,
+    /// distances tell tokens apart so sharply that CTC begins, and stays, with the blank everywhere.
+    #[serde(default = "one")]
+    pub temperature: f64,
     /// Weight of the CTC loss, per token.
     #[serde(default = "one")]
     pub ctc_weight: f64,
@@ -73,6 +77,7 @@ pub struct DistanceCtc {
     projector: Option<Projector>,
     d_model: usize,
     blank_vector: bool,
+    temperature: f64,
     #[module(skip)]
     tokens: Option<Vec<u32>>,
 }
@@ -130,6 +135,7 @@ impl DistanceCtcConfig {
     /// What is wrong with the settings.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.projector.problems();
+        problems.extend(wrong_temperature(self.temperature));
         if let Some(tokens) = &self.tokens {
             let mut sorted = tokens.clone();
             sorted.sort_unstable();
@@ -161,9 +167,16 @@ impl DistanceCtcConfig {
             projector: self.project.then(|| self.projector.init(widths, &init.child("projector"))),
             d_model: widths.d_model,
             blank_vector: self.blank_vector,
+            temperature: self.temperature,
             tokens: self.tokens.clone(),
         }
     }
+}
+
+/// What is wrong with a temperature.
+pub(super) fn wrong_temperature(temperature: f64) -> Option<String> {
+    let right = temperature > 0.0 && temperature.is_finite();
+    (!right).then(|| format!("temperature is {temperature}, expected a number above 0"))
 }
 
 impl Linears for DistanceCtc {
@@ -203,8 +216,8 @@ impl Columns {
         }
     }
 
-    /// `2 s · q - |q|²`, `[n_frames, n_columns]`.
-    pub fn logits(&self, s: Tensor<2>) -> Tensor<2> {
+    /// `(2 s · q - |q|²) / temperature`, `[n_frames, n_columns]`.
+    pub fn logits(&self, s: Tensor<2>, temperature: f64) -> Tensor<2> {
         let [n_columns, _] = self.table.dims();
         let lengths = (0..n_columns).step_by(TABLE_BLOCK).map(|start| {
             let n = TABLE_BLOCK.min(n_columns - start);
@@ -212,7 +225,8 @@ impl Columns {
             rows.square().sum_dim(1).reshape([n])
         });
         let lengths = Tensor::cat(lengths.collect(), 0);
-        ops::linear(s * 2.0, self.table.clone().transpose(), Some(lengths.neg()))
+        let bias = lengths / -temperature;
+        ops::linear(s * (2.0 / temperature), self.table.clone().transpose(), Some(bias))
     }
 }
 
@@ -253,7 +267,7 @@ impl DistanceCtc {
             None => frames.values.clone(),
         };
         let columns = Columns::new(embeddings, self.tokens.as_deref());
-        let logits = columns.logits(s.clone());
+        let logits = columns.logits(s.clone(), self.temperature);
         let nearest = nearest(&logits);
         let offsets = &frames.offsets;
         let penalties = match said {
@@ -390,6 +404,7 @@ mod tests {
             projector: ProjectorConfig::Linear,
             tokens: None,
             blank_vector: true,
+            temperature: 1.0,
             ctc_weight: 1.0,
             commitment_weight: 1.0,
         }
@@ -461,6 +476,11 @@ mod tests {
         // At 3 and saying b, the CTC is 48 more than nearest a, and the commitment is the distance to a.
         let found = sums(&[3.0], &[1], &[vec![2]]);
         assert!((f64::from(found[0]) - ctc - 48.0).abs() < 1e-4 && found[1] == 1.0, "{found:?}");
+        // At a temperature of 4 distances count a quarter: 1 / (1 + e^((1 - 9) / 4) + …).
+        let warm = DistanceCtcConfig { temperature: 4.0, ..config() };
+        let found = host(run(warm, &[3.0], &[1], Some(&[vec![1]])).penalties.swap_remove(0));
+        let ctc_warm = (1.0 + (-2.0_f64).exp() + (-12.0_f64).exp()).ln();
+        assert!((f64::from(found[0]) - ctc_warm).abs() < 1e-5, "{found:?} {ctc_warm}");
         // Each utterance has its own bound; a frame at the pad has no commitment.
         let found = sums(&[3.0, 3.0, 0.0], &[1, 1, 1], &[vec![1], vec![2], vec![]]);
         assert!((f64::from(found[1]) - ctc - 1.0).abs() < 1e-5, "{found:?}");
@@ -497,7 +517,7 @@ mod tests {
                 Embeddings { table: embeddings.table.clone().inner(), pad: 0 }
             };
             let columns = Columns::new(&embeddings, None);
-            let logits = columns.logits(t.rows(0));
+            let logits = columns.logits(t.rows(0), 1.0);
             let nearest = nearest(&logits);
             assert_eq!(nearest, [1, 2, 0, 3, 2, 1]);
             let sums = losses(&t.rows(0), logits, &offsets, &nearest, &columns, &said);

@@ -359,7 +359,8 @@ mod tests {
     #[test]
     fn it_is_a_connector_that_cuts_by_itself() {
         let mlp = ProjectorConfig::Mlp(MlpConfig { d_hidden: 10 });
-        let ctc = CutConfig::Ctc(SubwordCtcConfig { projector: mlp, ctc_weight: 1.0 });
+        let ctc = SubwordCtcConfig { projector: mlp, temperature: 2.0, ctc_weight: 1.0 };
+        let ctc = CutConfig::Ctc(ctc);
         for (cut, pool) in [
             (fires(), SegmentPool::Fire),
             (fires(), SegmentPool::Last),
@@ -373,7 +374,8 @@ mod tests {
     #[test]
     fn in_training_there_is_a_segment_for_every_token() {
         let mlp = ProjectorConfig::Mlp(MlpConfig { d_hidden: 10 });
-        let ctc = CutConfig::Ctc(SubwordCtcConfig { projector: mlp, ctc_weight: 1.0 });
+        let ctc = SubwordCtcConfig { projector: mlp, temperature: 2.0, ctc_weight: 1.0 };
+        let ctc = CutConfig::Ctc(ctc);
         for cut in [fires(), ctc] {
             let config = SsrConfig { cut: Some(cut), ..config() };
             let connector = config.init(WIDTHS, &Init::new(1, &cpu()));
