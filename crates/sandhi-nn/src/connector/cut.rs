@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     init::Init,
-    lora::{Linears, NamedLinears},
+    lora::{Linears, NamedLinears, below},
     ops,
     ragged::Offsets,
     transformer::Dropout,
@@ -132,7 +132,7 @@ impl Linears for Cut {
     fn linears(&mut self) -> NamedLinears<'_> {
         match self {
             Self::Cif(weigher) => weigher.linears(),
-            Self::Ctc(reader) => reader.projector.linears(),
+            Self::Ctc(reader) => below("projector", reader.projector.linears()).collect(),
         }
     }
 }
