@@ -14,9 +14,10 @@
 //! [`sandhi_align::monotonic::search`] finds the path. The published one has embeddings of 1,024 for 10,000 units of
 //! 20 ms; width, kernel and the frames themselves instead of units are ours to choose.
 //!
-//! [`Softmax::Units`] is ours: a character's scores become a distribution over all *units* there are, so that the
-//! aligner is a hidden Markov model with a state a character, trained by [`crate::ops::path_sum_loss`]. A unit then has to
-//! be told from all others, not a character from those beside it, which a character's neighbors can do as well.
+//! [`Softmax::Units`] is ours, with units' embeddings, ReLU and conv 1 alone on the side of speech: a character's scores
+//! become a distribution over all *units* there are, so that the aligner is a hidden Markov model with a state a
+//! character, trained by [`crate::ops::path_sum_loss`]. A unit then has to be told from all others, not a character from
+//! those beside it, which a character's neighbors can do as well.
 
 use burn::{
     prelude::*,

@@ -72,11 +72,7 @@ fn without_blank(
         }
         log_softmax_row(row);
     }
-    let (loss, mut gradient) = sum_of_paths(&log_probs, n_frames, n_tokens)?;
-    for (value, log_prob) in gradient.iter_mut().zip(log_probs) {
-        *value += log_prob.exp();
-    }
-    Ok((loss, gradient))
+    sum_of_paths(log_probs, n_frames, n_tokens, f32::exp)
 }
 
 /// `-log sum over paths of prod over frames of exp(log_likelihood of the frame by the token of the path)`, and its
@@ -108,7 +104,7 @@ pub fn path_sum(log_likelihoods: &[f32], n_tokens: usize) -> Result<(f64, Vec<f3
         row.iter_mut().for_each(|value| *value -= most);
         largest += f64::from(most);
     }
-    let (loss, gradient) = sum_of_paths(&relative, n_frames, n_tokens)?;
+    let (loss, gradient) = sum_of_paths(relative, n_frames, n_tokens, |_| 0.0)?;
     Ok((loss - largest, gradient))
 }
 
@@ -128,11 +124,12 @@ pub fn posteriors(log_likelihoods: &[f32], n_tokens: usize) -> Result<Vec<f32>, 
     Ok(gradient)
 }
 
-/// The loss, and the posterior of every entry, negative.
+/// The loss, and in place of every log-probability `less` of it minus its posterior.
 fn sum_of_paths(
-    log_probs: &[f32],
+    mut log_probs: Vec<f32>,
     n_frames: usize,
     n_tokens: usize,
+    less: impl Fn(f32) -> f32,
 ) -> Result<(f64, Vec<f32>), Error> {
     // Tokens that a path can be in at a frame: reachable from the first, and the last from them.
     let reachable =
@@ -153,24 +150,23 @@ fn sum_of_paths(
     // beta[token]: the probability of the rest after being in the token at this frame.
     let mut beta = vec![Wide::ZERO; n_tokens];
     beta[n_tokens - 1] = Wide::ONE;
-    let mut gradient = vec![0.0; log_probs.len()];
     for frame in (0..n_frames).rev() {
-        let cells = frame * n_tokens..(frame + 1) * n_tokens;
+        let row = &mut log_probs[frame * n_tokens..][..n_tokens];
+        let emitted: Vec<Wide> = row.iter().map(|&log_prob| Wide::exp(log_prob)).collect();
+        row.iter_mut().for_each(|value| *value = less(*value));
         for token in reachable(frame) {
-            let cell = cells.start + token;
-            gradient[cell] = -alpha[cell].share(beta[token], total) as f32;
+            row[token] -= alpha[frame * n_tokens + token].share(beta[token], total) as f32;
         }
         // To the frame before: stay, or come from the token before.
-        let row = &log_probs[cells];
-        let mut stay = beta[0].times(Wide::exp(row[0]));
         for token in 0..n_tokens {
-            let next =
-                (token + 1 < n_tokens).then(|| beta[token + 1].times(Wide::exp(row[token + 1])));
-            beta[token] = next.map_or(stay, |next| stay.plus(next));
-            stay = next.unwrap_or(stay);
+            let stay = beta[token].times(emitted[token]);
+            beta[token] = match beta.get(token + 1) {
+                Some(next) => stay.plus(next.times(emitted[token + 1])),
+                None => stay,
+            };
         }
     }
-    Ok((-total.ln(), gradient))
+    Ok((-total.ln(), log_probs))
 }
 
 #[cfg(test)]

@@ -40,9 +40,6 @@ const MOST_CELLS: usize = 1 << 26;
 /// Entries of a matrix that is not made beside others: about a minute of speech, and 200 MB.
 const MANY_CELLS: usize = 1 << 23;
 
-/// Samples of 16 kHz that a spectrum goes on by.
-const SPECTRUM: usize = 160;
-
 /// What a frame loses against its best character where it belongs to a word that cannot be spelled.
 const UNSPELLED_COST: f32 = 0.5;
 
@@ -91,7 +88,10 @@ impl<'a> MonotonicAligner<'a> {
     pub fn align(&self, sounds: &[(&[f32], &str)]) -> Result<Vec<Result<Aligned, Failure>>, Error> {
         // Large matrices one after another, the others side by side.
         let is_large = |(samples, text): &(&[f32], &str)| {
-            let n_frames = self.model.spectra().window().n_frames(samples.len() / SPECTRUM);
+            let spectra = self.model.spectra();
+            // Sounds without features are told of when they are placed.
+            let n_spectra = spectra.extractor().n_frames(samples.len()).unwrap_or(0);
+            let n_frames = spectra.window().n_frames(n_spectra);
             n_frames.saturating_mul(text.chars().count()) > MANY_CELLS
         };
         let mut found: Vec<Option<_>> = sounds

@@ -25,6 +25,7 @@ mod tensors;
 mod writer;
 
 pub use error::Error;
+pub(crate) use files::create_dir_all;
 pub use files::write_atomically;
 pub use reader::Checkpoint;
 pub use steps::{latest, prune, step_dir, step_of};

@@ -22,7 +22,10 @@ use super::{
     },
     segments::{Cuts, Segmented, VectorSpan},
 };
-use crate::report::{Text, significant, uri_of};
+use crate::{
+    costs::median,
+    report::{Text, significant, uri_of},
+};
 
 /// Heights of the lanes.
 const SPECTROGRAM: f64 = 80.0;
@@ -58,10 +61,9 @@ fn name_of(cuts: &Cuts) -> String {
 fn scale_of(found: &Segmented) -> Scale {
     let longest = found.cuts.iter().map(|cuts| name_of(cuts).chars().count()).max().unwrap_or(0);
     let end_s = if found.duration_s > 0.0 { found.duration_s } else { 1.0 };
-    let mut widths: Vec<f64> = placed(found).map(|(_, [start_s, end_s])| end_s - start_s).collect();
-    widths.sort_by(f64::total_cmp);
-    let median = widths.get(widths.len() / 2).copied().filter(|&width_s| width_s > 0.0);
-    let rate = median.map_or(PIXELS_PER_SECOND, |width_s| PIXELS_PER_SECOND.max(CELL / width_s));
+    let widths = placed(found).map(|(_, [start_s, end_s])| end_s - start_s);
+    let median_s = median(widths).filter(|&width_s| width_s > 0.0);
+    let rate = median_s.map_or(PIXELS_PER_SECOND, |width_s| PIXELS_PER_SECOND.max(CELL / width_s));
     Scale {
         left: MARGIN + CHARACTER * longest.clamp(14, 28) as f64 + 6.0,
         width: (end_s * rate).clamp(WIDTHS.0, WIDTHS.1),

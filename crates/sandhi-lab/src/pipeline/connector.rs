@@ -11,6 +11,7 @@ use sandhi_nn::{connector::Widths, init::Init, layers::Linear, lora, weights};
 
 use super::{Error, Place, marks, stages};
 use crate::{
+    costs::median,
     frames::FrameCache,
     hf::{self, Hub, Located, ModelSource},
     model::{Aids, AnyModel, Compression, ConnectorModel, SpeechModel, TextModel},
@@ -195,15 +196,14 @@ fn pad(
     let wrong = |problem: &str| Error::Pad { token: token.clone(), problem: problem.to_owned() };
     let id = text.chat.token(token).ok_or_else(|| wrong("the vocabulary has no such token"))?;
     let table = text.lm.embedding_table().cast(DType::F32);
-    let mut norms = weights::host(table.square().sum_dim(1).sqrt());
+    let norms = weights::host(table.square().sum_dim(1).sqrt());
     let own = norms.get(id as usize).copied().unwrap_or(0.0);
     if own == 0.0 {
         return Err(wrong(
             "its embedding is zero, as untrained ones often are; name a trained one",
         ));
     }
-    norms.sort_by(f32::total_cmp);
-    let median = norms[norms.len() / 2];
+    let median = median(norms.into_iter().map(f64::from)).unwrap_or(0.0);
     monitor.note(&format!(
         "the pad {token:?} has an embedding of norm {own:.3}, the median is {median:.3}"
     ));

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use crate::checkpoint;
+use crate::checkpoint::{self, create_dir_all};
 
 /// Name of the file that is locked; it stays, empty, when the run is over.
 pub(super) const LOCK: &str = ".lock";
@@ -25,7 +25,7 @@ impl RunLock {
     pub(super) fn take(dir: &Path) -> Result<Option<Self>, checkpoint::Error> {
         let path = dir.join(LOCK);
         let io = |source| checkpoint::Error::io("lock", &path, source);
-        std::fs::create_dir_all(dir).map_err(io)?;
+        create_dir_all(dir)?;
         let file =
             File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
         match file.try_lock() {

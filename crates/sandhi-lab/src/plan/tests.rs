@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{fs, path::Path};
 
 use super::*;
 use crate::recipe::{Overrides, read_str};
@@ -85,6 +85,29 @@ fn an_aligner_is_counted() {
     let many = many.replace("d_model = 16", "d_model = 16, softmax = \"units\", n_layers = 0");
     let operations = |plan: &Plan| plan.stages[0].work.as_ref().unwrap()[0].forward;
     assert!(operations(&of(&many).unwrap()) > 8.0 * operations(&over_units));
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+#[test]
+fn distances_to_all_tokens_are_counted() {
+    let of = |connector: &str| {
+        let text = fs::read_to_string(root().join("recipes/smoke/zoo/slm.toml")).unwrap();
+        let set = [("model.connector", connector), ("stage.0.trainable", "[\"connector\"]")];
+        let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        let paths = vec![("foundation".to_owned(), root().join("weights").display().to_string())];
+        let recipe = read_str(&text, Path::new("r.toml"), &Overrides { set, paths }).unwrap();
+        let plan = plan(&recipe, &root().join("recipes/smoke/zoo"), &nowhere()).unwrap();
+        let work = plan.stages[0].work.clone().unwrap();
+        let connector = work.into_iter().find(|work| work.part == "connector").unwrap();
+        (connector.forward, plan.memory.activation_bytes.unwrap())
+    };
+    let (plain, plain_bytes) = of("{ kind = \"stack_mlp\", reduction = 1, d_hidden = 8 }");
+    let (found, bytes) = of("{ kind = \"distance_ctc\" }");
+    // A frame is multiplied with all of the thousand embeddings, not with 8 columns.
+    assert!(found > 4.0 * plain && bytes > 2 * plain_bytes, "{found} {plain} {bytes} {plain_bytes}");
 }
 
 #[test]

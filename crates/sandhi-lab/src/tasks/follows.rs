@@ -88,8 +88,8 @@ fn is_written_in(normal: &str, language: Language) -> bool {
     here > elsewhere
 }
 
-/// Adds the mean over the tasks that are not among those `trained` on speech, a number for every domain and way of reading: each
-/// task counts the same, and utterances are drawn anew over all of them.
+/// Adds the mean over the tasks that are not among those `trained` on speech, a number for every domain and way of
+/// reading: each task counts the same, and utterances are drawn anew over all of them.
 pub(super) fn add_rates(
     results: &mut Results,
     predictions: &[Vec<Prediction>],

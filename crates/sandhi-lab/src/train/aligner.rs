@@ -51,7 +51,7 @@ pub struct AlignerItem {
 /// Utterances with texts, for an aligner.
 #[derive(Debug)]
 pub struct AlignerDataset {
-    /// The utterances, all of units or all of spectra.
+    /// The utterances, all of units or all of spectra, each with a frame for every character.
     pub items: Vec<AlignerItem>,
     /// How spectra become frames.
     pub window: FrameWindow,
@@ -100,7 +100,7 @@ impl HostRows {
 }
 
 impl AlignerDataset {
-    /// Of what this front end gives.
+    /// Of what this front end gives: items with a frame for every character, without which training stops.
     pub fn new(items: Vec<AlignerItem>, spectra: &Spectra) -> Self {
         Self { items, window: spectra.window(), n_mels: spectra.n_mels() }
     }
@@ -139,32 +139,18 @@ impl Dataset for AlignerDataset {
     }
 }
 
-impl AlignerBatch {
-    /// Whether there is a frame for every character; an utterance without has no loss.
-    fn feasible(&self) -> impl Iterator<Item = bool> {
-        self.rows.lengths().iter().zip(&self.texts).map(|(&n, text)| n >= text.len())
-    }
-}
-
 const FORWARD_SUM: &str = "forward_sum";
 const BINARIZATION: &str = "binarization";
 
 impl Measured for AlignerBatch {
     fn size(&self, loss: &LossConfig) -> Size {
-        let count = |of: &dyn Fn(usize) -> usize| {
-            let kept = self.feasible().enumerate().filter(|(_, feasible)| *feasible);
-            kept.map(|(i, _)| of(i)).sum::<usize>() as f64
-        };
-        let mut counts = vec![(FORWARD_SUM, count(&|i| self.texts[i].len()))];
+        let n_characters: usize = self.texts.iter().map(Vec::len).sum();
+        let n_frames: usize = self.rows.lengths().iter().sum();
+        let mut counts = vec![(FORWARD_SUM, n_characters as f64)];
         if loss.binarization > 0.0 {
-            counts.push((BINARIZATION, count(&|i| self.rows.lengths()[i])));
+            counts.push((BINARIZATION, n_frames as f64));
         }
-        Size {
-            counts,
-            n_items: self.texts.len(),
-            n_tokens: self.rows.lengths().iter().sum(),
-            audio_s: self.audio_s,
-        }
+        Size { counts, n_items: self.texts.len(), n_tokens: n_frames, audio_s: self.audio_s }
     }
 }
 
@@ -176,8 +162,7 @@ impl Learner for UnitAligner {
     fn terms(&self, batch: &AlignerBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
         let device = self.devices().into_iter().next().expect("a model has parameters");
         let scores = self.forward(&batch.rows.to_device(&device), &batch.texts, dropout);
-        let weights: Vec<f32> =
-            batch.feasible().map(|feasible| f32::from(u8::from(feasible))).collect();
+        let weights = vec![1.0; batch.texts.len()];
         let mut terms = Vec::with_capacity(2);
         if loss.binarization > 0.0 {
             let sum = ops::binarization_loss(scores.values.clone(), &scores.batch, &weights);
@@ -222,15 +207,10 @@ mod tests {
         AlignerDataset { items, window: FrameWindow::default(), n_mels: 1 }
     }
 
-    /// Two utterances, and one with fewer frames than characters, which counts for nothing.
     #[test]
-    fn terms_are_sums_over_what_is_feasible() {
-        let data = dataset(vec![
-            item(&[0, 1, 2, 2], &[1, 2, 1]),
-            item(&[3, 3, 0], &[1, 1]),
-            item(&[1], &[1, 2, 1]),
-        ]);
-        assert_eq!(data.costs(), [40, 30, 10]);
+    fn terms_are_sums_over_utterances() {
+        let data = dataset(vec![item(&[0, 1, 2, 2], &[1, 2, 1]), item(&[3, 3, 0], &[1, 1])]);
+        assert_eq!(data.costs(), [40, 30]);
         let loss = LossConfig { prior: 1.0, binarization: 0.5, ..LossConfig::default() };
         let config: UnitAlignerConfig =
             serde_json::from_value(serde_json::json!({ "d_model": 8 })).unwrap();
@@ -240,11 +220,10 @@ mod tests {
             assert_eq!([terms[0].name, terms[1].name], [BINARIZATION, FORWARD_SUM]);
             terms.into_iter().map(|term| sandhi_nn::weights::host(term.sum)[0]).collect()
         };
-        let size = data.load(&[0, 1, 2], 0).size(&loss);
+        let size = data.load(&[0, 1], 0).size(&loss);
         assert_eq!(size.counts, [(FORWARD_SUM, 5.0), (BINARIZATION, 7.0)]);
-        assert_eq!((size.n_items, size.n_tokens), (3, 8));
-        assert_eq!(terms(&[2]), [0.0, 0.0]);
-        let (all, parts) = (terms(&[0, 1, 2]), [terms(&[0]), terms(&[1])]);
+        assert_eq!((size.n_items, size.n_tokens), (2, 7));
+        let (all, parts) = (terms(&[0, 1]), [terms(&[0]), terms(&[1])]);
         for (i, sum) in all.iter().enumerate() {
             let expected = parts[0][i] + parts[1][i];
             assert!(*sum > 0.0 && (sum - expected).abs() < 1e-4, "{sum} {expected}");

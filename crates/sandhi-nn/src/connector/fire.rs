@@ -112,14 +112,12 @@ impl Weigher {
     /// # Shapes
     ///
     /// - `frames.values`: `[n_frames, d_encoder]`
-    pub fn weigh(&self, frames: &Ragged) -> Tensor<2> {
+    fn weigh(&self, frames: &Ragged) -> Tensor<2> {
         let Ragged { values, offsets } = frames;
         let (windows, _) = ops::unfold(values.clone(), offsets, self.kernel, 1, self.kernel / 2);
         sigmoid(self.alpha.forward(relu(self.conv.forward(windows))))
     }
-}
 
-impl Weigher {
     /// What fires in frames, and the loss on its number where what is `said` is given: as many vectors then.
     pub(super) fn fire(
         &self,
