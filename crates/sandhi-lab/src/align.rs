@@ -20,6 +20,7 @@ use rayon::prelude::*;
 use sandhi_align::ctc::{self, Limits, Unit};
 use sandhi_data::{
     alignment::{Alignment, Source},
+    audio::SILENT_PEAK,
     text::{Characters, Unknown, normalize},
 };
 
@@ -91,6 +92,21 @@ pub enum Failure {
         /// What was asked for.
         least: f64,
     },
+    /// Nothing is heard.
+    #[error("found silence (peak {peak:e}), expected speech")]
+    Silence {
+        /// Largest amplitude.
+        peak: f32,
+    },
+    /// What is heard is no speech.
+    #[error(
+        "found a level that stays within {range_db:.1} dB, where speech changes by {LEAST_RANGE_DB} dB at least: noise or a \
+         tone?"
+    )]
+    Steady {
+        /// Between the 5th and the 95th percentile of 20 ms frames.
+        range_db: f64,
+    },
     /// The path could not be found.
     #[error(transparent)]
     Path(#[from] ctc::Error),
@@ -116,6 +132,17 @@ pub struct AlignedWord {
     /// When its characters are said, those that the model knows. A word without any lies where something is said between
     /// its neighbors, without a confidence.
     pub characters: Vec<Alignment>,
+}
+
+/// A piece in its place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PlacedPiece {
+    /// When it begins, in seconds.
+    pub start_s: f64,
+    /// When it ends.
+    pub end_s: f64,
+    /// Geometric mean of what its characters have; none where it covers none that was placed.
+    pub confidence: Option<f32>,
 }
 
 impl Aligned {
@@ -149,11 +176,12 @@ impl Aligned {
         text: &str,
         symbols: &Characters,
         pieces: &[Range<usize>],
-    ) -> Vec<[f64; 2]> {
+    ) -> Vec<PlacedPiece> {
         let mut at_s = self.words.first().map_or(0.0, |aligned| aligned.word.start_s);
-        let mut times = Vec::with_capacity(pieces.len());
+        let mut placed = Vec::with_capacity(pieces.len());
         for piece in pieces {
             let mut span: Option<[f64; 2]> = None;
+            let mut logs: Vec<f32> = Vec::new();
             for aligned in &self.words {
                 let from = piece.start.max(aligned.range.start);
                 let to = piece.end.min(aligned.range.end);
@@ -176,14 +204,16 @@ impl Aligned {
                 for character in &aligned.characters[covered] {
                     let start_s = span.map_or(character.start_s, |[start_s, _]| start_s);
                     span = Some([start_s, character.end_s]);
+                    logs.extend(character.confidence.map(f32::ln));
                 }
             }
             // Two pieces of one character do not both have it.
             let [start_s, end_s] = span.unwrap_or([at_s, at_s]).map(|time| time.max(at_s));
             at_s = end_s;
-            times.push([start_s, end_s]);
+            let mean = (!logs.is_empty()).then(|| logs.iter().sum::<f32>() / logs.len() as f32);
+            placed.push(PlacedPiece { start_s, end_s, confidence: mean.map(f32::exp) });
         }
-        times
+        placed
     }
 }
 
@@ -238,6 +268,35 @@ impl Widening {
             last.word.end_s = (last.word.end_s + self.after_s).min(duration_s).max(last.word.end_s);
         }
     }
+}
+
+/// What the level of speech changes by at least, in decibels between the 5th and the 95th percentile of 20 ms frames;
+/// white noise has 1.2.
+const LEAST_RANGE_DB: f64 = 3.0;
+
+/// Whether there can be speech in 16 kHz samples: they are not silent, and, where they last half a second at least, their
+/// level does not stay where it is.
+///
+/// # Errors
+///
+/// [`Failure::Silence`], [`Failure::Steady`].
+pub fn check_speech(samples: &[f32]) -> Result<(), Failure> {
+    let peak = samples.iter().fold(0.0_f32, |peak, sample| peak.max(sample.abs()));
+    if peak < SILENT_PEAK {
+        return Err(Failure::Silence { peak });
+    }
+    if samples.len() < 8_000 {
+        return Ok(());
+    }
+    let level = |frame: &[f32]| {
+        let power: f64 = frame.iter().map(|&sample| f64::from(sample).powi(2)).sum();
+        10.0 * (power / frame.len() as f64).max(1e-12).log10()
+    };
+    let mut levels: Vec<f64> = samples.chunks_exact(320).map(level).collect();
+    levels.sort_by(f64::total_cmp);
+    let at = |share: f64| levels[(share * (levels.len() - 1) as f64).round() as usize];
+    let range_db = at(0.95) - at(0.05);
+    if range_db < LEAST_RANGE_DB { Err(Failure::Steady { range_db }) } else { Ok(()) }
 }
 
 /// Places texts in sound.
@@ -602,7 +661,11 @@ mod tests {
         // A piece that crosses words, a comma, a piece of one letter.
         let pieces = [0..2, 2..3, 3..4, 4..10, 10..11];
         let times = found.pieces(text, aligner.symbols(), &pieces);
-        let times: Vec<[i64; 2]> = times.into_iter().map(|time| time.map(ms)).collect();
+        assert!(times.iter().all(|piece| piece.confidence.is_none_or(|p| p > 0.99)));
+        // The comma was not placed.
+        let sure: Vec<bool> = times.iter().map(|piece| piece.confidence.is_some()).collect();
+        assert_eq!(sure, [true, true, false, true, true]);
+        let times: Vec<[i64; 2]> = times.iter().map(|p| [ms(p.start_s), ms(p.end_s)]).collect();
         assert_eq!(times, [[20, 40], [40, 60], [60, 60], [120, 160], [180, 200]]);
     }
 
@@ -620,6 +683,26 @@ mod tests {
         assert_eq!(places("_a b"), [[0, 49], [49, 80]]);
         let half = aligner.of(&sure(&model, "_a b"), "a b").unwrap();
         assert!((half.words[0].word.end_s - (0.04 + 0.02 * 3.0 / 7.0)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn silence_noise_and_tones_are_no_speech() {
+        assert_eq!(check_speech(&[0.0; 16_000]), Err(Failure::Silence { peak: 0.0 }));
+        let mut stream = sandhi_data::rng::Stream::new(3);
+        let noise: Vec<f32> = (0..32_000).map(|_| 0.2 * stream.normal() as f32).collect();
+        let tone: Vec<f32> = (0..32_000).map(|i| (f64::from(i) * 0.17).sin() as f32).collect();
+        for steady in [&noise, &tone] {
+            let found = check_speech(steady);
+            assert!(
+                matches!(found, Err(Failure::Steady { range_db }) if range_db < 1.5),
+                "{found:?}"
+            );
+            // Four syllables a second, 6 dB above the rest.
+            let louder = |(i, x): (usize, &f32)| if i / 2_000 % 2 == 0 { 2.0 * x } else { *x };
+            let spoken: Vec<f32> = steady.iter().enumerate().map(louder).collect();
+            assert_eq!(check_speech(&spoken), Ok(()));
+            assert_eq!(check_speech(&steady[..7_999]), Ok(()));
+        }
     }
 
     #[test]
@@ -646,7 +729,7 @@ mod tests {
             model.recognizer.as_ref().map(|r| &r.symbols).unwrap(),
             &[0..2, 2..4, 4..5, 5..8, 7..8],
         );
-        let times: Vec<[i64; 2]> = times.into_iter().map(|time| time.map(ms)).collect();
+        let times: Vec<[i64; 2]> = times.iter().map(|p| [ms(p.start_s), ms(p.end_s)]).collect();
         assert_eq!(times, [[20, 60], [120, 140], [140, 160], [200, 240], [240, 240]]);
     }
 

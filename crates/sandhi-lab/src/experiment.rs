@@ -7,7 +7,10 @@
 //! A sweep that was killed goes on where it was: finished cells are kept, a begun one resumes. Speech
 //! and encoder frames are shared through the cache.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 use sandhi_data::{
     manifest,
@@ -277,6 +280,13 @@ pub struct SweepCell {
     pub seed: u64,
     /// Where it runs.
     pub dir: PathBuf,
+}
+
+impl SweepCell {
+    /// Name of the recipe's file, and of the folder that its seeds run in.
+    pub fn name(&self) -> &str {
+        self.recipe.file_stem().and_then(OsStr::to_str).unwrap_or_default()
+    }
 }
 
 /// The cells of a sweep: every recipe of a folder with seeds 1 to `n_seeds`, seed by seed, so that a

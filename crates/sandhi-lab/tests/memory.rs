@@ -203,6 +203,7 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
                 after: ids(16, i + 5, 1000),
                 answer: ids(16, i + 9, 1000),
                 said: Said { tokens: ids(n_said, i + 3, 1000), ..Said::default() },
+                begin: 0,
             };
             let batches = [ConnectorBatch::Spoken(SpeechBatch {
                 heard,
@@ -341,6 +342,7 @@ fn plans_name_the_memory_that_training_takes() {
         held(held(text, "weights/encoder"), "weights/language_model")
     };
     let connector_text = connector(slm, heard);
+    let slm_text = format!("\"slm\", reduction = 4, reduce = \"stack\", {slm} }}");
     let only = |text: String, trainable: &str| text.replace("[\"*\"]", &format!("[{trainable}]"));
     let cases = [
         ("text, wide, short batches", text(wide, 4000, "max_items = 4, max_length = 256")),
@@ -418,8 +420,16 @@ fn plans_name_the_memory_that_training_takes() {
             let ssr = "\"ssr\", d_hidden = 64, n_layers = 1, n_heads = 4, n_kv_heads = 2, d_ff = 128 }\n        \
                        segmenter = \"ctc\"";
             let loss = "loss = { cross_entropy = 0.0, next_token = 1.0 }\n        data";
-            let slm = format!("\"slm\", reduction = 4, reduce = \"stack\", {slm} }}");
-            only(connector_text.replace(&slm, ssr), "\"connector\"").replace("data", loss)
+            only(connector_text.replace(&slm_text, ssr), "\"connector\"").replace("data", loss)
+        }),
+        ("connector, distances to tokens", {
+            let distance = "\"distance_ctc\", projector = { kind = \"mlp\", d_hidden = 64 } }";
+            only(connector_text.replace(&slm_text, distance), "\"connector\"")
+        }),
+        ("connector, cut by distances", {
+            let ssr = "\"ssr\", d_hidden = 64, n_layers = 1, n_heads = 4, n_kv_heads = 2, d_ff = 128, \
+                       cut = { by = \"ctc\", projector = { kind = \"mlp\", d_hidden = 64 } } }";
+            only(connector_text.replace(&slm_text, ssr), "\"connector\"")
         }),
         (
             "connector, bf16, LoRA, again",

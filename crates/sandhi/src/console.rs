@@ -69,6 +69,14 @@ impl Console {
     }
 }
 
+/// The most bytes that the process has held at once; Linux alone says it.
+pub fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 impl Monitor for Console {
     fn now_s(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
@@ -87,14 +95,11 @@ impl Monitor for Console {
         self.stopped()
     }
 
-    /// Linux alone says it.
     fn peak_bytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        let kib: u64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        let peak = peak_bytes()?;
         // 5 begins the peak anew.
         std::fs::write("/proc/self/clear_refs", "5").ok()?;
-        Some(kib * 1024)
+        Some(peak)
     }
 
     fn stage(&mut self, name: &str, first_step: u64, n_steps: u64) {

@@ -30,6 +30,9 @@ pub const MIN_SAMPLE_RATE_HZ: u32 = 1_000;
 /// The highest sample rate that is read or made, in Hz.
 pub const MAX_SAMPLE_RATE_HZ: u32 = 768_000;
 
+/// Sound whose largest amplitude is below this (-80 dB of full scale) is silence.
+pub const SILENT_PEAK: f32 = 1e-4;
+
 /// How far the end of a span may lie behind the end of its file, in seconds: manifests round.
 pub const SPAN_TOLERANCE_S: f64 = 0.05;
 

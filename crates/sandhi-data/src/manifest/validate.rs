@@ -16,10 +16,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Utterance;
-use crate::audio::{AudioInfo, Blocks, Error, SPAN_TOLERANCE_S, probe};
-
-/// Sound whose largest amplitude is below this (-80 dB of full scale) is silence.
-const SILENT_PEAK: f32 = 1e-4;
+use crate::audio::{AudioInfo, Blocks, Error, SILENT_PEAK, SPAN_TOLERANCE_S, probe};
 
 /// Shorter sound has not one analysis window.
 const SHORTEST_S: f64 = 0.025;

@@ -172,7 +172,13 @@ pub fn transport(
     }
     let n_tokens = said.tokens.len();
     let frame = chat.frame(instruction)?;
-    let item = SpokenItem { before: frame.before, after: frame.after, answer: Vec::new(), said };
+    let item = SpokenItem {
+        before: frame.before,
+        after: frame.after,
+        answer: Vec::new(),
+        said,
+        begin: chat.layout().begin,
+    };
 
     let lm = &model.text.lm;
     let heard = model.uncompressed(&frames, None).map_err(sources::Error::from)?;
@@ -377,7 +383,7 @@ mod tests {
         let heard = Ragged { values, offsets: Offsets::from_lengths(&[speech.len()]) };
         let config = TransportConfig { solver: SolverConfig::Exact {}, ..Default::default() };
         let said = Said { tokens: tokens.clone(), ..Said::default() };
-        let item = SpokenItem { before: vec![], after: vec![], answer: vec![], said };
+        let item = SpokenItem { before: vec![], after: vec![], answer: vec![], said, begin: 0 };
         let (input, hidden) = read(lm, &item, &heard, &config);
         let read = Read { input: &input, given: &heard.offsets, hidden };
         let sides = sides(lm, pad, std::slice::from_ref(&item), &heard, read, &config);

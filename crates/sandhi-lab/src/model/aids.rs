@@ -153,7 +153,7 @@ impl<'a> TokenEnds<'a> {
         let pieces = self.chat.transcript_spans(text);
         let pieces = pieces.map_err(|error| EndsError::Text(error.to_string()))?;
         let times = aligned.pieces(text, self.aligner.symbols(), &pieces);
-        let ends: Vec<f64> = times.iter().map(|[_, end_s]| *end_s).collect();
+        let ends: Vec<f64> = times.iter().map(|piece| piece.end_s).collect();
         Ok(segment_ends(&ends, self.frame_rate_hz, n_frames)?)
     }
 }

@@ -302,6 +302,7 @@ impl Workshop {
                         after: frame.after,
                         answer: chat.answer(&lesson.answer)?,
                         said: Said::default(),
+                        begin: chat.layout().begin,
                     },
                 ));
             }

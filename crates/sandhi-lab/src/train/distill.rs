@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! embedding      vector k ──────────── embedding of token k        as many vectors as tokens
-//! next_token     vectors 0..=k ─ language model ─ token k + 1      the same
+//! next_token     begin, vectors 0..=k ─ language model ─ token k + 1      the same
 //! distillation   prompt, vectors, answer ─ language model ─┐ KL and hidden states
 //!                prompt, tokens, answer  ─ language model ─┘ at the answer's tokens
 //! ```
@@ -84,7 +84,7 @@ impl Pairs {
         ]
     }
 
-    /// Cross-entropy of every token but the first, given the vectors of those before it.
+    /// Cross-entropy of every token but the first, given the vectors of those before it, as in a document.
     pub(super) fn next_token(
         &self,
         lm: &CausalLm,
@@ -98,13 +98,15 @@ impl Pairs {
             let zero = (vectors.values.clone().sum() * 0.0).reshape([1]);
             return Term { name: NEXT_TOKEN, weight, sum: zero };
         }
-        let sequences: Vec<Vec<Segment>> = long.iter().map(|&i| vec![Segment::Speech(i)]).collect();
+        let begin = |i: usize| Segment::Tokens(vec![items[i].begin]);
+        let sequences: Vec<Vec<Segment>> =
+            long.iter().map(|&i| vec![begin(i), Segment::Speech(i)]).collect();
         let input = pack(lm, &sequences, Some(vectors));
-        // The last vector has nothing to say; the others are a tail that begins one row late.
+        // The last vector has nothing to say, and the first token is heard by nobody before it.
         let hidden = lm.forward(&input, &[], sandhi_nn::transformer::Dropout::OFF).last;
         let (mut rows, mut targets) = (Vec::new(), Vec::new());
         for (span, &i) in input.offsets.iter().zip(&long) {
-            rows.extend((span.start..span.end - 1).map(|row| row as u32));
+            rows.extend((span.start + 1..span.end - 1).map(|row| row as u32));
             targets.extend(&items[i].said.tokens[1..]);
         }
         let logits = lm.logits(ops::embedding(hidden, &rows));
@@ -212,6 +214,7 @@ mod tests {
             after: vec![3],
             answer: vec![7, 5, 0],
             said: Said { tokens: tokens.to_vec(), ..Said::default() },
+            begin: 8,
         }
     }
 
@@ -265,9 +268,9 @@ mod tests {
         let values = lm.embed(&[4, 6, 2, 9]);
         let vectors = Ragged { values, offsets: Offsets::from_lengths(&[3, 1]) };
         let term = Pairs::new(&items, &vectors).next_token(&lm, &items, &vectors, 1.0);
-        // With the embeddings themselves it is the loss of the text.
-        let input = Ragged { values: lm.embed(&[4, 6]), offsets: Offsets::from_lengths(&[2]) };
-        let logits = lm.logits(lm.forward(&input, &[], Dropout::OFF).last);
+        // With the embeddings themselves it is the loss of the text, as a document.
+        let input = Ragged { values: lm.embed(&[8, 4, 6]), offsets: Offsets::from_lengths(&[3]) };
+        let logits = lm.logits(lm.forward(&input, &[], Dropout::OFF).last.narrow(0, 1, 2));
         let expected = ops::cross_entropy(logits, &[6, 2], &[1.0, 1.0]);
         assert!((value(&term) - host(expected.reshape([1, 1]))[0]).abs() < 1e-4);
         assert_eq!(n_next_tokens(&items), 2);

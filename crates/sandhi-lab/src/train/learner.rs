@@ -274,6 +274,8 @@ pub struct SpokenItem {
     pub answer: Vec<u32>,
     /// What is said, for losses that want to know.
     pub said: Said,
+    /// Begins a document.
+    pub begin: u32,
 }
 
 impl SpokenItem {

@@ -417,6 +417,7 @@ pub(super) mod tests {
             after: vec![1],
             answer: vec![2, 3],
             said: Said { tokens: tokens.to_vec(), ..Said::default() },
+            begin: 0,
         }
     }
 

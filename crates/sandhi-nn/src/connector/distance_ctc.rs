@@ -105,11 +105,6 @@ impl Kind for DistanceCtcConfig {
         misfit.then(sentence).into_iter().collect()
     }
 
-    /// Not where a vector for all pauses stands before the others.
-    fn is_per_token(&self) -> bool {
-        !self.blank_vector
-    }
-
     /// The pad is not said.
     fn can_say(&self, said: &[u32], pad: Option<u32>) -> bool {
         let known = |token| self.tokens.as_ref().is_none_or(|tokens| tokens.contains(token));

@@ -25,7 +25,7 @@ use sandhi_data::{
     text::Tokenizer,
 };
 use sandhi_lab::{
-    align::{Aligned, AnyAligner, Failure, Widening},
+    align::{self, Aligned, AnyAligner, Failure, PlacedPiece, Widening},
     hf::ModelSource,
     model::AnyModel,
     transcribe::Chunking,
@@ -35,6 +35,7 @@ use serde_json::{Map, Value, json};
 
 use super::data::{SHOWN, tell_rejected};
 use crate::{
+    console::peak_bytes,
     device::DeviceArg,
     model_args::ModelArgs,
     new_folder::{NewFolder, file_name},
@@ -98,6 +99,8 @@ pub struct Args {
 
 /// Utterances that are read and aligned at once.
 const AT_ONCE: usize = 64;
+/// Samples of 16 kHz behind which no more are read at once: half an hour.
+const SAMPLES_AT_ONCE: usize = 1_800 * 16_000;
 
 /// An utterance with its times.
 struct Done {
@@ -123,6 +126,9 @@ struct Summary {
     n_words: usize,
     audio_s: f64,
     wall_s: f64,
+    /// Bytes that the process held at most, where the system tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_bytes: Option<u64>,
     /// Against the times that the manifest has.
     #[serde(skip_serializing_if = "Option::is_none")]
     boundaries: Option<Value>,
@@ -169,8 +175,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let bar = ProgressBar::with_draw_target(Some(utterances.len() as u64), target);
     bar.set_style(ProgressStyle::with_template("aligning {bar:30} {pos}/{len}  {eta} left")?);
     let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for group in utterances.chunks(AT_ONCE) {
-        for (utterance, found) in group.iter().zip(align(&aligner, group, &args)?) {
+    let mut rest = utterances.as_slice();
+    while !rest.is_empty() {
+        let waves = read_some(&aligner, rest);
+        let (group, others) = rest.split_at(waves.len());
+        rest = others;
+        for (utterance, found) in group.iter().zip(place_all(&aligner, group, waves, &args)?) {
             match found {
                 Ok((duration_s, aligned)) => {
                     let pieces = match &pieces {
@@ -238,12 +248,8 @@ fn tokenizer(source: &ModelSource, args: &Args) -> anyhow::Result<Tokenizer> {
     }
 }
 
-/// Seconds and times of every utterance, or why it has none.
-fn align(
-    aligner: &AnyAligner<'_>,
-    group: &[Utterance],
-    args: &Args,
-) -> anyhow::Result<Vec<Result<(f64, Aligned), String>>> {
+/// The sounds of the first utterances, or why one cannot be aligned; as many as there is room for, one at least.
+fn read_some(aligner: &AnyAligner<'_>, utterances: &[Utterance]) -> Vec<Result<Waveform, String>> {
     let read = |utterance: &Utterance| {
         let audio = &utterance.audio;
         let wave = Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)
@@ -257,7 +263,26 @@ fn align(
         }
         Ok(wave)
     };
-    let waves: Vec<Result<Waveform, String>> = group.par_iter().map(read).collect();
+    let mut waves = Vec::new();
+    let mut n_samples = 0;
+    for group in utterances.chunks(rayon::current_num_threads()) {
+        if waves.len() >= AT_ONCE || n_samples >= SAMPLES_AT_ONCE {
+            break;
+        }
+        let read: Vec<Result<Waveform, String>> = group.par_iter().map(read).collect();
+        n_samples += read.iter().flatten().map(|wave| wave.samples.len()).sum::<usize>();
+        waves.extend(read);
+    }
+    waves
+}
+
+/// Seconds and times of every utterance, or why it has none.
+fn place_all(
+    aligner: &AnyAligner<'_>,
+    group: &[Utterance],
+    waves: Vec<Result<Waveform, String>>,
+    args: &Args,
+) -> anyhow::Result<Vec<Result<(f64, Aligned), String>>> {
     let good: Vec<(&[f32], &str)> = waves
         .iter()
         .zip(group)
@@ -272,6 +297,7 @@ fn align(
         let wave = wave?;
         let aligned = found.next().expect("an answer for every sound that could be read");
         let aligned = aligned.map_err(|failure| failure.to_string())?;
+        align::check_speech(&wave.samples).map_err(|failure| failure.to_string())?;
         let confidence = aligned.confidence();
         if confidence < least {
             return Err(Failure::Unsure { found: confidence, least }.to_string());
@@ -289,16 +315,16 @@ fn pieces_of(
 ) -> anyhow::Result<Vec<Alignment>> {
     let pieces = tokenizer.pieces(text)?;
     let spans: Vec<_> = pieces.iter().map(|piece| piece.span.clone()).collect();
-    let times = aligned.pieces(text, aligner.symbols(), &spans);
+    let placed = aligned.pieces(text, aligner.symbols(), &spans);
     let Some(first) = aligned.words.first() else { return Ok(Vec::new()) };
-    let timed = |(span, [start_s, end_s]): (std::ops::Range<usize>, [f64; 2])| Alignment {
+    let timed = |(span, piece): (std::ops::Range<usize>, PlacedPiece)| Alignment {
         label: text[span].to_owned(),
-        start_s,
-        end_s,
-        confidence: None,
+        start_s: piece.start_s,
+        end_s: piece.end_s,
+        confidence: piece.confidence,
         source: first.word.source.clone(),
     };
-    Ok(spans.into_iter().zip(times).map(timed).collect())
+    Ok(spans.into_iter().zip(placed).map(timed).collect())
 }
 
 /// What went wrong, on stderr.
@@ -448,6 +474,7 @@ fn summarize(args: &Args, done: &[Done], failed: &[Failed], wall_s: f64) -> anyh
         n_words: done.iter().map(|done| done.aligned.words.len()).sum(),
         audio_s,
         wall_s,
+        peak_bytes: peak_bytes(),
         boundaries: None,
     };
     if args.out.is_some() {
@@ -460,10 +487,11 @@ fn summarize(args: &Args, done: &[Done], failed: &[Failed], wall_s: f64) -> anyh
         let references: Vec<&[Alignment]> =
             known.iter().map(|done| done.utterance.words.as_slice()).collect();
         let found: Vec<Vec<Alignment>> = known.iter().map(|done| done.aligned.words()).collect();
-        let report =
-            super::score::boundary_report(&boundaries(&references, &found)?, &Bootstrap::default());
-        eprintln!("against the manifest's own times: {}", report.line);
-        summary.boundaries = Some(report.json);
+        let found = boundaries(&references, &found)?;
+        let report = super::score::boundary_report(&found, &Bootstrap::default());
+        let line = report.as_ref().map_or("no word is one of its words", |report| &report.line);
+        eprintln!("against the manifest's own times: {line}");
+        summary.boundaries = report.map(|report| report.json);
     }
     if args.json { output::print_json(&summary) } else { Ok(()) }
 }

@@ -77,12 +77,15 @@ pub struct BoundaryReport {
     pub json: Value,
 }
 
-/// Says how far word times are from their references.
-pub fn boundary_report(found: &Boundaries, bootstrap: &Bootstrap) -> BoundaryReport {
+/// Says how far word times are from their references; none where no word is on both sides.
+pub fn boundary_report(found: &Boundaries, bootstrap: &Bootstrap) -> Option<BoundaryReport> {
+    if found.counts.n_matched == 0 {
+        return None;
+    }
     let (boundary, duration) = (found.boundary_error(bootstrap), found.duration_error(bootstrap));
     let counts = found.counts;
     let ms = |seconds: f64| 1e3 * seconds;
-    let n = counts.n_matched.max(1) as f64;
+    let n = counts.n_matched as f64;
     let within: Vec<String> = TOLERANCES_S
         .iter()
         .zip(counts.shares_within())
@@ -114,7 +117,7 @@ pub fn boundary_report(found: &Boundaries, bootstrap: &Bootstrap) -> BoundaryRep
         "counts": counts,
         "bootstrap": bootstrap,
     });
-    BoundaryReport { line, json }
+    Some(BoundaryReport { line, json })
 }
 
 /// Compares two files or folders of word times; utterances are matched by name.
@@ -147,7 +150,16 @@ fn run_boundaries(args: &Args) -> anyhow::Result<()> {
             references.len()
         );
     }
-    let report = boundary_report(&score::boundaries(&right, &found)?, &Bootstrap::default());
+    let found = score::boundaries(&right, &found)?;
+    let Some(report) = boundary_report(&found, &Bootstrap::default()) else {
+        bail!(
+            "no word of {} is one of {}: {} and {} words; subtitles hold whole cues",
+            args.reference.display(),
+            args.hypothesis.display(),
+            found.counts.n_reference,
+            found.counts.n_hypothesis
+        );
+    };
     if args.json { output::print_json(&report.json) } else { output::print(&report.line) }
 }
 

@@ -1,7 +1,11 @@
 //! `sandhi sweep`: the recipes of a folder over seeds.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
+use anyhow::bail;
 use sandhi_lab::{
     experiment::{self, SweepCell},
     pipeline::{self, Place},
@@ -20,6 +24,9 @@ pub struct Args {
     /// Where the runs go: OUT/RECIPE/seed-N.
     #[arg(long, value_name = "OUT")]
     out: PathBuf,
+    /// Names of recipes' files, without .toml; all when not given.
+    #[arg(long, value_name = "RECIPE", value_delimiter = ',')]
+    only: Vec<String>,
     /// Seeds of every recipe, from 1.
     #[arg(long, default_value_t = 3)]
     seeds: u64,
@@ -39,7 +46,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.seeds > 0, "--seeds is 0, expected at least 1");
     let device = args.run.device.open()?;
     let hub = args.run.hub.hub()?;
-    let cells = experiment::sweep_cells(&args.dir, &args.out, args.seeds)?;
+    let mut cells = experiment::sweep_cells(&args.dir, &args.out, args.seeds)?;
+    if !args.only.is_empty() {
+        let names: BTreeSet<&str> = cells.iter().map(SweepCell::name).collect();
+        if let Some(unknown) = args.only.iter().find(|name| !names.contains(name.as_str())) {
+            let known = names.into_iter().collect::<Vec<_>>().join(", ");
+            bail!("--only {unknown}: {} has {known}", args.dir.display());
+        }
+        cells.retain(|cell| args.only.iter().any(|name| name == cell.name()));
+    }
     let mut console = Console::new(args.run.quiet)?;
     let n = cells.len();
     // Every recipe is read and planned before the first one runs.

@@ -193,6 +193,63 @@ fn what_cannot_be_aligned_is_refused() {
     fails(&["tone.wav", "--text", long], &["CTC steps at least", "0.50 s"]);
     let lm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../weights/language_model");
     sandhi(dir.path(), &["align", lm, "tone.wav", "--text", "a"]).fails_with(&["hears nothing"]);
+    // Where nothing is said no text has a place, whatever a path may be found.
+    super::sine(&dir.path().join("tone.wav"), 2.0);
+    fails(&["tone.wav", "--text", "anna sings"], &["level that stays within", "3 dB"]);
+    let silence = Waveform { samples: vec![0.0; 32_000], sample_rate_hz: 16_000 };
+    silence.write_wav(&dir.path().join("silence.wav")).unwrap();
+    fails(&["silence.wav", "--text", "anna sings"], &["found silence"]);
+}
+
+#[test]
+fn words_that_nobody_has_in_common_have_no_score() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, word) in [("a", "Anna"), ("b", "Ben")] {
+        let text = format!("WEBVTT\n\n00:00.000 --> 00:01.000\n{word} sings\n");
+        fs::write(dir.path().join(format!("{name}.vtt")), text).unwrap();
+    }
+    let score = |hyp: &str| {
+        sandhi(dir.path(), &["score", "boundaries", "--ref", "a.vtt", "--hyp", hyp, "--json"])
+    };
+    assert_eq!(score("a.vtt").json()["counts"]["n_matched"], 1);
+    score("b.vtt").fails_with(&["no word of a.vtt is one of b.vtt", "1 and 1 words"]);
+}
+
+/// The other side stands for a Python: one that finds other paths is told of, and nothing is timed beside it.
+#[cfg(unix)]
+#[test]
+fn paths_are_compared_before_times() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let bench = |args: &[&str]| sandhi(dir.path(), &[&["bench", "align"], args].concat());
+    bench(&["--python", "./none"]).fails_with(&["./none: cannot start"]);
+    bench(&["--python", "true"]).fails_with(&["first line is not what is installed"]);
+    bench(&["--rounds", "0"]).fails_with(&["--rounds is 0"]);
+    let answer =
+        json!({ "name": "monotonic-200x40", "peer": "other", "seconds": 1.0, "path": [200] });
+    let script = format!("#!/bin/sh\necho '{{\"versions\": {{}}}}'\necho '{answer}'\n");
+    let other = dir.path().join("other");
+    fs::write(&other, script).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
+    bench(&["--python", "./other", "--rounds", "1"])
+        .fails_with(&["monotonic-200x40: other finds another path"]);
+}
+
+#[test]
+fn connectors_are_timed_without_another_side() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = |args: &[&str]| sandhi(dir.path(), &[&["bench", "connectors"], args].concat());
+    let args = ["--only", "stack_mlp", "--utterances", "1", "--rate-hz", "5", "--rounds", "1"];
+    let found = bench(&[&args[..], &["--json"]].concat()).json();
+    let cells = found["cells"].as_array().unwrap();
+    assert!(!cells.is_empty(), "{found}");
+    for cell in cells {
+        assert_eq!((&cell["kind"], &cell["ratio"]), (&json!("stack_mlp"), &Value::Null));
+        assert!(cell["ours_s"].as_f64().unwrap() > 0.0, "{cell}");
+    }
+    bench(&["--only", "gru"]).fails_with(&["gru"]);
+    bench(&["--utterances", "0"]).fails_with(&["--utterances is 0"]);
 }
 
 /// The other backend: an aligner model, whatever it has learned in a few steps.

@@ -27,6 +27,18 @@ fn a_sweep_trains_a_shared_stage_once_and_its_models_compress() {
     fs::write(at("study/merged.toml"), plain).unwrap();
     let foundation = format!("foundation={}/../../weights", env!("CARGO_MANIFEST_DIR"));
     let sweep = ["sweep", "study", "--out", "out", "--seeds", "1", "--path", &foundation];
+    let only = |names: &str| sandhi(dir.path(), &[&sweep[..], &["--only", names]].concat());
+    only("merged,slm").fails_with(&["--only slm", "study has all, merged"]);
+    // Another process that runs a cell keeps it; what it leaves undone is done next time.
+    fs::create_dir_all(at("out/merged/seed-1")).unwrap();
+    let lock = fs::File::create(at("out/merged/seed-1/.lock")).unwrap();
+    lock.try_lock().unwrap();
+    let beside = sandhi(dir.path(), &sweep);
+    assert!(beside.err.contains("1 of 2 cells are finished, another process"), "{}", beside.err);
+    assert_eq!((beside.code, at("out/merged/seed-1/recipe.json").exists()), (0, false));
+    drop(lock);
+    let found = only("all");
+    assert!(found.err.contains("1 cells are finished"), "{}", found.err);
     sandhi(dir.path(), &sweep).works();
 
     // One row begins with what the other has trained.

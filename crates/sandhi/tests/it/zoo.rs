@@ -33,10 +33,18 @@ fn every_connector_is_trained_and_asked() {
         }
         n += 1;
     }
-    assert_eq!(n, 15);
+    assert_eq!(n, 16);
     // What a vector has no time of its own for is not drawn.
     let geometry = ["inspect", "geometry", "zoo/ssr/seed-1/model", "--n", "1", "--cache", "cache"];
     sandhi(dir.path(), &geometry).fails_with(&["do not stand for equal times"]);
+    // Measured without its recipe, an oracle is still called one.
+    for (name, is_oracle) in [("ssr_forced", true), ("ssr", false)] {
+        let model = format!("zoo/{name}/seed-1/model");
+        let args =
+            ["eval", &model, "--out", name, "--tasks", "asr", "--domains", "base", "--n", "2"];
+        let found = sandhi(dir.path(), &[&args[..], &["--cache", "cache", "--json"]].concat());
+        assert_eq!(found.json()["_meta"]["oracle"] == true, is_oracle, "{name}");
+    }
     segments(dir.path());
     layers(dir.path());
     forgetting(dir.path());

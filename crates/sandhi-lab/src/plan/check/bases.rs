@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sandhi_data::features::FeatureConfig;
 use sandhi_nn::{encoder::EncoderConfig, transformer::TransformerConfig};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{Checker, LARGEST_SIZE};
 use crate::{
@@ -24,6 +24,8 @@ pub(crate) struct SpeechBase {
     pub(crate) features: FeatureConfig,
     pub(crate) encoder: EncoderConfig,
     pub(crate) n_mels: usize,
+    /// Whether it has a CTC head, where that is known without its weights.
+    pub(crate) has_ctc_head: Option<bool>,
 }
 
 /// A text foundation model's sizes.
@@ -177,6 +179,7 @@ pub(super) struct Spec {
 pub(super) struct SpeechSpec {
     pub(super) features: FeatureConfig,
     pub(super) encoder: EncoderConfig,
+    pub(super) ctc: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]

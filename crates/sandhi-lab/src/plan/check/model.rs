@@ -19,7 +19,10 @@ use crate::{
     chat::MARKERS,
     hf::{self, LanguageModelConfig},
     model::Segmenter,
-    recipe::{AlignerModelConfig, ConnectorModelConfig, ModelConfig, TransportConfig, UnitsConfig},
+    recipe::{
+        AlignerModelConfig, ConnectorModelConfig, ModelConfig, PadMass, TransportConfig,
+        UnitsConfig,
+    },
     units::Kmeans,
 };
 
@@ -238,7 +241,9 @@ impl Checker<'_> {
             |checker, path| {
                 let speech = checker.directory(place, path, "ctc")?.speech?;
                 let n_mels = checker.features(place, &speech.features)?;
-                Some(SpeechBase { features: speech.features, encoder: speech.encoder, n_mels })
+                let has_ctc_head = Some(speech.ctc.is_some());
+                let (features, encoder) = (speech.features, speech.encoder);
+                Some(SpeechBase { features, encoder, n_mels, has_ctc_head })
             },
             |checker, published| {
                 let found = match checker.published(place, &published.path)? {
@@ -247,9 +252,12 @@ impl Checker<'_> {
                 };
                 let (found, features) = checker.right(place, found)?;
                 let n_mels = checker.features(place, &features)?;
-                Some(SpeechBase { features, encoder: found.encoder, n_mels })
+                let is_whisper = matches!(found.encoder, EncoderConfig::Whisper(_));
+                let has_ctc_head = is_whisper.then_some(false);
+                Some(SpeechBase { features, encoder: found.encoder, n_mels, has_ctc_head })
             },
         );
+        self.ctc_head(config, encoder.as_ref());
         let place = "model.language_model";
         let text = self.base(
             place,
@@ -332,6 +340,22 @@ impl Checker<'_> {
                 "is \"forced\", which sees the transcript in use too; say so with oracle = true",
             ),
             (true, Some(Segmenter::Ctc)) | (false, None) => {}
+        }
+    }
+
+    /// Encoders that cannot write are asked for nothing that is written.
+    fn ctc_head(&mut self, config: &ConnectorModelConfig, encoder: Option<&Base<SpeechBase>>) {
+        let Some(Base::Known(SpeechBase { has_ctc_head: Some(false), .. })) = encoder else {
+            return;
+        };
+        let why = "needs the encoder's CTC head, and it has none";
+        let needs = config.connector.needs();
+        self.need(!needs.ctc, "model.connector", why);
+        self.need(config.segmenter.is_none() || !needs.segments, "model.segmenter", why);
+        for (i, stage) in self.recipe.stages.iter().enumerate() {
+            let asks = |config: &TransportConfig| config.pad == PadMass::Blank;
+            let asks = stage.loss.transport.as_ref().is_some_and(asks);
+            self.need(!asks, &format!("stage[{i}].loss.transport.pad"), why);
         }
     }
 

@@ -166,7 +166,6 @@ struct Cell {
     theirs_s: f64,
     /// Median of the rounds' ratios.
     ratio: f64,
-    same_path: bool,
 }
 
 /// Compares and prints.
@@ -180,7 +179,6 @@ pub fn run(args: &Args, as_json: bool) -> anyhow::Result<()> {
     // Of every problem ours, and of every peer theirs, round by round.
     let mut ours: Vec<Vec<f64>> = vec![Vec::new(); problems.len()];
     let mut theirs: BTreeMap<(usize, String), Vec<f64>> = BTreeMap::new();
-    let mut same: BTreeMap<(usize, String), bool> = BTreeMap::new();
     let mut versions = Value::Null;
     let paths: Vec<Value> =
         problems.iter().map(|(_, problem)| problem.path()).collect::<anyhow::Result<_>>()?;
@@ -191,10 +189,8 @@ pub fn run(args: &Args, as_json: bool) -> anyhow::Result<()> {
             let Some(i) = problems.iter().position(|(name, _)| *name == line.name) else {
                 bail!("{} answers for {:?}, which was not asked", line.peer, line.name);
             };
-            let key = (i, line.peer);
-            let equal = line.path == paths[i];
-            same.entry(key.clone()).and_modify(|all| *all &= equal).or_insert(equal);
-            theirs.entry(key).or_default().push(line.seconds);
+            ensure!(line.path == paths[i], "{}: {} finds another path", line.name, line.peer);
+            theirs.entry((i, line.peer)).or_default().push(line.seconds);
         }
         for ((_, problem), times) in problems.iter().zip(&mut ours) {
             times.push(problem.seconds()?);
@@ -206,7 +202,6 @@ pub fn run(args: &Args, as_json: bool) -> anyhow::Result<()> {
         ours_s: median(ours[*i].clone()),
         theirs_s: median(times.clone()),
         ratio: median(times.iter().zip(&ours[*i]).map(|(theirs, ours)| theirs / ours)),
-        same_path: same[&(*i, peer.clone())],
     };
     let cells: Vec<Cell> = theirs.iter().map(cell).collect();
     let hour_s = if args.hour { Some(hour()?) } else { None };
@@ -215,15 +210,12 @@ pub fn run(args: &Args, as_json: bool) -> anyhow::Result<()> {
             "rounds": args.rounds, "versions": versions, "cells": cells, "hour_s": hour_s,
         }));
     }
-    let mut text = format!(
-        "{:<22} {:<11} {:>10} {:>10} {:>8}  path\n",
-        "", "", "ours ms", "theirs ms", "ratio"
-    );
+    let mut text =
+        format!("{:<22} {:<11} {:>10} {:>10} {:>8}\n", "", "", "ours ms", "theirs ms", "ratio");
     for cell in &cells {
-        let Cell { problem, peer, ours_s, theirs_s, ratio, same_path } = cell;
-        let path = if *same_path { "the same" } else { "ANOTHER" };
+        let Cell { problem, peer, ours_s, theirs_s, ratio } = cell;
         text += &format!(
-            "{problem:<22} {peer:<11} {:>10.3} {:>10.3} {ratio:>8.1}  {path}\n",
+            "{problem:<22} {peer:<11} {:>10.3} {:>10.3} {ratio:>8.1}\n",
             1e3 * ours_s,
             1e3 * theirs_s
         );

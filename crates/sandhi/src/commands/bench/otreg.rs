@@ -130,6 +130,7 @@ fn batch(utterances: usize, seconds: f64) -> SpeechBatch {
                 after: ids(2),
                 answer: tokens.clone(),
                 said: Said { tokens, ..Said::default() },
+                begin: 0,
             }
         })
         .collect();
