@@ -17,7 +17,8 @@ pub enum Format {
     /// "group"?, "language"?}`; recordings are named relative to the file.
     Sandhi,
     /// HellaSwag (Zellers et al., 2019): JSONL, `{"ctx", "endings", "label", "activity_label"?, "split_type"?}`; `context`
-    /// stands for `ctx` in some copies. Marks such as `[step]` are left out.
+    /// stands for `ctx` in some copies. Marks such as `[step]` are left out, and so is the activity: harnesses that put it
+    /// before the context score another text.
     HellaSwag,
     /// StoryCloze (Mostafazadeh et al., 2016): CSV with a header, `InputSentence1` to `4`, two endings
     /// `RandomFifthSentenceQuiz1` and `2`, and `AnswerRightEnding`, 1 or 2.
