@@ -343,6 +343,9 @@ fn plans_name_the_memory_that_training_takes() {
     };
     let connector_text = connector(slm, heard);
     let slm_text = format!("\"slm\", reduction = 4, reduce = \"stack\", {slm} }}");
+    let padded = |text: String| {
+        text.replace("kind = \"connector\"", "kind = \"connector\"\n        pad_token = \"-\"")
+    };
     let only = |text: String, trainable: &str| text.replace("[\"*\"]", &format!("[{trainable}]"));
     let cases = [
         ("text, wide, short batches", text(wide, 4000, "max_items = 4, max_length = 256")),
@@ -391,9 +394,7 @@ fn plans_name_the_memory_that_training_takes() {
         ),
         ("connector, transport", {
             let loss = "loss = { transport = { merge_targets = 0.9, sparsity_weight = 0.1 } }\n        data";
-            only(connector(slm, heard), "\"connector\"")
-                .replace("kind = \"connector\"", "kind = \"connector\"\n        pad_token = \"-\"")
-                .replace("data", loss)
+            padded(only(connector(slm, heard), "\"connector\"").replace("data", loss))
         }),
         ("connector, transport within", {
             let loss = "loss = { transport = { pad = \"none\", depths = [0, 3] } }\n        data";
@@ -424,12 +425,12 @@ fn plans_name_the_memory_that_training_takes() {
         }),
         ("connector, distances to tokens", {
             let distance = "\"distance_ctc\", projector = { kind = \"mlp\", d_hidden = 64 } }";
-            only(connector_text.replace(&slm_text, distance), "\"connector\"")
+            padded(only(connector_text.replace(&slm_text, distance), "\"connector\""))
         }),
         ("connector, cut by distances", {
             let ssr = "\"ssr\", d_hidden = 64, n_layers = 1, n_heads = 4, n_kv_heads = 2, d_ff = 128, \
                        cut = { by = \"ctc\", projector = { kind = \"mlp\", d_hidden = 64 } } }";
-            only(connector_text.replace(&slm_text, ssr), "\"connector\"")
+            padded(only(connector_text.replace(&slm_text, ssr), "\"connector\""))
         }),
         (
             "connector, bf16, LoRA, again",

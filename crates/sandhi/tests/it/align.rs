@@ -148,22 +148,13 @@ fn what_has_no_place_is_listed() {
     last.audio.path = short;
     utterances.push(last);
     manifest::write_jsonl(&dir.path().join("bad.jsonl"), &utterances).unwrap();
-    let args = [
-        "--manifest",
-        "bad.jsonl",
-        "--out",
-        "out",
-        "--min-confidence",
-        "0.05",
-        "--json",
-        "--quiet",
-    ];
+    let args = ["--manifest", "bad.jsonl", "--out", "out", "--json", "--quiet"];
     let summary = align(dir.path(), &args).json();
     assert_eq!((&summary["n_aligned"], &summary["n_failed"]), (&json!(1), &json!(5)));
     let failures = fs::read_to_string(dir.path().join("out.failures.jsonl")).unwrap();
     let whys: Vec<Value> =
         failures.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let expected = ["the text is empty", "\"日本\"", "CTC steps at least", "a confidence of"];
+    let expected = ["the text is empty", "\"日本\"", "CTC steps at least", "found silence"];
     for (i, part) in expected.into_iter().enumerate() {
         assert_eq!(whys[i]["id"], json!(utterances[i].id));
         assert!(whys[i]["why"].as_str().unwrap().contains(part), "{}", whys[i]);

@@ -126,8 +126,12 @@ fn connectors_are_compared_at_equal_size() {
             for (stage, of_first) in recipe.stages.iter().zip(&first.stages) {
                 assert_eq!((stage.steps, &stage.batch), (of_first.steps, &of_first.batch));
                 if n_recipes == 16 {
-                    // The losses alone are the connector's own.
-                    let alike = StageConfig { loss: of_first.loss.clone(), ..stage.clone() };
+                    // Losses and compression alone are the connector's own.
+                    let alike = StageConfig {
+                        loss: of_first.loss.clone(),
+                        compression: of_first.compression,
+                        ..stage.clone()
+                    };
                     assert_eq!(&alike, of_first, "{name}");
                 }
             }
