@@ -8,7 +8,7 @@
 //! and encoder frames are shared through the cache.
 
 use std::{
-    ffi::OsStr,
+    borrow::Cow,
     path::{Path, PathBuf},
 };
 
@@ -284,8 +284,8 @@ pub struct SweepCell {
 
 impl SweepCell {
     /// Name of the recipe's file, and of the folder that its seeds run in.
-    pub fn name(&self) -> &str {
-        self.recipe.file_stem().and_then(OsStr::to_str).unwrap_or_default()
+    pub fn name(&self) -> Cow<'_, str> {
+        self.recipe.file_stem().unwrap_or_default().to_string_lossy()
     }
 }
 

@@ -634,6 +634,14 @@ fn recipe_with(path: &str, set: &[(&str, &str)]) -> Result<Plan, Problems> {
 }
 
 #[test]
+fn what_is_read_off_the_nearest_embeddings_has_no_vector_a_token() {
+    let connector = "{ kind = \"distance_ctc\", blank_vector = false }";
+    let set = [("model.connector", connector), ("stage.0.loss", "{ embedding = {} }")];
+    let found = recipe_with("smoke/zoo/slm.toml", &set).unwrap_err().0;
+    assert!(found.iter().any(|problem| problem.contains("one by one")), "{found:#?}");
+}
+
+#[test]
 fn an_encoder_that_cannot_write_cuts_nothing() {
     let encoder = r#"{ from = "hugging_face", path = "hf:openai/whisper-large-v3@06f233fe06e710322aca913c1bc4249a0d71fce1" }"#;
     for (name, place) in [("ssr", "model.segmenter"), ("ctc_collapse", "model.connector")] {

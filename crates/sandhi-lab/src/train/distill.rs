@@ -1,8 +1,8 @@
 //! Losses that hold speech against the same words in writing.
 //!
 //! ```text
-//! embedding      vector k ──────────── embedding of token k        as many vectors as tokens
-//! next_token     begin, vectors 0..=k ─ language model ─ token k + 1      the same
+//! embedding      vector k ──────────────────── embedding of token k       as many vectors as tokens
+//! next_token     begin, vectors 0..=k ─ language model ─ token k + 1       the same
 //! distillation   prompt, vectors, answer ─ language model ─┐ KL and hidden states
 //!                prompt, tokens, answer  ─ language model ─┘ at the answer's tokens
 //! ```
@@ -102,7 +102,7 @@ impl Pairs {
         let sequences: Vec<Vec<Segment>> =
             long.iter().map(|&i| vec![begin(i), Segment::Speech(i)]).collect();
         let input = pack(lm, &sequences, Some(vectors));
-        // The last vector has nothing to say, and the first token is heard by nobody before it.
+        // Nothing is asked of the last vector, and no token of what begins the document.
         let hidden = lm.forward(&input, &[], sandhi_nn::transformer::Dropout::OFF).last;
         let (mut rows, mut targets) = (Vec::new(), Vec::new());
         for (span, &i) in input.offsets.iter().zip(&long) {

@@ -174,8 +174,8 @@ impl Cut {
                 let embeddings = input.embeddings()?;
                 embeddings.check_width(d_model)?;
                 let s = projector.forward(input.frames.clone(), dropout).values;
-                let columns = Columns::new(embeddings, None);
-                let logits = columns.logits(s, *temperature);
+                let columns = Columns::new(embeddings, None, *temperature);
+                let logits = columns.logits(s);
                 let mut ends = runs(&nearest(&logits), columns.blank, offsets);
                 if let Some(said) = said {
                     take_what_is_said(&mut ends, &logits, columns.blank, offsets, said);

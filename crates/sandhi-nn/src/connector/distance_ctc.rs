@@ -186,21 +186,24 @@ pub(super) struct Columns {
     /// `[n_columns, d_model]`, without a gradient.
     table: Tensor<2>,
     pub blank: u32,
+    /// What squared distances are divided by.
+    temperature: f64,
     /// The column of every token, where not all have their own.
     of_token: Option<std::collections::HashMap<u32, u32>>,
 }
 
 impl Columns {
-    pub fn new(embeddings: &Embeddings, tokens: Option<&[u32]>) -> Self {
+    pub fn new(embeddings: &Embeddings, tokens: Option<&[u32]>, temperature: f64) -> Self {
         let Embeddings { table, pad } = embeddings;
         let table = table.clone().detach();
         let Some(tokens) = tokens else {
-            return Self { table, blank: *pad, of_token: None };
+            return Self { table, blank: *pad, temperature, of_token: None };
         };
         let others = tokens.iter().copied().filter(|token| token != pad);
         let columns: Vec<u32> = std::iter::once(*pad).chain(others).collect();
         let of_token = columns.iter().zip(0..).map(|(&token, column)| (token, column)).collect();
-        Self { table: ops::embedding(table, &columns), blank: 0, of_token: Some(of_token) }
+        let table = ops::embedding(table, &columns);
+        Self { table, blank: 0, temperature, of_token: Some(of_token) }
     }
 
     /// What is said as columns; none where a token has none.
@@ -212,7 +215,7 @@ impl Columns {
     }
 
     /// `(2 s · q - |q|²) / temperature`, `[n_frames, n_columns]`.
-    pub fn logits(&self, s: Tensor<2>, temperature: f64) -> Tensor<2> {
+    pub fn logits(&self, s: Tensor<2>) -> Tensor<2> {
         let [n_columns, _] = self.table.dims();
         let lengths = (0..n_columns).step_by(TABLE_BLOCK).map(|start| {
             let n = TABLE_BLOCK.min(n_columns - start);
@@ -220,8 +223,8 @@ impl Columns {
             rows.square().sum_dim(1).reshape([n])
         });
         let lengths = Tensor::cat(lengths.collect(), 0);
-        let bias = lengths / -temperature;
-        ops::linear(s * (2.0 / temperature), self.table.clone().transpose(), Some(bias))
+        let bias = lengths / -self.temperature;
+        ops::linear(s * (2.0 / self.temperature), self.table.clone().transpose(), Some(bias))
     }
 }
 
@@ -261,8 +264,8 @@ impl DistanceCtc {
             Some(projector) => projector.forward(frames.clone(), dropout).values,
             None => frames.values.clone(),
         };
-        let columns = Columns::new(embeddings, self.tokens.as_deref());
-        let logits = columns.logits(s.clone(), self.temperature);
+        let columns = Columns::new(embeddings, self.tokens.as_deref(), self.temperature);
+        let logits = columns.logits(s.clone());
         let nearest = nearest(&logits);
         let offsets = &frames.offsets;
         let penalties = match said {
@@ -313,9 +316,9 @@ pub(super) fn nearest(logits: &Tensor<2>) -> Vec<u32> {
 
 /// Sums over utterances of CTC and of the commitment, `[1]` each.
 ///
-/// The commitment of an utterance is `sum_t |s_t - q_nearest(t)|² / √d` over frames that are no blank. Where it is
-/// more than the utterance's CTC, it counts as much as that, and nothing learns from it. An utterance that frames
-/// cannot say has neither.
+/// The commitment of an utterance is `sum_t |s_t - q_nearest(t)|² / (temperature √d)` over frames that are no blank.
+/// Where it is more than the utterance's CTC, it counts as much as that, and nothing learns from it. An utterance that
+/// frames cannot say has neither.
 fn losses(
     s: &Tensor<2>,
     logits: Tensor<2>,
@@ -340,7 +343,7 @@ fn losses(
         .collect();
     let labels: Vec<u32> = rows.iter().map(|&row| nearest[row as usize]).collect();
     let apart = ops::embedding(s.clone(), &rows) - ops::embedding(columns.table.clone(), &labels);
-    let apart = apart.square().sum_dim(1) / (d_model as f64).sqrt();
+    let apart = apart.square().sum_dim(1) / (columns.temperature * (d_model as f64).sqrt());
 
     let on_host = host(apart.clone().detach());
     let (mut counts, mut constant) = (vec![0.0; rows.len()], 0.0);
@@ -473,9 +476,14 @@ mod tests {
         assert!((f64::from(found[0]) - ctc - 48.0).abs() < 1e-4 && found[1] == 1.0, "{found:?}");
         // At a temperature of 4 distances count a quarter: 1 / (1 + e^((1 - 9) / 4) + …).
         let warm = DistanceCtcConfig { temperature: 4.0, ..config() };
-        let found = host(run(warm, &[3.0], &[1], Some(&[vec![1]])).penalties.swap_remove(0));
+        let [found, commitment] = [1, 2].map(|said| {
+            let sums = run(warm.clone(), &[3.0], &[1], Some(&[vec![said]])).penalties;
+            sums.into_iter().map(|sum| f64::from(host(sum)[0])).collect::<Vec<_>>()
+        });
         let ctc_warm = (1.0 + (-2.0_f64).exp() + (-12.0_f64).exp()).ln();
-        assert!((f64::from(found[0]) - ctc_warm).abs() < 1e-5, "{found:?} {ctc_warm}");
+        assert!(found.iter().all(|x| (x - ctc_warm).abs() < 1e-5), "{found:?} {ctc_warm}");
+        // So does the commitment, where the CTC does not bound it.
+        assert_eq!(commitment[1], 0.25);
         // Each utterance has its own bound; a frame at the pad has no commitment.
         let found = sums(&[3.0, 3.0, 0.0], &[1, 1, 1], &[vec![1], vec![2], vec![]]);
         assert!((f64::from(found[1]) - ctc - 1.0).abs() < 1e-5, "{found:?}");
@@ -511,8 +519,8 @@ mod tests {
             } else {
                 Embeddings { table: embeddings.table.clone().inner(), pad: 0 }
             };
-            let columns = Columns::new(&embeddings, None);
-            let logits = columns.logits(t.rows(0), 1.0);
+            let columns = Columns::new(&embeddings, None, 1.0);
+            let logits = columns.logits(t.rows(0));
             let nearest = nearest(&logits);
             assert_eq!(nearest, [1, 2, 0, 3, 2, 1]);
             let sums = losses(&t.rows(0), logits, &offsets, &nearest, &columns, &said);

@@ -25,7 +25,7 @@ use sandhi_data::{
     text::Tokenizer,
 };
 use sandhi_lab::{
-    align::{self, Aligned, AnyAligner, Failure, PlacedPiece, Widening},
+    align::{Aligned, AnyAligner, Failure, PlacedPiece, Widening},
     hf::ModelSource,
     model::AnyModel,
     transcribe::Chunking,
@@ -99,7 +99,7 @@ pub struct Args {
 
 /// Utterances that are read and aligned at once.
 const AT_ONCE: usize = 64;
-/// Samples of 16 kHz behind which no more are read at once: half an hour.
+/// Samples of 16 kHz after which no more are read at once: half an hour.
 const SAMPLES_AT_ONCE: usize = 1_800 * 16_000;
 
 /// An utterance with its times.
@@ -297,7 +297,6 @@ fn place_all(
         let wave = wave?;
         let aligned = found.next().expect("an answer for every sound that could be read");
         let aligned = aligned.map_err(|failure| failure.to_string())?;
-        align::check_speech(&wave.samples).map_err(|failure| failure.to_string())?;
         let confidence = aligned.confidence();
         if confidence < least {
             return Err(Failure::Unsure { found: confidence, least }.to_string());

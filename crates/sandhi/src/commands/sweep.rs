@@ -1,6 +1,7 @@
 //! `sandhi sweep`: the recipes of a folder over seeds.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     path::{Path, PathBuf},
 };
@@ -48,12 +49,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let hub = args.run.hub.hub()?;
     let mut cells = experiment::sweep_cells(&args.dir, &args.out, args.seeds)?;
     if !args.only.is_empty() {
-        let names: BTreeSet<&str> = cells.iter().map(SweepCell::name).collect();
+        let names: BTreeSet<Cow<str>> = cells.iter().map(SweepCell::name).collect();
         if let Some(unknown) = args.only.iter().find(|name| !names.contains(name.as_str())) {
             let known = names.into_iter().collect::<Vec<_>>().join(", ");
             bail!("--only {unknown}: {} has {known}", args.dir.display());
         }
-        cells.retain(|cell| args.only.iter().any(|name| name == cell.name()));
+        cells.retain(|cell| args.only.iter().any(|name| *name == cell.name()));
     }
     let mut console = Console::new(args.run.quiet)?;
     let n = cells.len();
