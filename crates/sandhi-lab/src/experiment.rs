@@ -70,11 +70,8 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The report cannot be written.
-    #[error("cannot write the report: {message}")]
-    Report {
-        /// Why.
-        message: String,
-    },
+    #[error("cannot write the report: {0}")]
+    Report(#[from] crate::report::Error),
     /// A folder without recipes.
     #[error("{dir} has no .toml recipe")]
     NoRecipes {

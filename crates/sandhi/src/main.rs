@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     align, ask, bench, completions, data, doctor, download, eval, export, features, inspect, ot,
-    pack, plan, quickstart, score, sweep, table, train, transcribe, units, verify,
+    pack, plan, quickstart, report, score, sweep, table, train, transcribe, units, verify,
 };
 
 #[global_allocator]
@@ -49,6 +49,8 @@ enum Command {
     Sweep(sweep::Args),
     /// Compare runs over seeds.
     Table(table::Args),
+    /// Write a run as one HTML file: losses, numbers, and utterances with what the model makes of them.
+    Report(report::Args),
     /// Measure a model.
     Eval(eval::Args),
     /// Write down what sound files say.
@@ -107,6 +109,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Table(args) => table::run(args),
+        Command::Report(args) => report::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Transcribe(args) => transcribe::run(args),
         Command::Align(args) => align::run(args),

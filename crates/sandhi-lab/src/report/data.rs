@@ -79,7 +79,7 @@ pub struct ParameterRow {
     pub name: String,
     /// How many parameters it has.
     pub total: u64,
-    /// How many of them the last stage trained.
+    /// How many of them some stage trained.
     pub trained: u64,
 }
 

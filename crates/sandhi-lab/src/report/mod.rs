@@ -18,6 +18,7 @@ mod example;
 mod html;
 mod page;
 mod parameters;
+mod run;
 mod scores;
 mod spectrogram;
 
@@ -25,6 +26,8 @@ pub(crate) use data::base64_bytes;
 pub use data::{Answer, Chart, Curve, Example, Highlight, LogMel, ParameterRow, ReportData, Word};
 pub(crate) use html::{Text, metric_name, metric_unit, significant};
 pub use page::{render_html, write_html};
+pub(crate) use run::{BESIDE_TEXT, answers};
+pub use run::{Run, Shown, of_run};
 pub(crate) use spectrogram::{png, uri_of};
 
 /// What can go wrong when a report is written.

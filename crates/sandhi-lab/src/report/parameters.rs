@@ -16,7 +16,7 @@ pub(super) fn section(out: &mut String, rows: &[ParameterRow]) {
     let _ = write!(
         out,
         "<section id=\"parameters\"><h2>What was trained</h2>\
-         <p>Of {} parameters the last stage trained {}, which is <strong>{}</strong>. All others \
+         <p>Of {} parameters {} were trained, which is <strong>{}</strong>. All others \
          stayed as they were.</p>\
          <div class=\"parts\" aria-hidden=\"true\">",
         thousands(total),
@@ -70,7 +70,7 @@ mod tests {
         let row = |name: &str, total, trained| ParameterRow { name: name.into(), total, trained };
         let mut out = String::new();
         section(&mut out, &[row("encoder", 600, 0), row("<adapter>", 100, 100), row("lm", 300, 0)]);
-        assert!(out.contains("Of 1\u{202f}000 parameters the last stage trained 100"), "{out}");
+        assert!(out.contains("Of 1\u{202f}000 parameters 100 were trained"), "{out}");
         assert!(out.contains("<strong>10.0\u{202f}%</strong>"));
         assert!(out.contains("&lt;adapter&gt;") && !out.contains("<adapter>"));
         let mut none = String::new();

@@ -15,6 +15,7 @@ pub mod ot;
 pub mod pack;
 pub mod plan;
 pub mod quickstart;
+pub mod report;
 pub mod score;
 pub mod sweep;
 pub mod table;

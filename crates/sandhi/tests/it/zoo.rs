@@ -46,8 +46,38 @@ fn every_connector_is_trained_and_asked() {
         assert_eq!(found.json()["_meta"]["oracle"] == true, is_oracle, "{name}");
     }
     segments(dir.path());
+    reports(dir.path());
     layers(dir.path());
     forgetting(dir.path());
+}
+
+/// A run as a page: of a connector, of an oracle, of recordings, of what was never measured.
+fn reports(dir: &Path) {
+    let report = |run: &str, more: &[&str]| {
+        sandhi(dir, &[&["report", run, "--cache", "cache", "--quiet"], more].concat())
+    };
+    let page = |path: &str| fs::read_to_string(dir.join(path)).unwrap();
+    for (name, is_told) in [("ssr", false), ("ssr_forced", true)] {
+        report(&format!("zoo/{name}/seed-1"), &[]).works();
+        let page = page(&format!("zoo/{name}/seed-1/report.html"));
+        for part in ["Loss of stage", "data-lane=\"forced\"", "nearest", "channel (", "<h1>ssr"] {
+            assert!(page.contains(part), "{name}: {part}");
+        }
+        // What hears nothing without the transcript is asked nothing.
+        assert_eq!(page.contains("heard it"), !is_told, "{name}");
+    }
+    let line = "{\"audio_filepath\": \"tone.wav\", \"duration\": 1.0, \"text\": \"One\"}\n";
+    fs::write(dir.join("tone.jsonl"), line).unwrap();
+    fs::remove_file(dir.join("zoo/conv/seed-1/results.json")).unwrap();
+    let tone = ["--manifest", "tone.jsonl", "--out", "tone.html"];
+    let ran = report("zoo/conv/seed-1", &tone);
+    assert!(ran.err.contains("was not evaluated"), "{}", ran.err);
+    ran.works();
+    let tone = page("tone.html");
+    assert!(tone.contains("tone") && tone.contains("ONE") && !tone.contains("German"), "{tone}");
+    report("zoo", &[]).fails_with(&["zoo has no model/model.json"]);
+    report("zoo/ssr/seed-1", &["--manifest", "no.jsonl"]).fails_with(&["no.jsonl"]);
+    assert!(!dir.join("zoo/conv/seed-1/report.html").exists());
 }
 
 /// Speech and text at every depth, paired by number or by time.
