@@ -86,12 +86,18 @@ pub(crate) fn parent(path: &Path) -> &Path {
 }
 
 /// Writes a file whole or not at all: beside its name (`.partial`), fsynced, renamed. Missing
-/// folders are made.
+/// folders are made. What a link points to is replaced, not the link; a device or a pipe cannot be replaced and is
+/// written into.
 ///
 /// # Errors
 ///
 /// [`Error::DiskFull`], [`Error::ReadOnly`] or [`Error::Io`].
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return fs::write(path, bytes).map_err(|e| Error::io("write", path, e));
+    }
+    let target = fs::read_link(path).and_then(|_| fs::canonicalize(path));
+    let path = target.as_deref().unwrap_or(path);
     create_dir_all(parent(path))?;
     let partial = beside(path, ".partial");
     let result = (|| {
@@ -135,6 +141,26 @@ mod tests {
         write_atomically(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert!(!dir.path().join("a/b.json.partial").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_pipes_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), "one").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        write_atomically(&at("link"), b"two").unwrap();
+        assert!(fs::read_link(at("link")).is_ok());
+        assert_eq!(fs::read(at("file")).unwrap(), b"two");
+
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        std::thread::scope(|threads| {
+            let reader = threads.spawn(|| fs::read(at("pipe")).unwrap());
+            write_atomically(&at("pipe"), b"three").unwrap();
+            assert_eq!(reader.join().unwrap(), b"three");
+        });
+        assert!(!fs::metadata(at("pipe")).unwrap().is_file());
     }
 
     #[test]

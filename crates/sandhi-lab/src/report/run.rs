@@ -93,7 +93,7 @@ impl Shown {
         spoken.map(|(sentence, domain)| Self::spoken(workshop, sentence, domain)).collect()
     }
 
-    /// The first utterances of a manifest; those of more than a minute are left out.
+    /// The first utterances of a manifest; those of more than a minute, and those that nobody wrote down, are left out.
     ///
     /// # Errors
     ///
@@ -106,7 +106,11 @@ impl Shown {
             if found.len() == n {
                 break;
             }
-            let (title, text) = (utterance.id.clone(), utterance.text.clone());
+            let (title, text) = (utterance.id.clone(), utterance.text.trim().to_owned());
+            if text.is_empty() {
+                tracing::warn!("{title} is not shown: nobody wrote down what is said");
+                continue;
+            }
             let spoken = Spoken::Recorded { utterance, speed: 1.0 };
             let Sound { wave, words } = workshop.sounds(&[spoken])?.remove(0);
             let wave = wave.resampled(16_000).map_err(sources::Error::from)?;

@@ -58,7 +58,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let workshop = Workshop::new(&args.run.cache, &PathBuf::new(), &recipe);
     let shown = match (&model, &args.manifest) {
-        (AnyModel::Connector(_), Some(path)) => Shown::of_manifest(&workshop, path, args.n)?,
+        (AnyModel::Connector(_), Some(path)) => {
+            let shown = Shown::of_manifest(&workshop, path, args.n)?;
+            ensure!(
+                !shown.is_empty(),
+                "{}: found no utterance to show, expected one of at most a minute with its text",
+                path.display()
+            );
+            shown
+        }
         (AnyModel::Connector(_), None) => Shown::of_microworld(&workshop)?,
         (_, None) => Vec::new(),
         (_, Some(_)) => anyhow::bail!(

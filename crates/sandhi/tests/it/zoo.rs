@@ -75,6 +75,9 @@ fn reports(dir: &Path) {
     ran.works();
     let tone = page("tone.html");
     assert!(tone.contains("tone") && tone.contains("ONE") && !tone.contains("German"), "{tone}");
+    fs::write(dir.join("mute.jsonl"), line.replace("One", "")).unwrap();
+    report("zoo/ssr/seed-1", &["--manifest", "mute.jsonl"])
+        .fails_with(&["mute.jsonl", "no utterance"]);
     report("zoo", &[]).fails_with(&["zoo has no model/model.json"]);
     report("zoo/ssr/seed-1", &["--manifest", "no.jsonl"]).fails_with(&["no.jsonl"]);
     assert!(!dir.join("zoo/conv/seed-1/report.html").exists());
