@@ -21,7 +21,7 @@ use crate::{
     model::{AnyModel, ConnectorModel},
     pipeline::Place,
     recipe::{EvalConfig, Half, Recipe},
-    report::{self, Highlight, ReportData, Shown},
+    report::{self, ReportData, Shown},
     results::Results,
     sources::Workshop,
     tasks,
@@ -67,27 +67,6 @@ const HEADLINE: [&str; 5] = ["wer", "bleu", "exact", "accuracy", "agrees"];
 
 fn percent(value: f64) -> String {
     if value.is_finite() { format!("{:.1} %", 100.0 * value) } else { "–".into() }
-}
-
-fn highlights(results: &Results) -> Vec<Highlight> {
-    let mut highlights = Vec::new();
-    let mut add = |label: &str, task: &str, domain: &str, metric: &str| {
-        let Some(found) = results.get(task, domain, metric) else { return };
-        let upper = results.get(task, domain, &format!("{metric}_text"));
-        let value = |x: f64| if metric == "bleu" { format!("{x:.1}") } else { percent(x) };
-        highlights.push(Highlight {
-            label: label.to_owned(),
-            value: value(found.value),
-            note: upper
-                .map(|m| format!("{} from the transcript", value(m.value)))
-                .unwrap_or_default(),
-        });
-    };
-    add("word error rate", "asr", "base", "wer");
-    add("… in noise and rooms", "asr", "channel", "wer");
-    add("BLEU, English to German", "st_en_de", "base", "bleu");
-    add("questions answered, never trained on speech", "sqa", "base", "exact");
-    highlights
 }
 
 fn explanation(results: &Results) -> Vec<String> {
@@ -173,7 +152,6 @@ pub fn run(
     let data = ReportData {
         title: "Sandhi quickstart: hearing with a text model's understanding".into(),
         explanation: explanation(&results),
-        highlights: highlights(&results),
         ..report::of_run(&run, &Shown::of_microworld(&workshop)?)?
     };
     report::write_html(&dir.join("report.html"), &data)?;

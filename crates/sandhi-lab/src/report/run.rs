@@ -18,7 +18,9 @@ use sandhi_data::{
 };
 use sandhi_nn::weights::{self, ParameterInfo};
 
-use super::{Answer, Chart, Example, LogMel, ParameterRow, ReportData, Word};
+use super::{
+    Answer, Chart, Example, Highlight, LogMel, ParameterRow, ReportData, Word, html::Unit,
+};
 use crate::{
     experiment::Error,
     generate::Decoding,
@@ -141,7 +143,7 @@ pub fn of_run(run: &Run<'_>, shown: &[Shown]) -> Result<ReportData, Error> {
     Ok(ReportData {
         title: recipe.name.clone(),
         explanation,
-        highlights: Vec::new(),
+        highlights: highlights(results),
         charts: charts(&records),
         parameters: parameters(model, recipe),
         results: results.clone(),
@@ -157,6 +159,31 @@ pub fn of_run(run: &Run<'_>, shown: &[Shown]) -> Result<ReportData, Error> {
 pub(crate) const BESIDE_TEXT: &str = "Every number from speech stands beside the number that the same language model \
     reaches when it reads the transcript (the upper bound), and beside the cascade, which reads what the encoder alone \
     would have written. The share recovered is what of the upper bound survives the way through the sound.";
+
+/// What most look at first, as far as it was measured.
+fn highlights(results: &Results) -> Vec<Highlight> {
+    let mut highlights = Vec::new();
+    let mut add = |label: &str, task: &str, domain: &str, metric: &str| {
+        let Some(found) = results.get(task, domain, metric) else { return };
+        let upper = results.get(task, domain, &format!("{metric}_text"));
+        let value = |x: f64| Unit::of(metric).show(x);
+        highlights.push(Highlight {
+            label: label.to_owned(),
+            value: value(found.value),
+            note: upper
+                .map_or_else(String::new, |m| format!("{} from the transcript", value(m.value))),
+        });
+    };
+    add("word error rate", "asr", "base", "wer");
+    add("… in noise and rooms", "asr", "channel", "wer");
+    add("BLEU, English to German", "st_en_de", "base", "bleu");
+    let questions = match results.is_trained("sqa") {
+        true => "questions answered",
+        false => "questions answered, never trained on speech",
+    };
+    add(questions, "sqa", "base", "exact");
+    highlights
+}
 
 /// The losses of every stage, in the order of the log.
 fn charts(records: &[Record]) -> Vec<Chart> {
@@ -284,7 +311,7 @@ fn transported(
     let words = (!words.is_empty()).then_some(words.as_slice());
     let request = TransportRequest { samples: &wave.samples, text: Some(text), words, config, pad };
     let found = inspect::transport(model, &request);
-    found.inspect_err(|error| tracing::warn!("{title}: no transport plan: {error}")).ok()
+    found.inspect_err(|error| tracing::info!("{title}: no transport plan: {error}")).ok()
 }
 
 /// Where an utterance is cut.

@@ -60,7 +60,9 @@ fn reports(dir: &Path) {
     for (name, is_told) in [("ssr", false), ("ssr_forced", true)] {
         report(&format!("zoo/{name}/seed-1"), &[]).works();
         let page = page(&format!("zoo/{name}/seed-1/report.html"));
-        for part in ["Loss of stage", "data-lane=\"forced\"", "nearest", "channel (", "<h1>ssr"] {
+        for part in
+            ["Loss of stage", "data-lane=\"forced (oracle)\"", "nearest", "channel (", "<h1>ssr"]
+        {
             assert!(page.contains(part), "{name}: {part}");
         }
         // What hears nothing without the transcript is asked nothing.
