@@ -101,9 +101,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     for (instruction, answer) in &demonstration.answers {
         output::print(&format!("asked   {instruction:<28} answered   {answer}"))?;
     }
-    output::print(&format!("\n{:<56} {:>9} {:>9} {:>9}", "base", "speech", "text", "cascade"))?;
+    output::print(&format!("\n{:<64} {:>9} {:>9} {:>9}", "base", "speech", "text", "cascade"))?;
     for (task, speech, text, cascade) in quickstart::summary(&results) {
-        output::print(&format!("{task:<56} {speech:>9} {text:>9} {cascade:>9}"))?;
+        output::print(&format!("{task:<64} {speech:>9} {text:>9} {cascade:>9}"))?;
     }
     output::print(&format!(
         "\nmodel    {}\nresults  {}\nreport   {}",
