@@ -347,7 +347,7 @@ fn plans_name_the_memory_that_training_takes() {
     let cases = [
         ("text, wide, short batches", text(wide, 4000, "max_items = 4, max_length = 256")),
         ("text, narrow, long batches", text(narrow, 300, long)),
-        // Products of matrices pack a block of the scores as well, up to 16 MB by the CPU's caches, which no plan knows.
+        // So long that what products of matrices pack for themselves, which no plan knows, is small beside the scores.
         ("text, many tokens", text(narrow, 8000, "max_items = 8, max_length = 2048")),
         ("text, grouped heads", text(grouped, 1280, "max_items = 8, max_length = 1024")),
         ("text, accumulated", text(wide, 1000, "max_items = 4, max_length = 512, accumulate = 3")),

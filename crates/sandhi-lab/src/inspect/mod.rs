@@ -40,7 +40,7 @@ pub use self::{
     segments::{Cuts, Nearest, Segmented, SegmentsRequest, VectorSpan, segments},
     transport::{Column, DepthPlan, TransportRequest, Transported, transport, transport_settings},
 };
-pub(crate) use self::{lanes::inline as inline_lanes, picture::inline};
+pub(crate) use self::{lanes::inline as inline_lanes, picture::inline, segments::log_mel};
 use crate::{
     model::{self, ConnectorModel},
     pipeline,
@@ -201,6 +201,9 @@ pub fn recipe_of(model: &Path) -> Result<Option<Recipe>, Error> {
         Err(error) => Err(wrong(error.to_string())),
     }
 }
+
+/// Longest sound that is drawn, in seconds.
+pub const MAX_DRAWN_S: f64 = 60.0;
 
 /// The token that stands for no content: the one that is named, else the one that the model compresses by, else that of
 /// its recipe.

@@ -32,6 +32,8 @@ use crate::{
 };
 
 const RATE_HZ: f64 = 16_000.0;
+/// What errors call it.
+const SPECTROGRAM: &str = "spectrogram";
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy)]
@@ -144,15 +146,22 @@ pub fn segments(model: &ConnectorModel, request: &SegmentsRequest<'_>) -> Result
 
 /// The picture of a log-mel spectrogram, whatever the encoder itself is given.
 fn spectrogram(samples: &[f32]) -> Result<Vec<u8>, Error> {
-    let title = "spectrogram";
-    let features = |error| sources::Error::Features { id: title.to_owned(), error };
+    Ok(report::png(SPECTROGRAM, &log_mel(samples)?)?.unwrap_or_default())
+}
+
+/// A log-mel spectrogram of 80 bands, 100 frames a second.
+///
+/// # Errors
+///
+/// When there are no samples, or they are not finite.
+pub(crate) fn log_mel(samples: &[f32]) -> Result<LogMel, Error> {
+    let features = |error| sources::Error::Features { id: SPECTROGRAM.to_owned(), error };
     let config = FeatureConfig::Whisper(WhisperConfig::default());
     let found = FeatureExtractor::new(&config).map_err(features)?;
     let found = found.compute(samples).map_err(features)?;
     let frame_s = 1.0 / config.rate_hz();
     let (n_frames, n_mels) = (found.n_frames, found.n_mels);
-    let mel = LogMel { n_frames, n_mels, values: found.values, frame_s };
-    Ok(report::png(title, &mel)?.unwrap_or_default())
+    Ok(LogMel { n_frames, n_mels, values: found.values, frame_s })
 }
 
 /// The words by the encoder's CTC head, or why there are none.

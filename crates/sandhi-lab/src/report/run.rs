@@ -10,7 +10,7 @@
 use std::path::Path;
 
 use sandhi_data::{
-    features::{FeatureConfig, FeatureExtractor, WhisperConfig},
+    features::{FeatureConfig, Features},
     language::Language,
     manifest,
     microworld::{Sentence, Split, Style, Task},
@@ -26,7 +26,7 @@ use crate::{
     generate::Decoding,
     inspect::{self, Segmented, SegmentsRequest, TransportRequest, Transported},
     log::{Record, read_metrics},
-    model::{AnyModel, ConnectorModel, Segmenter},
+    model::{AnyModel, ConnectorModel, Segmenter, SpeechModel},
     recipe::{PadMass, Recipe, TransportConfig},
     results::{Results, TEXT},
     sources::{self, Sound, Spoken, Workshop},
@@ -34,9 +34,6 @@ use crate::{
     train::{is_ever_trained, trainable},
     transcribe,
 };
-
-/// Longest sound that is drawn and asked about, in seconds.
-const MAX_S: f64 = 60.0;
 
 /// A finished run.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +113,7 @@ impl Shown {
             let spoken = Spoken::Recorded { utterance, speed: 1.0 };
             let Sound { wave, words } = workshop.sounds(&[spoken])?.remove(0);
             let wave = wave.resampled(16_000).map_err(sources::Error::from)?;
-            if wave.duration_s() > MAX_S {
+            if wave.duration_s() > inspect::MAX_DRAWN_S {
                 tracing::warn!("{title} is not shown: it is {:.0} s long", wave.duration_s());
                 continue;
             }
@@ -165,7 +162,7 @@ fn highlights(results: &Results) -> Vec<Highlight> {
     let mut highlights = Vec::new();
     let mut add = |label: &str, task: &str, domain: &str, metric: &str| {
         let Some(found) = results.get(task, domain, metric) else { return };
-        let upper = results.get(task, domain, &format!("{metric}_text"));
+        let upper = results.get(task, domain, &format!("{metric}{TEXT}"));
         let value = |x: f64| Unit::of(metric).show(x);
         highlights.push(Highlight {
             label: label.to_owned(),
@@ -208,41 +205,32 @@ fn charts(records: &[Record]) -> Vec<Chart> {
     charts
 }
 
-/// The parts of a model, by the names that `trainable` knows.
+/// The parts of a model; `trainable` knows their parameters behind a prefix.
 fn parameters(model: &AnyModel, recipe: &Recipe) -> Vec<ParameterRow> {
     let stages = trainable(recipe);
     let row = |name: &str, prefix: &str, parameters: Vec<ParameterInfo>| {
-        let n = |learns: &dyn Fn(&str) -> bool| {
-            let counted = parameters.iter().filter(|info| learns(&info.name));
-            counted.map(|info| info.n_values() as u64).sum()
-        };
-        let is_trained = |name: &str| is_ever_trained(&stages, &format!("{prefix}{name}"));
-        ParameterRow { name: name.to_owned(), total: n(&|_| true), trained: n(&is_trained) }
+        let learns = |p: &&ParameterInfo| is_ever_trained(&stages, &format!("{prefix}{}", p.name));
+        let trained = parameters.iter().filter(learns).map(|p| p.n_values() as u64).sum();
+        let total = parameters.iter().map(|p| p.n_values() as u64).sum();
+        ParameterRow { name: name.to_owned(), total, trained }
+    };
+    let hearing = |speech: &SpeechModel| {
+        let encoder = row("speech encoder", "encoder.", weights::parameters(&speech.encoder));
+        let head = speech.recognizer.as_ref();
+        let head = head.map(|r| row("CTC head", "head.", weights::parameters(&r.head)));
+        std::iter::once(encoder).chain(head).collect::<Vec<_>>()
     };
     match model {
-        AnyModel::Ctc(speech) => {
-            let mut rows =
-                vec![row("speech encoder", "encoder.", weights::parameters(&speech.encoder))];
-            if let Some(recognizer) = &speech.recognizer {
-                rows.push(row("CTC head", "head.", weights::parameters(&recognizer.head)));
-            }
-            rows
-        }
+        AnyModel::Ctc(speech) => hearing(speech),
         AnyModel::Text(text) => vec![row("language model", "", weights::parameters(&text.lm))],
-        AnyModel::Aligner(aligner) => {
-            vec![row("aligner", "", weights::parameters(&aligner.net))]
-        }
+        AnyModel::Aligner(aligner) => vec![row("aligner", "", weights::parameters(&aligner.net))],
         AnyModel::Connector(model) => {
-            let ConnectorModel { speech, connector, text, .. } = &**model;
-            let mut rows =
-                vec![row("speech encoder", "encoder.", weights::parameters(&speech.encoder))];
-            if let Some(recognizer) = &speech.recognizer {
-                // Nothing that joins the two trains the encoder's own head.
-                let total = weights::parameters(&recognizer.head);
-                rows.push(ParameterRow { trained: 0, ..row("CTC head", "", total) });
-            }
-            rows.push(row("connector", "connector.", weights::parameters(connector)));
-            rows.push(row("language model", "language_model.", weights::parameters(&text.lm)));
+            let mut rows = hearing(&model.speech);
+            // What joins the two does not train the head that the encoder came with, whatever its patterns cover.
+            rows.iter_mut().skip(1).for_each(|head| head.trained = 0);
+            let lm = weights::parameters(&model.text.lm);
+            rows.push(row("connector", "connector.", weights::parameters(&model.connector)));
+            rows.push(row("language model", "language_model.", lm));
             rows
         }
     }
@@ -281,23 +269,14 @@ fn examples(
 
 /// The encoder's features; the log-mel spectrogram of an encoder that hears samples.
 fn log_mel(model: &ConnectorModel, shown: &Shown) -> Result<LogMel, Error> {
-    let wrong = |error| sources::Error::Features { id: shown.title.clone(), error };
     let samples = &shown.sound.wave.samples;
-    let (features, rate_hz) = match &model.speech.features {
-        FeatureConfig::Waveform(_) => {
-            let config = FeatureConfig::Whisper(WhisperConfig::default());
-            let extractor = FeatureExtractor::new(&config).map_err(wrong)?;
-            (extractor.compute(samples), config.rate_hz())
-        }
-        config => (model.speech.extract(samples), config.rate_hz()),
-    };
-    let features = features.map_err(wrong)?;
-    Ok(LogMel {
-        n_frames: features.n_frames,
-        n_mels: features.n_mels,
-        values: features.values,
-        frame_s: 1.0 / rate_hz,
-    })
+    let config = &model.speech.features;
+    if let FeatureConfig::Waveform(_) = config {
+        return Ok(inspect::log_mel(samples)?);
+    }
+    let wrong = |error| sources::Error::Features { id: shown.title.clone(), error };
+    let Features { n_frames, n_mels, values } = model.speech.extract(samples).map_err(wrong)?;
+    Ok(LogMel { n_frames, n_mels, values, frame_s: 1.0 / config.rate_hz() })
 }
 
 /// Where the speech of an utterance goes; what cannot be transported is left out.

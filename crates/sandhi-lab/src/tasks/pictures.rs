@@ -13,14 +13,12 @@ use super::cells::cells;
 use crate::{
     checkpoint::write_atomically,
     experiment::Error,
-    inspect::{SegmentsRequest, lanes_svg, segments},
+    inspect::{MAX_DRAWN_S, SegmentsRequest, lanes_svg, segments},
     model::ConnectorModel,
     recipe::{EvalConfig, Half},
     sources::{self, Spoken, Workshop},
 };
 
-/// Longest sound that is drawn, in seconds.
-const MAX_S: f64 = 60.0;
 /// Items of a cell among which an id is looked for.
 const MOST_ITEMS: usize = 200;
 
@@ -51,7 +49,7 @@ pub fn write(
     for Pictured { name, spoken } in pictured(workshop, config)? {
         let sound = workshop.sounds(std::slice::from_ref(&spoken))?.remove(0);
         let wave = sound.wave.resampled(16_000).map_err(sources::Error::from)?;
-        if wave.duration_s() > MAX_S {
+        if wave.duration_s() > MAX_DRAWN_S {
             tracing::warn!("{name} is not drawn: it is {:.0} s long", wave.duration_s());
             continue;
         }

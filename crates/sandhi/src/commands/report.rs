@@ -1,6 +1,6 @@
 //! `sandhi report`: a run as one HTML file.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use sandhi_lab::{
@@ -27,8 +27,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     /// How many of the manifest's utterances.
-    #[arg(long, default_value_t = 4, requires = "manifest")]
-    n: usize,
+    #[arg(long, default_value = "4", requires = "manifest")]
+    n: NonZeroUsize,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -59,7 +59,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let workshop = Workshop::new(&args.run.cache, &PathBuf::new(), &recipe);
     let shown = match (&model, &args.manifest) {
         (AnyModel::Connector(_), Some(path)) => {
-            let shown = Shown::of_manifest(&workshop, path, args.n)?;
+            let shown = Shown::of_manifest(&workshop, path, args.n.get())?;
             ensure!(
                 !shown.is_empty(),
                 "{}: found no utterance to show, expected one of at most a minute with its text",

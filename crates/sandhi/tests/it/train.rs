@@ -160,6 +160,16 @@ fn a_connector_is_trained_on_a_loaded_pair() {
                  d_ff = 32, tie_embeddings = true }";
     run(&["train", &recipe("language_model"), "--out", "lm", "--quiet", "--set", llama]).works();
     run(&["train", &recipe("whisper_encoder"), "--out", "ears", "--quiet"]).works();
+    // Each is a page; what is no connector shows no utterances.
+    for (name, part) in [("lm", "language model"), ("ears", "CTC head")] {
+        run(&["report", name]).works();
+        let page = fs::read_to_string(at(&format!("{name}/report.html"))).unwrap();
+        for part in [part, "Loss of stage", "<strong>100.0"] {
+            assert!(page.contains(part), "{name}: {part} is not in {page}");
+        }
+        assert!(!page.contains("<audio"), "{name}");
+        run(&["report", name, "--manifest", "x"]).fails_with(&["--manifest", "only connectors"]);
+    }
     run(&["export", "lm/model", "--out", "llama"]).works();
     run(&["export", "ears/model", "--out", "whisper"]).works();
     let json =
@@ -196,6 +206,9 @@ fn a_connector_is_trained_on_a_loaded_pair() {
     let results = json("slm/results.json");
     assert!(results["asr"]["base"]["wer"]["value"].is_f64());
     assert!(results["asr"]["base"].get("wer_cascade").is_none());
+    run(&["report", "slm"]).works();
+    let page = fs::read_to_string(at("slm/report.html")).unwrap();
+    assert!(page.contains("class=\"k text\"") && !page.contains("class=\"k cascade\""));
     // What needs one is refused where it is named, before anything is trained.
     let refusal = ["task biasing_1000", "no CTC head"];
     run(&["eval", "slm/model", "--out", "e", "--tasks", "biasing_1000", "--n", "2", "--quiet"])

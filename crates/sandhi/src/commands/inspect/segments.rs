@@ -6,16 +6,13 @@ use anyhow::{Context, bail, ensure};
 use sandhi_data::audio::Waveform;
 use sandhi_lab::{
     hf::ModelSource,
-    inspect::{Segmented, SegmentsRequest, lanes_svg, segments},
+    inspect::{MAX_DRAWN_S, Segmented, SegmentsRequest, lanes_svg, segments},
     sources::{Sound, Workshop},
     tasks,
 };
 
 use super::super::eval::nameless;
 use crate::{output, run_args::RunArgs};
-
-/// Longest sound that is drawn in one piece, in seconds.
-const MAX_S: f64 = 60.0;
 
 /// Arguments of `sandhi inspect segments`.
 #[derive(Debug, clap::Args)]
@@ -49,8 +46,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (sound, text) = utterance(&args)?;
     let wave = sound.wave.resampled(16_000)?;
     ensure!(
-        wave.duration_s() <= MAX_S,
-        "{name} is {:.0} s long, expected at most {MAX_S:.0} s",
+        wave.duration_s() <= MAX_DRAWN_S,
+        "{name} is {:.0} s long, expected at most {MAX_DRAWN_S:.0} s",
         wave.duration_s()
     );
     let (model, _) = super::open(&args.model, &args.run.device.open()?, &args.run.hub.hub()?)?;

@@ -7,15 +7,15 @@ use clap::ValueEnum;
 use sandhi_data::audio::Waveform;
 use sandhi_lab::{
     hf::ModelSource,
-    inspect::{DepthPlan, TransportRequest, Transported, pad, svg, transport, transport_settings},
+    inspect::{
+        DepthPlan, MAX_DRAWN_S, TransportRequest, Transported, pad, svg, transport,
+        transport_settings,
+    },
     recipe::{PadMass, SolverConfig, TargetMass, TransportConfig},
 };
 
 use super::super::ot::{Kind, name};
 use crate::{device::DeviceArg, hub_args::HubArgs, output};
-
-/// Longest sound that is transported in one piece, in seconds.
-const MAX_S: f64 = 60.0;
 
 /// Arguments of `sandhi inspect transport`. Settings that are not given are those of the model's recipe.
 #[derive(Debug, clap::Args)]
@@ -172,8 +172,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     ensure!(!is_empty, "--text is empty, expected what is said in {file}");
     let wave = Waveform::read(&args.file)?.resampled(16_000)?;
     ensure!(
-        wave.duration_s() <= MAX_S,
-        "{file} is {:.0} s long, expected at most {MAX_S:.0} s",
+        wave.duration_s() <= MAX_DRAWN_S,
+        "{file} is {:.0} s long, expected at most {MAX_DRAWN_S:.0} s",
         wave.duration_s()
     );
     let (model, recipe) = super::open(&args.model, &args.device.open()?, &args.hub.hub()?)?;
