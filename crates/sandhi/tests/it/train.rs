@@ -161,10 +161,12 @@ fn a_connector_is_trained_on_a_loaded_pair() {
     run(&["train", &recipe("language_model"), "--out", "lm", "--quiet", "--set", llama]).works();
     run(&["train", &recipe("whisper_encoder"), "--out", "ears", "--quiet"]).works();
     // Each is a page; what is no connector shows no utterances.
-    for (name, part) in [("lm", "language model"), ("ears", "CTC head")] {
+    // Of so small an encoder Whisper's positions, which are never learned, are most.
+    let pages = [("lm", "language model", "<strong>100.0"), ("ears", "CTC head", "<strong>23.3")];
+    for (name, part, trained) in pages {
         run(&["report", name]).works();
         let page = fs::read_to_string(at(&format!("{name}/report.html"))).unwrap();
-        for part in [part, "Loss of stage", "<strong>100.0"] {
+        for part in [part, "Loss of stage", trained] {
             assert!(page.contains(part), "{name}: {part} is not in {page}");
         }
         assert!(!page.contains("<audio"), "{name}");
