@@ -12,6 +12,7 @@ pub mod layers;
 pub mod length;
 pub mod lora;
 pub mod ops;
+pub mod patch;
 pub mod pattern;
 pub mod ragged;
 pub mod transformer;

@@ -59,6 +59,10 @@ fn examples() -> Vec<Example> {
             let ranges = [0..1, 0..7, 3..5, 6..7, 2..6, 0..1, 0..1, 0..2, 5..6, 0..6, 1..4, 2..3];
             attention(Mask::Ranges(ranges.into()))
         }),
+        example("max_pool", &[[6, 5]], |t| max_pool(t[0].clone(), &[3..6, 0..1, 1..3])),
+        example("smooth", &[[12, 5], [12, 1]], |t| {
+            smooth(t[0].clone(), t[1].clone(), &Offsets::from_lengths(&[5, 0, 1, 6]))
+        }),
         example("pool", &[[5, 10], [6, 1]], |t| {
             let of_pool = Offsets::from_lengths(&[3, 0, 1, 2]);
             pool(t[0].clone(), t[1].clone(), &[0, 1, 3, 3, 4, 0], &of_pool)

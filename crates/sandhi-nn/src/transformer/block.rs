@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Attention, AttentionBias, Dropout, Placement};
+use super::{Attention, AttentionBias, Cache, Dropout, Placement};
 use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
@@ -155,6 +155,22 @@ impl Linears for Block {
         let attention = below("self_attn", self.self_attn.linears());
         attention.chain(below("mlp", self.mlp.linears())).collect()
     }
+}
+
+/// Runs a stack of blocks, each in its entry of the cache where there is one.
+pub(crate) fn run_blocks(
+    blocks: &[Block],
+    mut x: Tensor<2>,
+    placement: &Placement,
+    mut cache: Option<&mut Cache>,
+    again: bool,
+    dropout: Dropout,
+) -> Tensor<2> {
+    for (i, block) in blocks.iter().enumerate() {
+        let entry = cache.as_deref_mut().map(|cache| &mut cache.layers[i]);
+        x = block.forward_or_again(again, x, placement, entry, dropout.branch(&i.to_string()));
+    }
+    x
 }
 
 impl Block {

@@ -21,6 +21,7 @@ mod tests;
 
 use burn::prelude::*;
 
+pub(crate) use self::block::run_blocks;
 pub use self::{
     attention::{Attention, AttentionBias},
     block::{Block, BlockConfig, Gelu, Mlp, MlpKind, SwiGlu},
@@ -217,27 +218,7 @@ impl CausalLm {
 
     /// An empty cache with room for `capacities[i]` rows of sequence `i`.
     pub fn cache(&self, capacities: &[usize]) -> Cache {
-        let mut start = 0;
-        let slots: Vec<_> = capacities
-            .iter()
-            .map(|&n| {
-                let slot = start..start + n;
-                start += n;
-                slot
-            })
-            .collect();
-        let device = self.device();
-        let layers = self
-            .model
-            .layers
-            .iter()
-            .map(|layer| {
-                let width = layer.self_attn.kv_width();
-                let zeros = || Tensor::zeros([start, width], &device);
-                Some((zeros(), zeros()))
-            })
-            .collect();
-        Cache { layers, lengths: vec![0; slots.len()], slots }
+        Cache::new(&self.model.layers, capacities, &self.device())
     }
 
     /// Appends rows to the sequences `sequences` (indices into the cache) and gives the hidden state

@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use burn::prelude::*;
 
+use super::Block;
 use crate::{
     ops::{self, Mask},
     ragged::Offsets,
@@ -112,6 +113,33 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// An empty cache of a stack of blocks, with room for `capacities[i]` rows of sequence `i`.
+    pub(crate) fn new(layers: &[Block], capacities: &[usize], device: &Device) -> Self {
+        let mut start = 0;
+        let slots: Vec<_> = capacities
+            .iter()
+            .map(|&n| {
+                let slot = start..start + n;
+                start += n;
+                slot
+            })
+            .collect();
+        let layers = layers
+            .iter()
+            .map(|layer| {
+                let width = layer.self_attn.kv_width();
+                let zeros = || Tensor::zeros([start, width], device);
+                Some((zeros(), zeros()))
+            })
+            .collect();
+        Self { layers, lengths: vec![0; slots.len()], slots }
+    }
+
+    /// Where block `i` keeps its keys and values.
+    pub(crate) fn entry(&mut self, i: usize) -> &mut Option<(Tensor<2>, Tensor<2>)> {
+        &mut self.layers[i]
+    }
+
     /// How many rows the sequence `i` has filled.
     pub fn length(&self, i: usize) -> usize {
         self.lengths[i]
@@ -145,7 +173,7 @@ impl Cache {
     }
 
     /// Claims room for `counts[k]` new rows of sequence `sequences[k]`.
-    pub(super) fn place(&mut self, sequences: &[usize], counts: &[usize], mask: Mask) -> Placement {
+    pub(crate) fn place(&mut self, sequences: &[usize], counts: &[usize], mask: Mask) -> Placement {
         let (mut queries, mut keys) = (Vec::new(), Vec::new());
         let (mut positions, mut written) = (Vec::new(), Vec::new());
         let mut row = 0;

@@ -1,0 +1,205 @@
+//! Sizes and options of a model over patches, and the model built from them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    PatchLm,
+    cross::CrossAttention,
+    router::{Router, RouterConfig},
+};
+use crate::{
+    init::Init,
+    layers::{Embedding, Linear, Norm, NormKind},
+    ops::Rope,
+    transformer::{AttentionBias, Block, BlockConfig, MlpKind},
+};
+
+/// A stack of blocks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StackConfig {
+    /// Blocks.
+    pub n_layers: usize,
+    /// Heads of queries, keys and values.
+    pub n_heads: usize,
+    /// Width inside the feed-forward layers; two thirds of four times the width, rounded up to a multiple of 256, where
+    /// absent, as in Llama.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub d_ff: Option<usize>,
+    /// How many last rows a row sees, itself included; all where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+}
+
+impl StackConfig {
+    /// Width inside the feed-forward layers of a stack of width `d`.
+    pub fn feed_forward(&self, d: usize) -> usize {
+        self.d_ff.unwrap_or_else(|| (8 * d).div_ceil(3).next_multiple_of(256))
+    }
+
+    fn problems(&self, name: &str, d: usize) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (field, value) in
+            [("n_layers", self.n_layers), ("d_ff", self.feed_forward(d)), ("n_heads", self.n_heads)]
+        {
+            if value == 0 {
+                problems.push(format!("{name}.{field} is 0, expected at least 1"));
+            }
+        }
+        let n_heads = self.n_heads.max(1);
+        if !d.is_multiple_of(n_heads) || !(d / n_heads).is_multiple_of(2) {
+            problems.push(format!(
+                "{name}.n_heads is {n_heads}, expected one that divides the width, {d}, into even parts"
+            ));
+        }
+        if self.window == Some(0) {
+            problems.push(format!("{name}.window is 0, expected at least 1"));
+        }
+        problems
+    }
+}
+
+/// A language model over patches: `network = { kind = "patch", … }` in a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatchLmConfig {
+    /// Width of tokens.
+    pub d_local: usize,
+    /// Width of patches.
+    pub d_global: usize,
+    /// From tokens to patches.
+    pub encoder: StackConfig,
+    /// Over patches.
+    pub global: StackConfig,
+    /// From patches to tokens.
+    pub decoder: StackConfig,
+    /// Rows that stand for a patch among tokens, each of width `d_local`: more carry more.
+    pub n_queries: usize,
+    /// Heads of the attention between tokens and patches.
+    pub cross_heads: usize,
+    /// Patches that a patch gathers tokens from and a token reads: 1 is its own and the last.
+    #[serde(default = "one")]
+    pub cross_window: usize,
+    /// Where patches end is learned; given with the data where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<RouterConfig>,
+    /// Base of the rotary frequencies.
+    #[serde(default = "theta")]
+    pub rope_theta: f64,
+    /// Added to mean squares in norms.
+    #[serde(default = "eps")]
+    pub norm_eps: f64,
+    /// The output layer is the embedding table.
+    #[serde(default)]
+    pub tie_embeddings: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn theta() -> f64 {
+    500_000.0
+}
+
+fn eps() -> f64 {
+    1e-5
+}
+
+impl PatchLmConfig {
+    /// What is wrong with the sizes, as sentences that name the fields.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, value) in [
+            ("d_local", self.d_local),
+            ("d_global", self.d_global),
+            ("n_queries", self.n_queries),
+            ("cross_heads", self.cross_heads),
+            ("cross_window", self.cross_window),
+        ] {
+            if value == 0 {
+                problems.push(format!("{name} is 0, expected at least 1"));
+            }
+        }
+        problems.extend(self.encoder.problems("encoder", self.d_local));
+        problems.extend(self.global.problems("global", self.d_global));
+        problems.extend(self.decoder.problems("decoder", self.d_local));
+        if !self.d_local.is_multiple_of(self.cross_heads.max(1)) {
+            let (d_local, heads) = (self.d_local, self.cross_heads);
+            problems.push(format!("d_local {d_local} is not a multiple of cross_heads {heads}"));
+        }
+        problems.extend(Rope::new(self.rope_theta).problems());
+        if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
+            problems.push(format!("norm_eps is {}, expected a finite number", self.norm_eps));
+        }
+        let router = self.router.iter().flat_map(RouterConfig::problems);
+        problems.extend(router.map(|problem| format!("router.{problem}")));
+        problems
+    }
+
+    /// Width of all rows that stand for a patch.
+    pub fn gathered_width(&self) -> usize {
+        self.n_queries * self.d_local
+    }
+
+    fn block(&self, stack: &StackConfig, d: usize) -> BlockConfig {
+        BlockConfig {
+            d_model: d,
+            n_heads: stack.n_heads,
+            n_kv_heads: stack.n_heads,
+            d_head: d / stack.n_heads,
+            d_ff: stack.feed_forward(d),
+            norm: NormKind::Rms,
+            mlp: MlpKind::SwiGlu,
+            bias: AttentionBias::default(),
+            qk_norm: false,
+            norm_eps: self.norm_eps,
+            rope: Some(Rope::new(self.rope_theta)),
+        }
+    }
+
+    /// Builds the model with random weights for a vocabulary of `n_tokens`.
+    ///
+    /// # Panics
+    ///
+    /// When there are [`PatchLmConfig::problems`].
+    pub fn init(&self, n_tokens: usize, init: &Init) -> PatchLm {
+        let problems = self.problems();
+        assert!(problems.is_empty(), "{}", problems.join("; "));
+        let (d_local, d_global, gathered) = (self.d_local, self.d_global, self.gathered_width());
+        let stack = |name: &str, config: &StackConfig, d| -> Vec<Block> {
+            let init = init.child(name);
+            let block = self.block(config, d);
+            (0..config.n_layers).map(|i| Block::new(&init.child(i), &block)).collect()
+        };
+        let linear = |name: &str, d_in, d_out| Linear::new(&init.child(name), d_in, d_out, false);
+        let cross =
+            |init: &Init| CrossAttention::new(init, d_local, self.cross_heads, self.norm_eps);
+        let reads = init.child("reads");
+        PatchLm {
+            embed_tokens: Embedding::new(
+                &init.child("embed_tokens"),
+                n_tokens,
+                d_local,
+                1.0 / (d_local as f64).sqrt(),
+            ),
+            encoder: stack("encoder", &self.encoder, d_local),
+            router: self.router.map(|_| Router::new(&init.child("router"), d_local)),
+            pool_proj: linear("pool_proj", d_local, gathered),
+            gather: cross(&init.child("gather")),
+            widen: (gathered != d_global).then(|| linear("widen", gathered, d_global)),
+            global: stack("global", &self.global, d_global),
+            memory_proj: linear("memory_proj", d_global, gathered),
+            reads: (0..self.decoder.n_layers).map(|i| cross(&reads.child(i))).collect(),
+            decoder: stack("decoder", &self.decoder, d_local),
+            norm: Norm::new(&init.child("norm"), NormKind::Rms, d_local, self.norm_eps),
+            lm_head: (!self.tie_embeddings).then(|| linear("lm_head", d_local, n_tokens)),
+            n_queries: self.n_queries,
+            cross_window: self.cross_window,
+            windows: [self.encoder.window, self.global.window, self.decoder.window]
+                .map(|window| window.unwrap_or(0)),
+            units_per_patch: self.router.unwrap_or_default().units_per_patch,
+            recompute: false,
+        }
+    }
+}
