@@ -20,5 +20,6 @@ pub mod rng;
 pub mod score;
 pub mod speech;
 pub mod text;
+pub mod units;
 
 pub use files::replace_file;
