@@ -13,6 +13,7 @@ pub mod espeak;
 pub mod features;
 mod files;
 pub mod fuzz;
+pub mod interleave;
 pub mod language;
 pub mod manifest;
 pub mod microworld;
