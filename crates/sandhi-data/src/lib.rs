@@ -17,6 +17,7 @@ pub mod interleave;
 pub mod language;
 pub mod manifest;
 pub mod microworld;
+pub mod patching;
 pub mod rng;
 pub mod score;
 pub mod speech;
