@@ -10,6 +10,7 @@ use crate::{
     choice,
     manifest::{self, Format, Import},
     rng::Stream,
+    units::{self, UnitFile},
 };
 
 /// Stop decoding here: a few bytes of FLAC can stand for hours of silence.
@@ -111,6 +112,32 @@ pub fn choice(data: &[u8]) {
             let is_there = |part: &choice::Part| part.text.is_some() || part.audio.is_some();
             assert!(item.endings.iter().all(is_there), "{item:?}");
         }
+    }
+}
+
+/// Reads bytes as a file of units in either format and checks what comes out.
+///
+/// # Panics
+///
+/// When a reader gives utterances that cannot be, or that do not survive being written and read.
+pub fn units(data: &[u8]) {
+    let read = |bytes: Vec<u8>| {
+        let file = UnitFile::decode(bytes, "fuzz").ok()?;
+        let utterances: Result<Vec<_>, _> = (0..file.len()).map(|i| file.get(i)).collect();
+        Some((file.header().clone(), utterances.ok()?))
+    };
+    let Some((header, utterances)) = read(data.to_vec()) else { return };
+    for utterance in &utterances {
+        assert!(utterance.units.iter().all(|&unit| unit < header.n_units), "{utterance:?}");
+        let ends = utterance.words.iter().flat_map(|word| [word.start, word.end]);
+        assert!(ends.is_sorted(), "{utterance:?}");
+        let end = utterance.words.last().map_or(0, |word| word.end);
+        assert!(end as usize <= utterance.units.len(), "{utterance:?}");
+    }
+    for format in [units::Format::Jsonl, units::Format::Binary] {
+        let written = units::to_bytes(format, &header, &utterances);
+        let again = read(written.expect("what was read can be written"));
+        assert_eq!(again, Some((header.clone(), utterances.clone())));
     }
 }
 
@@ -249,5 +276,19 @@ mod tests {
         });
         assert!(all_read, "seeds must be read before they are changed");
         run(4_000, &seeds, super::manifest);
+    }
+    #[test]
+    fn mutated_units_neither_panic_nor_hang() {
+        let lines = concat!(
+            r#"{"sandhi_units":1,"quantizer":"5ae1","n_units":100,"rate_hz":25.0}"#,
+            "\n",
+            r#"{"id":"a","units":[17,17,3,98],"words":[["yes",1,4]],"text":"Yes.","language":"en"}"#,
+            "\n",
+            r#"{"id":"b","units":[99,5,5]}"#,
+        );
+        let file = UnitFile::decode(lines.as_bytes().to_vec(), "seed").unwrap();
+        let utterances: Vec<_> = (0..file.len()).map(|i| file.get(i).unwrap()).collect();
+        let binary = units::to_bytes(units::Format::Binary, file.header(), &utterances).unwrap();
+        run(4_000, &[lines.as_bytes().to_vec(), binary], super::units);
     }
 }

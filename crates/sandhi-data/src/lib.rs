@@ -13,12 +13,15 @@ pub mod espeak;
 pub mod features;
 mod files;
 pub mod fuzz;
+pub mod interleave;
 pub mod language;
 pub mod manifest;
 pub mod microworld;
+pub mod patching;
 pub mod rng;
 pub mod score;
 pub mod speech;
 pub mod text;
+pub mod units;
 
 pub use files::replace_file;

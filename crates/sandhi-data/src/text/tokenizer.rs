@@ -9,7 +9,11 @@
 //! enter a sequence by their id only ([`Tokenizer::special_id`]). Training is deterministic: pairs
 //! are counted, ties go to the smaller ids.
 
-use std::{collections::BTreeMap, ops::Range, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    path::Path,
+};
 
 use tokenizers::{
     AddedToken, TokenizerImpl,
@@ -60,12 +64,7 @@ impl Tokenizer {
         I::IntoIter: Send,
         S: AsRef<str> + Send,
     {
-        for (i, token) in special_tokens.iter().enumerate() {
-            let spaced = token.contains(char::is_whitespace);
-            if token.is_empty() || spaced || special_tokens[..i].contains(token) {
-                return Err(Error::BadSpecialToken((*token).to_owned()));
-            }
-        }
+        check_names(special_tokens)?;
         let needed = 256 + special_tokens.len();
         if vocab_size < needed {
             return Err(Error::VocabularyTooSmall { needed, found: vocab_size });
@@ -100,7 +99,10 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenizer`] when it is not one.
     pub fn from_bytes(json: &[u8]) -> Result<Self, Error> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(failed)?;
+        Self::of(tokenizers::Tokenizer::from_bytes(json).map_err(failed)?)
+    }
+
+    fn of(mut inner: tokenizers::Tokenizer) -> Result<Self, Error> {
         inner.set_encode_special_tokens(true);
         let added = inner.get_added_tokens_decoder();
         let specials = added.into_iter().filter(|(_, token)| token.special);
@@ -112,6 +114,36 @@ impl Tokenizer {
         let first = tokenizer.encode("a")?.first().and_then(|&id| tokenizer.piece(id));
         if first.is_some_and(|piece| piece.starts_with('\u{2581}')) {
             tokenizer.line = Some(tokenizer.encode("\n")?);
+        }
+        Ok(tokenizer)
+    }
+
+    /// The same tokenizer with more special tokens behind its vocabulary, in the order given. One that it has already
+    /// keeps its id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadSpecialToken`]; [`Error::PieceOfText`] for a name that text can become; [`Error::TakenId`] where a
+    /// foreign vocabulary has gaps and its next id is in use.
+    pub fn with_special_tokens<S: AsRef<str>>(&self, tokens: &[S]) -> Result<Self, Error> {
+        check_names(tokens)?;
+        let is_new = |token: &&str| !self.special_ids.contains_key(*token);
+        let new: Vec<&str> = tokens.iter().map(AsRef::as_ref).filter(is_new).collect();
+        let mut inner = self.inner.clone();
+        let added = new.iter().map(|&token| AddedToken::from(token, true));
+        inner.add_special_tokens(added).map_err(failed)?;
+        let tokenizer = Self::of(inner)?;
+        for token in new {
+            let id = tokenizer.special_id(token)?;
+            match self.id(token) {
+                Some(_) if tokenizer.encode(token)?.contains(&id) => {
+                    return Err(Error::PieceOfText(token.to_owned()));
+                }
+                None if self.piece(id).is_some() => {
+                    return Err(Error::TakenId { id, token: token.to_owned() });
+                }
+                _ => {}
+            }
         }
         Ok(tokenizer)
     }
@@ -334,6 +366,14 @@ fn failed(error: tokenizers::Error) -> Error {
     Error::Tokenizer(error.to_string())
 }
 
+fn check_names<S: AsRef<str>>(special_tokens: &[S]) -> Result<(), Error> {
+    let mut seen = BTreeSet::new();
+    let bad = special_tokens.iter().map(AsRef::as_ref).find(|token| {
+        token.is_empty() || token.contains(char::is_whitespace) || !seen.insert(*token)
+    });
+    bad.map_or(Ok(()), |token| Err(Error::BadSpecialToken(token.to_owned())))
+}
+
 /// A merge that spelled a special token would give text a way to become one.
 fn without(text: &str, special_tokens: &[&str]) -> String {
     special_tokens.iter().fold(text.to_owned(), |text, token| text.replace(token, "\n"))
@@ -443,6 +483,40 @@ mod tests {
         for specials in [&["a", "a"][..], &[""], &["a b"]] {
             assert!(matches!(train(300, specials), Err(Error::BadSpecialToken(_))));
         }
+    }
+
+    #[test]
+    fn special_tokens_are_added_behind_the_vocabulary() {
+        let tokenizer = tokenizer();
+        let more = tokenizer.with_special_tokens(&["<x>", "</s>", "<y>"]).unwrap();
+        // `</s>` was there.
+        let ids = ["<x>", "</s>", "<y>"].map(|token| more.special_id(token).unwrap());
+        assert_eq!((ids, more.n_tokens()), ([312, 2, 313], 314));
+        assert_eq!(more.encode("the mill").unwrap(), tokenizer.encode("the mill").unwrap());
+        assert!(more.encode("<x>").unwrap().iter().all(|&id| id < 312));
+        let again = Tokenizer::from_bytes(more.to_json().unwrap().as_bytes()).unwrap();
+        assert_eq!(again.special_ids(), more.special_ids());
+        assert!(tokenizer.with_special_tokens(&["<x>", "<x>"]).is_err());
+    }
+
+    #[test]
+    fn what_text_can_become_is_no_special_token() {
+        let error = tokenizer().with_special_tokens(&["m"]).unwrap_err();
+        assert_eq!(error.to_string(), "text can become \"m\", which is to be a special token");
+    }
+
+    #[test]
+    fn an_id_behind_a_gap_is_not_taken_twice() {
+        // Three pieces of which the last has number 3: the library would number the next one 3 as well.
+        let json = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+            "pre_tokenizer":null,"post_processor":null,"decoder":null,"model":{"type":"WordLevel",
+            "vocab":{"a":0,"b":1,"c":3},"unk_token":"a"}}"#;
+        let tokenizer = Tokenizer::from_bytes(json.as_bytes()).unwrap();
+        let error = tokenizer.with_special_tokens(&["<x>"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the next id of the vocabulary, 3, is in use and cannot be that of \"<x>\""
+        );
     }
 
     proptest! {

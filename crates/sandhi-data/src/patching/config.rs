@@ -1,0 +1,241 @@
+//! Which rule a document is patched by.
+//!
+//! ```text
+//! P(aligned)   1 ────────╮
+//!                         ╲                       curriculum: words at first, then units by their number, so that
+//!              0           ╰────────────          nothing has to be aligned once training is over
+//!              0        1/3 2/3        1          progress of training
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use super::{Aligned, Granularity, Rule, Silence, Static};
+use crate::rng::Stream;
+
+/// How units are patched; `kind` tells the variants apart in a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum PatchingConfig {
+    /// Patches of one size.
+    Static(StaticConfig),
+    /// Patches as long as words, in training and outside.
+    Aligned(AlignedConfig),
+    /// Either, drawn for every document of training.
+    Mixed(MixedConfig),
+    /// Words at first, then one size.
+    Curriculum(CurriculumConfig),
+}
+
+/// Patches of one size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticConfig {
+    /// Units a patch: 4 at 25 Hz gives 6.25 patches a second. More make a shorter sequence of patches.
+    pub size: usize,
+}
+
+/// Patches as long as words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlignedConfig {
+    /// Whether a word is a patch, or each of its pieces.
+    #[serde(default)]
+    pub granularity: Granularity,
+    /// Whether a silence is a patch, or goes to a word.
+    #[serde(default)]
+    pub silence: Silence,
+}
+
+/// Either, drawn for every document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixedConfig {
+    /// Units of a static patch, as in [`StaticConfig`].
+    pub size: usize,
+    /// Share of documents whose patches are words.
+    pub p_aligned: f64,
+    /// As in [`AlignedConfig`].
+    #[serde(default)]
+    pub granularity: Granularity,
+    /// As in [`AlignedConfig`].
+    #[serde(default)]
+    pub silence: Silence,
+}
+
+/// Words at first, then one size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurriculumConfig {
+    /// Units of a static patch, as in [`StaticConfig`].
+    pub size: usize,
+    /// Share of training up to which all patches are words.
+    #[serde(default = "third")]
+    pub aligned_until: f64,
+    /// Share of training from which all patches are of one size; between the two, fewer and fewer are words.
+    #[serde(default = "two_thirds")]
+    pub static_from: f64,
+    /// As in [`AlignedConfig`].
+    #[serde(default)]
+    pub granularity: Granularity,
+    /// As in [`AlignedConfig`].
+    #[serde(default)]
+    pub silence: Silence,
+}
+
+fn third() -> f64 {
+    1.0 / 3.0
+}
+
+fn two_thirds() -> f64 {
+    2.0 / 3.0
+}
+
+impl PatchingConfig {
+    /// What is wrong with the sizes and shares.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let (size, shares): (_, &[(&str, f64)]) = match self {
+            Self::Static(config) => (config.size, &[]),
+            Self::Aligned(_) => (1, &[]),
+            Self::Mixed(config) => (config.size, &[("p_aligned", config.p_aligned)]),
+            Self::Curriculum(config) => (
+                config.size,
+                &[("aligned_until", config.aligned_until), ("static_from", config.static_from)],
+            ),
+        };
+        if size == 0 {
+            problems.push("size is 0, expected 1 or more units a patch".to_owned());
+        }
+        for (name, share) in shares {
+            if !(0.0..=1.0).contains(share) {
+                problems.push(format!("{name} is {share}, expected a share from 0 to 1"));
+            }
+        }
+        if let [(_, until), (_, from)] = shares
+            && until > from
+        {
+            problems
+                .push(format!("aligned_until is {until}, expected at most static_from, {from}"));
+        }
+        problems
+    }
+
+    /// The share of documents whose patches are words, at a share of training; outside training there is no progress,
+    /// and only [`PatchingConfig::Aligned`] has such patches.
+    pub fn p_aligned(&self, progress: Option<f64>) -> f64 {
+        match (self, progress) {
+            (Self::Aligned(_), _) => 1.0,
+            (Self::Static(_), _) | (_, None) => 0.0,
+            (Self::Mixed(config), Some(_)) => config.p_aligned,
+            (Self::Curriculum(config), Some(progress)) => {
+                let (until, from) = (config.aligned_until, config.static_from);
+                if progress < until {
+                    1.0
+                } else if progress < from {
+                    (from - progress) / (from - until)
+                } else {
+                    0.0
+                }
+            }
+        }
+    }
+
+    /// The rule of a document: at a share of training, or outside where there is none. Draws once, whatever the kind.
+    pub fn rule(&self, progress: Option<f64>, stream: &mut Stream) -> Rule {
+        let (size, granularity, silence) = match self {
+            Self::Static(config) => (config.size, Granularity::Word, Silence::Separate),
+            Self::Aligned(config) => (1, config.granularity, config.silence),
+            Self::Mixed(config) => (config.size, config.granularity, config.silence),
+            Self::Curriculum(config) => (config.size, config.granularity, config.silence),
+        };
+        if stream.chance(self.p_aligned(progress)) {
+            Rule::Aligned(Aligned::new(granularity, silence))
+        } else {
+            Rule::Static(Static::new(size))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> PatchingConfig {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn share(config: &PatchingConfig, progress: Option<f64>) -> f64 {
+        let mut stream = Stream::named(1, "patching");
+        let n = 4_000;
+        let aligned =
+            (0..n).filter(|_| matches!(config.rule(progress, &mut stream), Rule::Aligned(_)));
+        aligned.count() as f64 / f64::from(n)
+    }
+
+    #[test]
+    fn a_curriculum_goes_from_words_to_one_size() {
+        let config = parse(r#"{"kind": "curriculum", "size": 4}"#);
+        for (progress, expected) in
+            [(0.0, 1.0), (0.3, 1.0), (0.5, 0.5), (0.6, 0.2), (0.7, 0.0), (1.0, 0.0)]
+        {
+            // Between, (2/3 - x) / (1/3).
+            let p = config.p_aligned(Some(progress));
+            assert!((p - expected).abs() < 1e-12, "{p} at {progress}");
+            // 4,000 draws: the standard deviation is 0.008 at most.
+            let drawn = share(&config, Some(progress));
+            assert!((drawn - expected).abs() < 0.04, "{drawn} at {progress}");
+        }
+        let step =
+            parse(r#"{"kind": "curriculum", "size": 4, "aligned_until": 0.5, "static_from": 0.5}"#);
+        assert_eq!([0.49, 0.5].map(|at| step.p_aligned(Some(at))), [1.0, 0.0]);
+    }
+
+    #[test]
+    fn outside_training_patches_are_of_one_size() {
+        for json in [
+            r#"{"kind": "static", "size": 4}"#,
+            r#"{"kind": "mixed", "size": 4, "p_aligned": 1.0}"#,
+            r#"{"kind": "curriculum", "size": 4}"#,
+        ] {
+            let rule = parse(json).rule(None, &mut Stream::new(1));
+            assert_eq!(rule, Rule::Static(Static::new(4)));
+        }
+        let aligned = parse(r#"{"kind": "aligned", "silence": "merged"}"#);
+        let expected = Rule::Aligned(Aligned::new(Granularity::Word, Silence::Merged));
+        assert_eq!(aligned.rule(None, &mut Stream::new(1)), expected);
+    }
+
+    #[test]
+    fn a_mixture_draws_its_share() {
+        let config =
+            parse(r#"{"kind": "mixed", "size": 4, "p_aligned": 0.3, "granularity": "piece"}"#);
+        assert!((share(&config, Some(0.9)) - 0.3).abs() < 0.04);
+    }
+
+    #[test]
+    fn problems_name_the_field() {
+        let problems = |json: &str| parse(json).problems();
+        assert_eq!(problems(r#"{"kind": "aligned"}"#), [""; 0]);
+        assert_eq!(
+            problems(r#"{"kind": "mixed", "size": 0, "p_aligned": -0.5}"#),
+            [
+                "size is 0, expected 1 or more units a patch",
+                "p_aligned is -0.5, expected a share from 0 to 1"
+            ]
+        );
+        assert_eq!(
+            problems(r#"{"kind": "curriculum", "size": 4, "aligned_until": 0.8}"#),
+            ["aligned_until is 0.8, expected at most static_from, 0.6666666666666666"]
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let error =
+            |json: &str| serde_json::from_str::<PatchingConfig>(json).unwrap_err().to_string();
+        let found = error(r#"{"kind": "static", "size": 4, "silence": "merged"}"#);
+        assert!(found.contains("unknown field `silence`"), "{found}");
+        let found = error(r#"{"kind": "entropy"}"#);
+        assert!(found.contains("unknown variant `entropy`"), "{found}");
+    }
+}

@@ -1,0 +1,489 @@
+//! Byte-pair merges of units: the baseline that shortens speech by a vocabulary instead of by patches.
+//!
+//! ```text
+//! units    3 1 2 1 2 3 1 2        4 units, so that merges are numbered from 4
+//! merge 4     (1 2): 3 ×          3 4 4 3 4
+//! merge 5     (3 4): 2 ×          5 4 5
+//! ```
+//!
+//! The most frequent pair is merged first, one of smaller numbers first where several are. The count of a pair is that
+//! of the places where it stands side by side: `1 1 1` has two of `(1 1)`, of which one is merged. Sequences are
+//! never joined. Sennrich et al., 2016, <https://arxiv.org/abs/1508.07909>; on units as a baseline of
+//! <https://arxiv.org/abs/2510.06195>. `tokenizers` merges characters and gives one number to all merges that
+//! spell the same, where a merge here has its own.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{replace_file, units::UnitsHeader};
+
+/// What is wrong with merges, or with what they are applied to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MergesError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file that does not hold merges.
+    #[error("{path}: found {found}, expected {expected}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What stands there.
+        found: String,
+        /// What should.
+        expected: String,
+    },
+    /// A number that is no unit, or no symbol.
+    #[error("found {found} at {position}, expected numbers below {below}")]
+    Outside {
+        /// The number.
+        found: u32,
+        /// Its place, from 0.
+        position: usize,
+        /// How many there are.
+        below: u32,
+    },
+}
+
+/// Units that a symbol may stand for, more than ten hours at 25 Hz: a file of merges of merges says more in few words.
+const MAX_LENGTH: u64 = 1 << 20;
+
+const VERSION: u32 = 1;
+
+type Pair = (u32, u32);
+
+/// Merges in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitMerges {
+    quantizer: String,
+    n_units: u32,
+    merges: Vec<Pair>,
+    /// The merge of every pair.
+    ranks: HashMap<Pair, u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    sandhi_unit_merges: u32,
+    quantizer: String,
+    n_units: u32,
+    merges: Vec<Pair>,
+}
+
+impl UnitMerges {
+    /// Learns up to so many merges from sequences of units; fewer where no pair occurs twice.
+    ///
+    /// # Errors
+    ///
+    /// [`MergesError::Outside`] for a number that is no unit.
+    pub fn learn<S: AsRef<[u32]>>(
+        header: &UnitsHeader,
+        sequences: impl IntoIterator<Item = S>,
+        n_merges: u32,
+    ) -> Result<Self, MergesError> {
+        let n_units = header.n_units;
+        let mut sequences: Vec<Vec<u32>> =
+            sequences.into_iter().map(|units| units.as_ref().to_vec()).collect();
+        for units in &sequences {
+            check(units, n_units)?;
+        }
+        let mut pairs = Pairs::default();
+        for (number, units) in sequences.iter().enumerate() {
+            for pair in units.windows(2) {
+                pairs.add((pair[0], pair[1]), number);
+            }
+        }
+        pairs.enqueue();
+
+        let mut merges = Vec::new();
+        let mut lengths = Lengths::new(n_units);
+        let most = n_merges.min(u32::MAX - n_units) as usize;
+        while merges.len() < most
+            && let Some(pair) = pairs.pop()
+        {
+            if !lengths.push(pair) {
+                continue;
+            }
+            let symbol = n_units + merges.len() as u32;
+            for number in pairs.places.remove(&pair).unwrap_or_default() {
+                let before = std::mem::take(&mut sequences[number]);
+                sequences[number] = pairs.merge(before, pair, symbol, number);
+            }
+            pairs.enqueue();
+            merges.push(pair);
+        }
+        Ok(Self::of(header.quantizer.clone(), n_units, merges))
+    }
+
+    fn of(quantizer: String, n_units: u32, merges: Vec<Pair>) -> Self {
+        let ranks = merges.iter().zip(0..).map(|(&pair, rank)| (pair, rank)).collect();
+        Self { quantizer, n_units, merges, ranks }
+    }
+
+    /// Units and merges: one more than the largest symbol.
+    pub fn n_symbols(&self) -> u32 {
+        self.n_units + self.merges.len() as u32
+    }
+
+    /// The hash of the quantizer whose units they merge.
+    pub fn quantizer(&self) -> &str {
+        &self.quantizer
+    }
+
+    /// The symbols of units: merges in their order, from the left.
+    ///
+    /// # Errors
+    ///
+    /// [`MergesError::Outside`] for a number that is no unit.
+    pub fn apply(&self, units: &[u32]) -> Result<Vec<u32>, MergesError> {
+        check(units, self.n_units)?;
+        let mut symbols = units.to_vec();
+        let rank = |pair: &[u32]| self.ranks.get(&(pair[0], pair[1])).copied();
+        while let Some(rank) = symbols.windows(2).filter_map(rank).min() {
+            let pair = self.merges[rank as usize];
+            symbols = merged(&symbols, pair, self.n_units + rank).0;
+        }
+        Ok(symbols)
+    }
+
+    /// The units of symbols.
+    ///
+    /// # Errors
+    ///
+    /// [`MergesError::Outside`] for a number that is neither a unit nor a merge.
+    pub fn expand(&self, symbols: &[u32]) -> Result<Vec<u32>, MergesError> {
+        check(symbols, self.n_symbols())?;
+        let mut units = Vec::with_capacity(2 * symbols.len());
+        let mut stack: Vec<u32> = symbols.iter().rev().copied().collect();
+        while let Some(symbol) = stack.pop() {
+            match symbol.checked_sub(self.n_units) {
+                None => units.push(symbol),
+                Some(rank) => {
+                    let (left, right) = self.merges[rank as usize];
+                    stack.extend([right, left]);
+                }
+            }
+        }
+        Ok(units)
+    }
+
+    /// Writes `{"sandhi_unit_merges": 1, "quantizer": "…", "n_units": 4, "merges": [[1, 2], [3, 4]]}`.
+    ///
+    /// # Errors
+    ///
+    /// [`MergesError::Io`].
+    pub fn save(&self, path: &Path) -> Result<(), MergesError> {
+        let io = |source| MergesError::Io { path: path.to_owned(), source };
+        replace_file(path, self.to_json().as_bytes()).map_err(io)
+    }
+
+    /// What [`UnitMerges::save`] writes.
+    pub fn to_json(&self) -> String {
+        let Self { quantizer, n_units, merges, .. } = self.clone();
+        let written = Written { sandhi_unit_merges: VERSION, quantizer, n_units, merges };
+        serde_json::to_string(&written).expect("texts and numbers")
+    }
+
+    /// Reads what [`UnitMerges::save`] wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`MergesError::Io`], and [`MergesError::Malformed`] for another version, merges of what is not there yet, one
+    /// that is there twice, and one of more than a million units.
+    pub fn load(path: &Path) -> Result<Self, MergesError> {
+        let io = |source| MergesError::Io { path: path.to_owned(), source };
+        Self::parse(&fs::read(path).map_err(io)?, path)
+    }
+
+    /// As [`UnitMerges::load`], from the bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// [`MergesError::Malformed`].
+    pub fn parse(json: &[u8], path: &Path) -> Result<Self, MergesError> {
+        let wrong = |found: String, expected: String| MergesError::Malformed {
+            path: path.to_owned(),
+            found,
+            expected,
+        };
+        let Written { sandhi_unit_merges, quantizer, n_units, merges } =
+            serde_json::from_slice(json)
+                .map_err(|error| wrong(error.to_string(), "merges of units".to_owned()))?;
+        if sandhi_unit_merges != VERSION {
+            let found = format!("version {sandhi_unit_merges} of the format");
+            return Err(wrong(found, VERSION.to_string()));
+        }
+        let mut lengths = Lengths::new(n_units);
+        for (rank, &(left, right)) in merges.iter().enumerate() {
+            let found = format!("({left} {right}) as merge {rank}");
+            let below = u64::from(n_units) + rank as u64;
+            if u64::from(left.max(right)) >= below || below >= u64::from(u32::MAX) {
+                return Err(wrong(found, format!("numbers below {below}, those ahead of it")));
+            }
+            if !lengths.push((left, right)) {
+                return Err(wrong(found, format!("at most {MAX_LENGTH} units")));
+            }
+        }
+        let n_merges = merges.len();
+        let read = Self::of(quantizer, n_units, merges);
+        if read.ranks.len() < n_merges {
+            return Err(wrong("a pair twice".to_owned(), "every pair once".to_owned()));
+        }
+        Ok(read)
+    }
+}
+
+/// Refuses numbers that are not below the given one.
+fn check(numbers: &[u32], below: u32) -> Result<(), MergesError> {
+    match numbers.iter().position(|&number| number >= below) {
+        None => Ok(()),
+        Some(position) => Err(MergesError::Outside { found: numbers[position], position, below }),
+    }
+}
+
+/// Every place of a pair as one symbol, from the left, and where the pair stood.
+fn merged(symbols: &[u32], (left, right): Pair, symbol: u32) -> (Vec<u32>, Vec<usize>) {
+    let (mut after, mut places) = (Vec::with_capacity(symbols.len()), Vec::new());
+    let mut at = 0;
+    while at < symbols.len() {
+        if symbols[at] == left && symbols.get(at + 1) == Some(&right) {
+            after.push(symbol);
+            places.push(at);
+            at += 2;
+        } else {
+            after.push(symbols[at]);
+            at += 1;
+        }
+    }
+    (after, places)
+}
+
+/// How many units each symbol stands for.
+struct Lengths {
+    n_units: u32,
+    merges: Vec<u64>,
+}
+
+impl Lengths {
+    fn new(n_units: u32) -> Self {
+        Self { n_units, merges: Vec::new() }
+    }
+
+    /// Adds a merge of symbols that are there; false where it would stand for too many units.
+    fn push(&mut self, (left, right): Pair) -> bool {
+        let length = |symbol: u32| {
+            symbol.checked_sub(self.n_units).map_or(1, |rank| self.merges[rank as usize])
+        };
+        let length = length(left) + length(right);
+        let is_short = length <= MAX_LENGTH;
+        if is_short {
+            self.merges.push(length);
+        }
+        is_short
+    }
+}
+
+/// Counts of pairs side by side, and the sequences that have them.
+#[derive(Default)]
+struct Pairs {
+    counts: HashMap<Pair, u64>,
+    /// Sequences where a pair is, or was; a sequence may stand there twice.
+    places: HashMap<Pair, Vec<usize>>,
+    /// Pairs by counts that they have or had, the largest first, then the smaller numbers.
+    queue: BinaryHeap<(u64, Reverse<Pair>)>,
+    /// Pairs that are not there yet: a pair is only found until the next merge, and loses places from then on.
+    new: Vec<Pair>,
+}
+
+impl Pairs {
+    fn add(&mut self, pair: Pair, sequence: usize) {
+        let count = self.counts.entry(pair).or_default();
+        if *count == 0 {
+            self.new.push(pair);
+        }
+        *count += 1;
+        let places = self.places.entry(pair).or_default();
+        if places.last() != Some(&sequence) {
+            places.push(sequence);
+        }
+    }
+
+    fn enqueue(&mut self) {
+        let new = self.new.drain(..);
+        self.queue.extend(new.map(|pair| (self.counts[&pair], Reverse(pair))));
+    }
+
+    /// The most frequent pair that occurs twice at least.
+    fn pop(&mut self) -> Option<Pair> {
+        while let Some((count, Reverse(pair))) = self.queue.pop() {
+            let now = self.counts.get(&pair).copied().unwrap_or(0);
+            if now == count {
+                return (count > 1).then_some(pair);
+            }
+            // Others took some of its places.
+            if now > 0 {
+                self.queue.push((now, Reverse(pair)));
+            }
+        }
+        None
+    }
+
+    /// A sequence after a merge; the counts of the pairs around it follow.
+    fn merge(&mut self, before: Vec<u32>, pair: Pair, symbol: u32, sequence: usize) -> Vec<u32> {
+        let (after, places) = merged(&before, pair, symbol);
+        if places.is_empty() {
+            return before;
+        }
+        // Pairs that a merged place is part of: they begin one ahead of it, at it, or within it.
+        let mut gone: Vec<usize> = places
+            .iter()
+            .flat_map(|&at| at.saturating_sub(1)..=at + 1)
+            .filter(|&at| at + 1 < before.len())
+            .collect();
+        gone.dedup();
+        for at in gone {
+            if let Some(count) = self.counts.get_mut(&(before[at], before[at + 1])) {
+                *count -= 1;
+            }
+        }
+        for new in after.windows(2).filter(|new| new.contains(&symbol)) {
+            self.add((new[0], new[1]), sequence);
+        }
+        after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::units::tests::header;
+
+    fn learn(n_units: u32, sequences: &[Vec<u32>], n_merges: u32) -> UnitMerges {
+        UnitMerges::learn(&header(n_units), sequences, n_merges).unwrap()
+    }
+
+    #[test]
+    fn the_example_by_hand() {
+        let units = [3, 1, 2, 1, 2, 3, 1, 2];
+        let merges = learn(4, &[units.to_vec()], 10);
+        assert_eq!(merges.merges, [(1, 2), (3, 4)]);
+        assert_eq!(merges.apply(&units).unwrap(), [5, 4, 5]);
+        assert_eq!(merges.expand(&[5, 4, 5]).unwrap(), units);
+        assert_eq!((merges.n_symbols(), merges.quantizer()), (6, "5ae1"));
+    }
+
+    #[test]
+    fn ties_go_to_the_smaller_numbers_and_runs_merge_from_the_left() {
+        // (0 1), (1 0) and (2 2) occur twice each.
+        let merges = learn(3, &[vec![2, 2, 2], vec![1, 0, 1, 0, 1]], 1);
+        assert_eq!(merges.merges, [(0, 1)]);
+        let merges = learn(3, &[vec![2; 5]], 1);
+        assert_eq!(merges.apply(&[2; 5]).unwrap(), [3, 3, 2]);
+        // Nothing occurs twice, also not across sequences.
+        assert_eq!(learn(3, &[vec![0, 1], vec![2]], 9).merges, []);
+    }
+
+    #[test]
+    fn what_is_no_unit_is_refused() {
+        let merges = learn(3, &[vec![0, 1, 0, 1]], 9);
+        let message = |error: MergesError| error.to_string();
+        let expected = "found 3 at 1, expected numbers below 3";
+        assert_eq!(message(merges.apply(&[0, 3]).unwrap_err()), expected);
+        assert_eq!(
+            message(merges.expand(&[0, 4]).unwrap_err()),
+            "found 4 at 1, expected numbers below 4"
+        );
+        assert_eq!(message(UnitMerges::learn(&header(3), [[0, 3]], 1).unwrap_err()), expected);
+    }
+
+    #[test]
+    fn files_keep_merges_and_refuse_what_cannot_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("merges.json");
+        let merges = learn(3, &[vec![0, 1, 2, 0, 1, 2]], 9);
+        merges.save(&path).unwrap();
+        assert_eq!(UnitMerges::load(&path).unwrap(), merges);
+        assert_eq!(
+            merges.to_json(),
+            r#"{"sandhi_unit_merges":1,"quantizer":"5ae1","n_units":3,"merges":[[0,1],[3,2]]}"#
+        );
+        let refused = |from: &str, to: &str| {
+            let json = merges.to_json().replace(from, to);
+            UnitMerges::parse(json.as_bytes(), Path::new("m.json")).unwrap_err().to_string()
+        };
+        assert_eq!(refused(":1,", ":2,"), "m.json: found version 2 of the format, expected 1");
+        assert_eq!(
+            refused("[3,2]", "[4,2]"),
+            "m.json: found (4 2) as merge 1, expected numbers below 4, those ahead of it"
+        );
+        assert_eq!(
+            refused("[3,2]", "[0,1]"),
+            "m.json: found a pair twice, expected every pair once"
+        );
+        // Each merge doubles what a symbol stands for.
+        let doubled: Vec<String> = (3..40).map(|symbol| format!("[{symbol},{symbol}]")).collect();
+        assert_eq!(
+            refused("[3,2]", &doubled.join(",")),
+            "m.json: found (22 22) as merge 20, expected at most 1048576 units"
+        );
+    }
+
+    /// The same by counting everything again for every merge.
+    fn slowly(n_units: u32, sequences: &[Vec<u32>], n_merges: u32) -> Vec<Pair> {
+        let mut sequences = sequences.to_vec();
+        let mut merges = Vec::new();
+        for symbol in n_units..n_units + n_merges {
+            let mut counts: HashMap<Pair, u64> = HashMap::new();
+            for pair in sequences.iter().flat_map(|units| units.windows(2)) {
+                *counts.entry((pair[0], pair[1])).or_default() += 1;
+            }
+            let best = counts.into_iter().map(|(pair, count)| (count, Reverse(pair))).max();
+            let Some((2.., Reverse(pair))) = best else { break };
+            for units in &mut sequences {
+                *units = merged(units, pair, symbol).0;
+            }
+            merges.push(pair);
+        }
+        merges
+    }
+
+    proptest! {
+        #[test]
+        fn learning_is_that_of_counting_everything(
+            sequences in prop::collection::vec(prop::collection::vec(0_u32..4, 0..40), 0..8),
+            n_merges in 0_u32..30,
+        ) {
+            let merges = learn(4, &sequences, n_merges);
+            prop_assert_eq!(&merges.merges, &slowly(4, &sequences, n_merges));
+            prop_assert_eq!(&learn(4, &sequences, n_merges), &merges);
+        }
+
+        #[test]
+        fn expanding_gives_the_units_back(
+            sequences in prop::collection::vec(prop::collection::vec(0_u32..4, 0..40), 1..6),
+            other in prop::collection::vec(0_u32..4, 0..60),
+        ) {
+            let merges = learn(4, &sequences, 40);
+            for units in sequences.iter().chain([&other]) {
+                let symbols = merges.apply(units).unwrap();
+                prop_assert!(symbols.len() <= units.len());
+                prop_assert_eq!(&merges.expand(&symbols).unwrap(), units);
+            }
+        }
+    }
+}
