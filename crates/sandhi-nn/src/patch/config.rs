@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    PatchLm,
+    Decoder, PatchLm, ReadingBlock, Stack,
     cross::CrossAttention,
     router::{Router, RouterConfig},
 };
@@ -167,15 +167,22 @@ impl PatchLmConfig {
         let problems = self.problems();
         assert!(problems.is_empty(), "{}", problems.join("; "));
         let (d_local, d_global, gathered) = (self.d_local, self.d_global, self.gathered_width());
-        let stack = |name: &str, config: &StackConfig, d| -> Vec<Block> {
-            let init = init.child(name);
+        let layer = |name: &str, i: usize| init.child(name).child("layers").child(i);
+        let stack = |name: &str, config: &StackConfig, d| {
             let block = self.block(config, d);
-            (0..config.n_layers).map(|i| Block::new(&init.child(i), &block)).collect()
+            Stack {
+                layers: (0..config.n_layers).map(|i| Block::new(&layer(name, i), &block)).collect(),
+            }
         };
         let linear = |name: &str, d_in, d_out| Linear::new(&init.child(name), d_in, d_out, false);
         let cross =
             |init: &Init| CrossAttention::new(init, d_local, self.cross_heads, self.norm_eps);
-        let reads = init.child("reads");
+        let block = self.block(&self.decoder, d_local);
+        let reading = |i: usize| {
+            let init = layer("decoder", i);
+            let block = Block::new(&init.child("block"), &block);
+            ReadingBlock { read: cross(&init.child("read")), block }
+        };
         PatchLm {
             embed_tokens: Embedding::new(
                 &init.child("embed_tokens"),
@@ -190,8 +197,7 @@ impl PatchLmConfig {
             widen: (gathered != d_global).then(|| linear("widen", gathered, d_global)),
             global: stack("global", &self.global, d_global),
             memory_proj: linear("memory_proj", d_global, gathered),
-            reads: (0..self.decoder.n_layers).map(|i| cross(&reads.child(i))).collect(),
-            decoder: stack("decoder", &self.decoder, d_local),
+            decoder: Decoder { layers: (0..self.decoder.n_layers).map(reading).collect() },
             norm: Norm::new(&init.child("norm"), NormKind::Rms, d_local, self.norm_eps),
             lm_head: (!self.tie_embeddings).then(|| linear("lm_head", d_local, n_tokens)),
             n_queries: self.n_queries,

@@ -37,7 +37,7 @@ use self::{
     cross::CrossAttention,
     layout::{Heads, Layout},
     router::{Routed, Router},
-    state::{Pass, Stack, Tokens},
+    state::{Pass, Place, Tokens},
 };
 use crate::{
     layers::{Embedding, Linear, Norm},
@@ -46,19 +46,37 @@ use crate::{
     transformer::{Block, Dropout, run_blocks},
 };
 
+/// A stack of blocks.
+#[derive(Module, Debug)]
+pub struct Stack {
+    layers: Vec<Block>,
+}
+
+/// A block of the decoder, which reads patches before it sees tokens.
+#[derive(Module, Debug)]
+pub struct ReadingBlock {
+    read: CrossAttention,
+    block: Block,
+}
+
+/// The blocks of the decoder.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    layers: Vec<ReadingBlock>,
+}
+
 /// Built by [`PatchLmConfig::init`].
 #[derive(Module, Debug)]
 pub struct PatchLm {
     embed_tokens: Embedding,
-    encoder: Vec<Block>,
+    encoder: Stack,
     router: Option<Router>,
     pool_proj: Linear,
     gather: CrossAttention,
     widen: Option<Linear>,
-    global: Vec<Block>,
+    global: Stack,
     memory_proj: Linear,
-    reads: Vec<CrossAttention>,
-    decoder: Vec<Block>,
+    decoder: Decoder,
     norm: Norm,
     lm_head: Option<Linear>,
     n_queries: usize,
@@ -180,11 +198,17 @@ impl PatchLm {
         let again = self.recompute;
 
         // Tokens.
-        let placement = pass.place(Stack::Encoder, tokens, mask(self.windows[0]));
+        let placement = pass.place(Place::Encoder, tokens, mask(self.windows[0]));
         let x = self.embed_tokens.forward(documents.ids);
         let of_encoder = dropout.branch("encoder");
-        let states =
-            run_blocks(&self.encoder, x, &placement, pass.cache(Stack::Encoder), again, of_encoder);
+        let states = run_blocks(
+            &self.encoder.layers,
+            x,
+            &placement,
+            pass.cache(Place::Encoder),
+            again,
+            of_encoder,
+        );
         let keys = self.gather.keys(states.clone());
         let kept = pass.keep_tokens(tokens, &progress, states.clone(), keys);
 
@@ -194,9 +218,16 @@ impl PatchLm {
         pass.put(progress);
         let new = (layout.patches.n_rows() > 0).then(|| {
             let gathered = self.gathered(&kept, &layout);
-            let placement = pass.place(Stack::Global, &layout.patches, mask(self.windows[1]));
-            let (cache, dropout) = (pass.cache(Stack::Global), dropout.branch("global"));
-            let x = run_blocks(&self.global, gathered.clone(), &placement, cache, again, dropout);
+            let placement = pass.place(Place::Global, &layout.patches, mask(self.windows[1]));
+            let (cache, dropout) = (pass.cache(Place::Global), dropout.branch("global"));
+            let x = run_blocks(
+                &self.global.layers,
+                gathered.clone(),
+                &placement,
+                cache,
+                again,
+                dropout,
+            );
             let x = match &routed {
                 Some(routed) => pass.smooth(x, routed, &layout),
                 None => x,
@@ -205,12 +236,12 @@ impl PatchLm {
         });
 
         // Tokens from patches.
-        let placement = pass.place(Stack::Decoder, tokens, mask(self.windows[2]));
+        let placement = pass.place(Place::Decoder, tokens, mask(self.windows[2]));
         let confidence = routed.as_ref().map(Routed::confidence);
         let spans = pass.memory_spans(&layout, self.n_queries);
         let reading = layout.reading(tokens, &spans, self.heads(), self.cross_window);
         let mut x = states;
-        for (i, (read, block)) in self.reads.iter().zip(&self.decoder).enumerate() {
+        for (i, ReadingBlock { read, block }) in self.decoder.layers.iter().enumerate() {
             let keys = new.as_ref().map(|(_, memory)| read.keys(memory.clone()));
             let keys = pass.keep_memory(i, &layout, keys);
             let mut heard = read.forward(x.clone(), keys, &reading);
@@ -218,7 +249,7 @@ impl PatchLm {
                 heard = heard * confidence.clone();
             }
             let dropout = dropout.branch("decoder").branch(&i.to_string());
-            let entry = pass.cache(Stack::Decoder).map(|cache| cache.entry(i));
+            let entry = pass.cache(Place::Decoder).map(|cache| cache.entry(i));
             x = block.forward_or_again(again, x + heard, &placement, entry, dropout);
         }
         let ratio = match (&routed, &documents.boundaries) {

@@ -15,14 +15,14 @@ use std::ops::Range;
 use burn::prelude::*;
 
 use super::{
-    PatchLm,
+    PatchLm, Stack,
     layout::{Layout, Progress},
     router::Routed,
 };
 use crate::{
     ops::{self, Mask},
     ragged::Offsets,
-    transformer::{Cache, Placement},
+    transformer::{Block, Cache, Placement},
 };
 
 /// Keys and values.
@@ -44,9 +44,9 @@ pub struct State {
     smoothed: Vec<Option<Tensor<2>>>,
 }
 
-/// A stack that has a cache.
+/// Where a cache is.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Stack {
+pub(super) enum Place {
     Encoder,
     Global,
     Decoder,
@@ -68,7 +68,9 @@ impl State {
     /// Nothing yet of sequences that may have `capacities[i]` tokens.
     pub(super) fn new(model: &PatchLm, capacities: &[usize]) -> Self {
         let device = model.device();
-        let cache = |blocks: &[_]| Cache::new(blocks, capacities, &device);
+        let cache = |blocks: &[&Block]| Cache::new(blocks, capacities, &device);
+        let stack = |stack: &Stack| cache(&stack.layers.iter().collect::<Vec<_>>());
+        let decoder: Vec<&Block> = model.decoder.layers.iter().map(|layer| &layer.block).collect();
         let slots: Vec<Range<usize>> = Offsets::from_lengths(capacities).iter().collect();
         let n_rows = slots.last().map_or(0, |slot| slot.end);
         let [d_local] = model.norm.weight.dims();
@@ -76,14 +78,19 @@ impl State {
         let n_memory = n_rows * model.n_queries;
         Self {
             progress: vec![Progress::default(); capacities.len()],
-            caches: [cache(&model.encoder), cache(&model.global), cache(&model.decoder)],
+            caches: [stack(&model.encoder), stack(&model.global), cache(&decoder)],
             states: zeros(n_rows),
             keys: (zeros(n_rows), zeros(n_rows)),
-            memory: model.decoder.iter().map(|_| (zeros(n_memory), zeros(n_memory))).collect(),
+            memory: decoder.iter().map(|_| (zeros(n_memory), zeros(n_memory))).collect(),
             n_queries: model.n_queries,
             smoothed: vec![None; capacities.len()],
             slots,
         }
+    }
+
+    /// How many sequences there are.
+    pub fn n_sequences(&self) -> usize {
+        self.slots.len()
     }
 
     /// Tokens that the sequence `i` has.
@@ -158,22 +165,22 @@ impl Pass<'_> {
     }
 
     /// Who sees whom among new rows of a stack and those that it keeps.
-    pub fn place(&mut self, stack: Stack, new: &Offsets, mask: Mask) -> Placement {
+    pub fn place(&mut self, place: Place, new: &Offsets, mask: Mask) -> Placement {
         match self {
             Self::Whole => Placement::packed(new, mask),
             Self::Kept { state, sequences } => {
                 let present = |&(_, count): &(usize, usize)| count > 0;
                 let (sequences, counts): (Vec<usize>, Vec<usize>) =
                     sequences.iter().copied().zip(new.lengths()).filter(present).unzip();
-                state.caches[stack as usize].place(&sequences, &counts, mask)
+                state.caches[place as usize].place(&sequences, &counts, mask)
             }
         }
     }
 
-    pub fn cache(&mut self, stack: Stack) -> Option<&mut Cache> {
+    pub fn cache(&mut self, place: Place) -> Option<&mut Cache> {
         match self {
             Self::Whole => None,
-            Self::Kept { state, .. } => Some(&mut state.caches[stack as usize]),
+            Self::Kept { state, .. } => Some(&mut state.caches[place as usize]),
         }
     }
 

@@ -218,7 +218,8 @@ impl CausalLm {
 
     /// An empty cache with room for `capacities[i]` rows of sequence `i`.
     pub fn cache(&self, capacities: &[usize]) -> Cache {
-        Cache::new(&self.model.layers, capacities, &self.device())
+        let layers: Vec<&Block> = self.model.layers.iter().collect();
+        Cache::new(&layers, capacities, &self.device())
     }
 
     /// Appends rows to the sequences `sequences` (indices into the cache) and gives the hidden state

@@ -114,7 +114,7 @@ pub struct Cache {
 
 impl Cache {
     /// An empty cache of a stack of blocks, with room for `capacities[i]` rows of sequence `i`.
-    pub(crate) fn new(layers: &[Block], capacities: &[usize], device: &Device) -> Self {
+    pub(crate) fn new(layers: &[&Block], capacities: &[usize], device: &Device) -> Self {
         let mut start = 0;
         let slots: Vec<_> = capacities
             .iter()
@@ -138,6 +138,11 @@ impl Cache {
     /// Where block `i` keeps its keys and values.
     pub(crate) fn entry(&mut self, i: usize) -> &mut Option<(Tensor<2>, Tensor<2>)> {
         &mut self.layers[i]
+    }
+
+    /// How many sequences there are.
+    pub fn n_sequences(&self) -> usize {
+        self.slots.len()
     }
 
     /// How many rows the sequence `i` has filled.
