@@ -440,6 +440,9 @@ impl<'a> AnyAligner<'a> {
             AnyModel::Connector(model) => Aligner::new(&model.speech).map(Self::Ctc),
             AnyModel::Ctc(model) => Aligner::new(model).map(Self::Ctc),
             AnyModel::Aligner(model) => Some(Self::Monotonic(MonotonicAligner::new(model))),
+            AnyModel::SpeechText(model) => {
+                model.hearing.as_ref().and_then(|h| Aligner::new(&h.speech)).map(Self::Ctc)
+            }
             AnyModel::Text(_) => None,
         }
     }

@@ -138,6 +138,17 @@ pub fn evaluate(
             tasks::evaluate_text(model, &workshop, config, &mut results, &progress)?
         }
         (None, AnyModel::Aligner(_)) => return Err(transcribe::mute().into()),
+        (None, AnyModel::SpeechText(model)) => {
+            let progress = |what: &str, done, total| monitor.preparing(what, done, total);
+            tasks::evaluate_speech_text(
+                model,
+                &workshop,
+                config,
+                &place.cache,
+                &mut results,
+                &progress,
+            )?
+        }
     };
     for cell in predictions.iter().filter(|cell| !cell.is_empty()) {
         let path = predictions_path(&place.dir, &cell[0].task, &cell[0].domain);
@@ -188,6 +199,7 @@ fn manifest(
             AnyModel::Ctc(model) => (transcribe::ctc(model, &pieces)?, None),
             AnyModel::Text(_) => return Err(transcribe::deaf().into()),
             AnyModel::Aligner(_) => return Err(transcribe::mute().into()),
+            AnyModel::SpeechText(_) => return Err(transcribe::untaught().into()),
         };
         for (i, u) in chunk.iter().enumerate() {
             let edits = |text: &str| {

@@ -129,22 +129,38 @@ fn generate_batch(
     decoding: &Decoding,
     first: usize,
 ) -> Vec<Answer> {
-    let mut active: Vec<usize> = (0..prompts.len()).collect();
-    let mut streams: Vec<Stream> = (0..prompts.len())
+    let prompts: Vec<&[Segment]> = prompts.iter().map(Vec::as_slice).collect();
+    let Read { mut cache, last } = read(lm, &prompts, vectors, decoding.max_tokens);
+    let logits = host(lm.logits(last));
+    decode(prompts.len(), logits, ends, decoding, first, |ids, active| {
+        let offsets = Offsets::from_lengths(&vec![1; ids.len()]);
+        let input = Ragged { values: lm.embed(ids), offsets };
+        host(lm.logits(lm.extend(&input, active, &mut cache)))
+    })
+}
+
+/// Picks tokens of `n` sequences until one of `ends` or the longest answer. `logits` are those of what follows the
+/// prompts, row after row; `next` reads one token of each of the sequences that go on and gives what follows. `first` is
+/// the number of the first sequence among all of a call, whose draws it seeds.
+pub(crate) fn decode(
+    n: usize,
+    mut logits: Vec<f32>,
+    ends: &[u32],
+    decoding: &Decoding,
+    first: usize,
+    mut next: impl FnMut(&[u32], &[usize]) -> Vec<f32>,
+) -> Vec<Answer> {
+    let mut active: Vec<usize> = (0..n).collect();
+    let mut streams: Vec<Stream> = (0..n)
         .map(|i| Stream::new(stream(decoding.seed, &format!("sequence {}", first + i))))
         .collect();
-    let mut answers: Vec<Answer> = prompts
-        .iter()
-        .map(|_| Answer { ids: Vec::new(), stop: Stop::Length, log_prob: 0.0 })
-        .collect();
-
-    let prompts: Vec<&[Segment]> = prompts.iter().map(Vec::as_slice).collect();
-    let Read { mut cache, last: mut hidden } = read(lm, &prompts, vectors, decoding.max_tokens);
+    let mut answers: Vec<Answer> =
+        (0..n).map(|_| Answer { ids: Vec::new(), stop: Stop::Length, log_prob: 0.0 }).collect();
     for n_tokens in 1..=decoding.max_tokens {
-        let logits = host(lm.logits(hidden));
+        let width = logits.len() / active.len().max(1);
         let mut still = Vec::with_capacity(active.len());
         let mut ids = Vec::with_capacity(active.len());
-        for (&i, row) in active.iter().zip(logits.chunks(lm.n_tokens())) {
+        for (&i, row) in active.iter().zip(logits.chunks(width.max(1))) {
             let (id, log_prob) = pick(row, decoding, &mut streams[i]);
             answers[i].log_prob += log_prob;
             if ends.contains(&id) {
@@ -159,8 +175,7 @@ fn generate_batch(
         if active.is_empty() || n_tokens == decoding.max_tokens {
             break;
         }
-        let offsets = Offsets::from_lengths(&vec![1; ids.len()]);
-        hidden = lm.extend(&Ragged { values: lm.embed(&ids), offsets }, &active, &mut cache);
+        logits = next(&ids, &active);
     }
     answers
 }

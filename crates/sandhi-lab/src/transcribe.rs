@@ -105,6 +105,7 @@ pub fn transcribe(
         AnyModel::Ctc(model) => model,
         AnyModel::Text(_) => return Err(deaf()),
         AnyModel::Aligner(_) => return Err(mute()),
+        AnyModel::SpeechText(_) => return Err(untaught()),
     };
     let recognizer = speech.recognizer.as_ref();
     let aligner = Aligner::new(speech);
@@ -150,6 +151,15 @@ pub(crate) fn deaf() -> Error {
 }
 
 /// What an aligner model answers.
+pub(crate) fn untaught() -> Error {
+    Error::Task {
+        stage: "transcribe".into(),
+        error: "a speech_text model goes on with what it hears and was not taught to write it down; give a connector \
+                or ctc model"
+            .into(),
+    }
+}
+
 pub(crate) fn mute() -> Error {
     Error::Task {
         stage: "transcribe".into(),

@@ -11,6 +11,7 @@
 mod aids;
 mod aligner;
 pub mod pack;
+mod speech_text;
 mod store;
 
 pub(crate) use self::store::{from_host, to_host};
@@ -38,6 +39,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     aids::{Aids, EndsError, Segmenter, TokenEnds},
     aligner::AlignerModel,
+    speech_text::{Hearing, SpeechTextModel},
     store::{AnyModel, Error, fingerprint},
 };
 use crate::chat::Chat;

@@ -35,13 +35,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Aids, AlignerModel, Compression, ConnectorModel, CtcNet, Origin, Recognizer, Segmenter,
-    SpeechModel, TextModel, aligner::AlignerSpec,
+    SpeechModel, SpeechTextModel, TextModel, aligner::AlignerSpec, speech_text::SpeechTextSpec,
 };
 use crate::{
     chat::{Chat, PromptLayout},
     checkpoint::{self, Checkpoint, CheckpointWriter, Dtype},
     hf::{self, Hub, Located, ModelSource},
-    recipe::{PublishedEncoder, PublishedLanguageModel},
+    recipe::{NetworkConfig, PublishedEncoder, PublishedLanguageModel},
     tensor::HostTensor,
 };
 
@@ -109,6 +109,11 @@ pub enum Error {
     /// A published model cannot be loaded.
     #[error(transparent)]
     Published(Box<hf::Error>),
+    /// Patches end where words do.
+    #[error(
+        "the model's patches end where words do, which is not known of what it has not said yet; it cannot go on"
+    )]
+    GivenBoundaries,
     /// Another kind of model was needed.
     #[error("{path} holds a {found} model, expected {expected}")]
     Kind {
@@ -143,11 +148,12 @@ enum Spec {
         pad: Option<u32>,
     },
     Aligner(AlignerSpec),
+    SpeechText(SpeechTextSpec),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SpeechSpec {
+pub(super) struct SpeechSpec {
     features: FeatureConfig,
     encoder: EncoderConfig,
     /// With `symbols`, where there is a CTC head.
@@ -196,6 +202,8 @@ pub enum AnyModel {
     Connector(Box<ConnectorModel>),
     /// A text-and-unit aligner.
     Aligner(Box<AlignerModel>),
+    /// A language model over text and units.
+    SpeechText(Box<SpeechTextModel>),
 }
 
 /// A hash of all weights of a module: what a checkpoint of frozen parts is checked against.
@@ -291,7 +299,7 @@ const LORA: &str = "lora.safetensors";
 /// Names of the parts in [`LORA`].
 const SPEECH_PART: &str = "speech";
 const TEXT_PART: &str = "language_model";
-const TOKENIZER: &str = "tokenizer.json";
+pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const SPEC: &str = "model.json";
 
 /// An encoder without a head, under the names that it has beside one.
@@ -308,7 +316,7 @@ impl Linears for EncoderNet {
 }
 
 impl SpeechModel {
-    fn spec(&self, whole: bool) -> SpeechSpec {
+    pub(super) fn spec(&self, whole: bool) -> SpeechSpec {
         let (ctc, symbols) = self.head();
         SpeechSpec {
             features: self.features.clone(),
@@ -341,7 +349,12 @@ impl SpeechModel {
         }
     }
 
-    fn write(&self, writer: &mut CheckpointWriter, dtype: Dtype, whole: bool) -> Result<(), Error> {
+    pub(super) fn write(
+        &self,
+        writer: &mut CheckpointWriter,
+        dtype: Dtype,
+        whole: bool,
+    ) -> Result<(), Error> {
         match self.ctc_net() {
             _ if self.origin.is_some() && !whole => Ok(()),
             Some(net) => put(writer, ENCODER, &net, dtype),
@@ -349,7 +362,7 @@ impl SpeechModel {
         }
     }
 
-    fn read(
+    pub(super) fn read(
         checkpoint: &Checkpoint,
         spec: SpeechSpec,
         device: &Device,
@@ -511,6 +524,7 @@ impl AnyModel {
             Self::Text(_) => "text",
             Self::Connector(_) => "connector",
             Self::Aligner(_) => "aligner",
+            Self::SpeechText(_) => "speech_text",
         }
     }
 
@@ -540,6 +554,15 @@ impl AnyModel {
                 }
                 None => size("aligner of frames", &model.net),
             },
+            Self::SpeechText(model) => {
+                let over = match &model.config {
+                    NetworkConfig::Plain(_) => "tokens",
+                    NetworkConfig::Patch(_) => "patches",
+                };
+                let network = size(&format!("transformer over {over}"), &model.net);
+                let heard = model.hearing.as_ref().map(|h| hearing(&h.speech));
+                heard.into_iter().chain([network]).collect::<Vec<_>>().join(", ")
+            }
         }
     }
 
@@ -621,6 +644,10 @@ impl AnyModel {
             Self::Aligner(model) => {
                 let spec = model.write(&mut writer, dtype)?;
                 writer.json(SPEC, &Spec::Aligner(spec))?;
+            }
+            Self::SpeechText(model) => {
+                let spec = model.write(&mut writer, dtype, whole)?;
+                writer.json(SPEC, &Spec::SpeechText(spec))?;
             }
         }
         writer.finish()?;
@@ -711,6 +738,9 @@ impl AnyModel {
             }
             Spec::Aligner(spec) => {
                 Self::Aligner(Box::new(AlignerModel::read(&checkpoint, spec, device)?))
+            }
+            Spec::SpeechText(spec) => {
+                Self::SpeechText(Box::new(SpeechTextModel::read(&checkpoint, spec, device, hub)?))
             }
         })
     }

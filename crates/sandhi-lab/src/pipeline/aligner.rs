@@ -9,14 +9,13 @@
 use burn::prelude::*;
 use sandhi_nn::init::Init;
 
-use super::{Error, Place, marks, stages};
+use super::{Error, Place, fitted, marks, stages};
 use crate::{
-    checkpoint::write_atomically,
     model::{AlignerModel, AnyModel},
     recipe::{AlignerModelConfig, Recipe, UnitsConfig},
     sources::Workshop,
     train::Monitor,
-    units::{FitConfig, Kmeans, Spectra},
+    units::{Kmeans, Spectra},
 };
 
 /// Trains an aligner; none when it was interrupted.
@@ -65,26 +64,13 @@ fn centers(
     workshop: &Workshop,
     monitor: &mut dyn Monitor,
 ) -> Result<Kmeans, Error> {
-    let (n, n_frames, iterations) = match config {
-        UnitsConfig::File { path } => return Ok(Kmeans::read(&workshop.resolve(path))?),
-        UnitsConfig::Fit { n, n_frames, iterations } => (*n, *n_frames, *iterations),
-    };
-    let path = place.dir.join("units.npy");
-    if path.exists() {
-        return Ok(Kmeans::read(&path)?);
+    match config {
+        UnitsConfig::File { path } => Ok(Kmeans::read(&workshop.resolve(path))?),
+        UnitsConfig::Fit { n, n_frames, iterations } => {
+            fitted(recipe, place, monitor, (*n, *iterations), spectra.width(), || {
+                let stage = &recipe.stages[0];
+                Ok(workshop.some_frames(stage, spectra, *n_frames, recipe.seed)?)
+            })
+        }
     }
-    monitor.note(&format!("finding {n} units"));
-    let frames = workshop.some_frames(&recipe.stages[0], spectra, n_frames, recipe.seed)?;
-    let fit = FitConfig { n_clusters: n, iterations, seed: recipe.seed };
-    let mut said = String::new();
-    let kmeans = Kmeans::fit(&frames, spectra.width(), &fit, &mut |iteration| {
-        said = format!(
-            "mean squared distance {:.3} after {} iterations",
-            iteration.mean_square, iteration.number
-        );
-    })?;
-    let n_frames = frames.len() / spectra.width();
-    monitor.note(&format!("{n} units of {n_frames} frames: {said}"));
-    write_atomically(&path, &kmeans.to_npy())?;
-    Ok(kmeans)
 }

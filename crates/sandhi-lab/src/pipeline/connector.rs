@@ -15,7 +15,7 @@ use crate::{
     frames::FrameCache,
     hf::{self, Hub, Located, ModelSource},
     model::{Aids, AnyModel, Compression, ConnectorModel, SpeechModel, TextModel},
-    recipe::{BaseConfig, ConnectorModelConfig, PadMass, Recipe},
+    recipe::{BaseConfig, ConnectorModelConfig, PadMass, PublishedEncoder, Recipe},
     sources::{self, Workshop},
     tasks,
     train::{self, Monitor, learner::ConnectorNet, trains_encoder},
@@ -46,32 +46,53 @@ pub fn bases(
     device: &Device,
     hub: &Hub,
 ) -> Result<(SpeechModel, TextModel), Error> {
-    let published = |path: &str| -> Result<Located, hf::Error> {
-        let source = ModelSource::read(path, |path| workshop.resolve(path))?;
-        Ok(hub.locate(&source)?)
-    };
-    let mut speech = base(
-        &config.encoder,
-        "model.encoder",
-        |path| Ok(AnyModel::load_speech(&workshop.resolve(path), device, hub)?),
-        |config| Ok(hf::speech_model(&published(&config.path)?, config, device)?),
-    )?;
+    let speech = encoder_base(&config.encoder, "model.encoder", workshop, device, hub)?;
     let mut text = base(
         &config.language_model,
         "model.language_model",
         |path| Ok(AnyModel::load_text(&workshop.resolve(path), device, hub)?),
         |config| {
             let adapter = config.adapter.as_ref().map(|path| workshop.resolve(path));
-            let at = published(&config.path)?;
+            let at = published(&config.path, workshop, hub)?;
             Ok(hf::text_model(&at, config, adapter.as_deref(), device)?)
         },
     )?;
-    speech.merge_lora();
     text.merge_lora();
-    let wrong = |which| move |why| Error::Dtype { which, why };
-    speech.hold(config.encoder.dtype()).map_err(wrong("model.encoder"))?;
-    text.hold(config.language_model.dtype()).map_err(wrong("model.language_model"))?;
+    let which = "model.language_model";
+    text.hold(config.language_model.dtype()).map_err(|why| Error::Dtype { which, why })?;
     Ok((speech, text))
+}
+
+/// Where a published checkpoint is.
+fn published(path: &str, workshop: &Workshop, hub: &Hub) -> Result<Located, hf::Error> {
+    let source = ModelSource::read(path, |path| workshop.resolve(path))?;
+    Ok(hub.locate(&source)?)
+}
+
+/// A speech encoder, held as `config` says; `which` names its table. Branches that it has are merged.
+///
+/// # Errors
+///
+/// When it is only declared or cannot be loaded.
+pub(super) fn encoder_base(
+    config: &BaseConfig<PublishedEncoder>,
+    which: &'static str,
+    workshop: &Workshop,
+    device: &Device,
+    hub: &Hub,
+) -> Result<SpeechModel, Error> {
+    let mut speech = base(
+        config,
+        which,
+        |path| Ok(AnyModel::load_speech(&workshop.resolve(path), device, hub)?),
+        |config| {
+            let at = published(&config.path, workshop, hub)?;
+            Ok(hf::speech_model(&at, config, device)?)
+        },
+    )?;
+    speech.merge_lora();
+    speech.hold(config.dtype()).map_err(|why| Error::Dtype { which, why })?;
+    Ok(speech)
 }
 
 /// Trains a connector between its two foundation models; none when it was interrupted.

@@ -15,6 +15,7 @@
 mod aligner;
 mod connector;
 mod lock;
+mod speech_text;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ use self::{
     aligner::aligner,
     connector::connector,
     lock::{LOCK, RunLock},
+    speech_text::speech_text,
 };
 use crate::{
     chat::{Chat, MARKERS},
@@ -49,6 +51,7 @@ use crate::{
         learner::Learner,
         shared::{Shared, SharedStages},
     },
+    units::{FitConfig, Kmeans},
 };
 
 /// What can go wrong while a recipe runs.
@@ -78,6 +81,14 @@ pub enum Error {
     /// Centers of units cannot be found.
     #[error("model.units: {0}")]
     Fit(#[from] crate::units::FitError),
+    /// Centers are of other frames than the encoder's.
+    #[error("model.units.centers: of frames of width {found}, the encoder's have {expected}")]
+    Centers {
+        /// Width of the centers.
+        found: usize,
+        /// Width of the frames.
+        expected: usize,
+    },
     /// The tokenizer cannot be made.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),
@@ -273,6 +284,7 @@ pub(crate) fn train(
         ModelConfig::Ctc(config) => ctc(recipe, config, place, &workshop, monitor)?,
         ModelConfig::Connector(config) => connector(recipe, config, place, &workshop, monitor)?,
         ModelConfig::Aligner(config) => aligner(recipe, config, place, &workshop, monitor)?,
+        ModelConfig::SpeechText(config) => speech_text(recipe, config, place, &workshop, monitor)?,
     };
     let Some(model) = model else { return Ok(End::Interrupted) };
     model.save_with(&place.dir.join("model"), &documents(recipe, place))?;
@@ -303,6 +315,35 @@ fn marks(
     }
     let mark = |stage| Ok(format!("{}{also}", workshop.mark(stage)?));
     recipe.stages.iter().map(mark).collect()
+}
+
+/// The centers of `(n, iterations)` units that this run has found, now or before it was interrupted.
+fn fitted(
+    recipe: &Recipe,
+    place: &Place,
+    monitor: &mut dyn Monitor,
+    (n, iterations): (usize, usize),
+    width: usize,
+    frames: impl FnOnce() -> Result<Vec<f32>, Error>,
+) -> Result<Kmeans, Error> {
+    let path = place.dir.join("units.npy");
+    if path.exists() {
+        return Ok(Kmeans::read(&path)?);
+    }
+    monitor.note(&format!("finding {n} units"));
+    let frames = frames()?;
+    let fit = FitConfig { n_clusters: n, iterations, seed: recipe.seed };
+    let mut said = String::new();
+    let kmeans = Kmeans::fit(&frames, width, &fit, &mut |iteration| {
+        said = format!(
+            "mean squared distance {:.3} after {} iterations",
+            iteration.mean_square, iteration.number
+        );
+    })?;
+    let n_frames = frames.len() / width;
+    monitor.note(&format!("{n} units of {n_frames} frames: {said}"));
+    write_atomically(&path, &kmeans.to_npy())?;
+    Ok(kmeans)
 }
 
 /// Runs the stages of one learner from where the run stands.

@@ -189,6 +189,64 @@ fn an_aligner_in_pieces_has_the_same_losses_and_is_what_was_saved() {
     assert_eq!(net(&units_model), net(&pieces));
 }
 
+/// A model over text and units of the foundation encoder.
+fn speech_text(set: &[(&str, &str)], stop_after: u64) -> (tempfile::TempDir, AnyModel) {
+    const LST: &str = include_str!("../../../../recipes/smoke/lst.toml");
+    let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let paths = vec![("foundation".to_owned(), format!("{root}/weights"))];
+    let overrides = Overrides { set, paths };
+    in_pieces(&read_str(LST, Path::new("lst.toml"), &overrides).unwrap(), stop_after)
+}
+
+#[test]
+fn a_model_over_units_in_pieces_has_the_same_losses_and_is_what_was_saved() {
+    let (whole_dir, whole) = speech_text(&[], u64::MAX);
+    let (pieces_dir, pieces) = speech_text(&[], 2);
+    assert_eq!(losses(whole_dir.path()).len(), 4);
+    assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
+    let of = |model: AnyModel| match model {
+        AnyModel::SpeechText(model) => *model,
+        other => panic!("a {} model", other.kind()),
+    };
+    let (whole, pieces) = (of(whole), of(pieces));
+    assert_eq!(model::fingerprint(&whole.net), model::fingerprint(&pieces.net));
+    assert_eq!(whole.units, pieces.units);
+    assert_eq!((whole.units.n_units, whole.units.rate_hz), (20, 25.0));
+    let (dir, hub) = (whole_dir.path().join("run/model"), Hub::offline(PathBuf::new()));
+    let loaded = of(AnyModel::load(&dir, &Device::flex(), &hub).unwrap());
+    assert_eq!(loaded.units, whole.units);
+    // It hears the same units, and gives the same numbers.
+    let samples: Vec<f32> = (0..16_000).map(|i| (i as f32 * 0.05).sin() * 0.1).collect();
+    let units = |model: &crate::model::SpeechTextModel| {
+        model.hearing.as_ref().unwrap().units(&samples).unwrap()
+    };
+    assert_eq!(units(&loaded), units(&whole));
+    let document = sandhi_data::interleave::written("Anna is here.", &whole.vocabulary).unwrap();
+    let documents = [(document, std::sync::Arc::from([]))];
+    assert_eq!(loaded.log_probs(&documents), whole.log_probs(&documents));
+
+    // Every network and rule learns from the same recipe.
+    let plain = "{ kind = \"plain\", d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32 }";
+    let stack = "{ n_layers = 1, n_heads = 2, d_ff = 32 }";
+    let learned = format!(
+        "{{ kind = \"patch\", d_local = 16, d_global = 32, n_queries = 2, cross_heads = 2, encoder = {stack}, \
+         global = {stack}, decoder = {stack}, router = {{}} }}"
+    );
+    let curriculum = "{ kind = \"curriculum\", size = 4 }";
+    for set in [
+        vec![("model.network", plain), ("model.patching", "")],
+        vec![("model.network", learned.as_str()), ("model.patching", "")],
+        vec![("model.patching", curriculum), ("stage.0.batch.measure", "operations")],
+    ] {
+        let set: Vec<_> = set.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        let (dir, model) = speech_text(&set, u64::MAX);
+        assert_eq!(losses(dir.path()).len(), 4);
+        assert_ne!(losses(dir.path()), losses(whole_dir.path()));
+        assert_eq!(model.kind(), "speech_text");
+    }
+}
+
 #[test]
 fn a_run_belongs_to_one_process_and_one_recipe() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,19 +5,22 @@
 //!                                                                 └─ memory: gradients, moments, what backward keeps
 //! ```
 
-use sandhi_data::features::FeatureExtractor;
+use sandhi_data::{features::FeatureExtractor, patching::PatchingConfig};
 use sandhi_nn::{aligner::Hears, connector::ConnectorConfig, length::Length};
 
 use super::{
     F32, Work,
     check::{Base, Frames, SpeechBase, TextBase},
-    cost::{self, Batch, CHARACTERS_HZ, PartLayers},
+    cost::{self, Batch, CHARACTERS_HZ, PartLayers, PatchBatch},
     count,
     parts::{Counted, LORA, Size, learns},
     total,
 };
 use crate::{
-    recipe::{AlignerModelConfig, ModelConfig, Recipe, SourceConfig, StageConfig},
+    recipe::{
+        AlignerModelConfig, Form, ModelConfig, NetworkConfig, Recipe, SourceConfig,
+        SpeechTextModelConfig, StageConfig, StoriesSource, UnitsSource,
+    },
     train::{dataset::TOKEN_S, is_trained, trainable},
 };
 
@@ -42,7 +45,9 @@ impl Model<'_> {
     /// Tokens, frames or vectors that items become, and the tokens of text that stand beside those of an item.
     pub(super) fn tokens(&self) -> (Option<Frames>, f64) {
         match &self.recipe.model {
-            ModelConfig::Text(_) => (Some(Frames { a_second: 1.0, an_item: 0.0 }), 0.0),
+            ModelConfig::Text(_) | ModelConfig::SpeechText(_) => {
+                (Some(Frames { a_second: 1.0, an_item: 0.0 }), 0.0)
+            }
             ModelConfig::Ctc(config) => (Some(Frames::new(&config.features, &config.encoder)), 0.0),
             ModelConfig::Aligner(config) => (Some(aligner_frames(config)), 0.0),
             ModelConfig::Connector(config) => {
@@ -176,8 +181,29 @@ impl Model<'_> {
                 let batch = Batch::new(n, aligner_frames(config).of(units));
                 vec![cost::aligner(&config.aligner, hears, CHARACTERS_HZ * units, &batch)]
             }
+            ModelConfig::SpeechText(config) => {
+                let n_tokens = self.parts.first().and_then(|part| part.rows_of(EMBEDDINGS))?;
+                match &config.network {
+                    NetworkConfig::Plain(network) => {
+                        let batch = Batch::new(n, units);
+                        let mut layers = cost::language_model(network, n_tokens, &batch);
+                        for layer in &mut layers {
+                            layer.name = format!("network.{}", layer.name);
+                        }
+                        vec![layers]
+                    }
+                    NetworkConfig::Patch(network) => {
+                        let n_patches = units * patches_per_token(config, stage);
+                        let batch = PatchBatch { n_documents: n, n_tokens: units, n_patches };
+                        cost::patch_lm(network, n_tokens, &batch).into()
+                    }
+                }
+            }
         };
-        let text = matches!(self.recipe.model, ModelConfig::Text(_) | ModelConfig::Aligner(_));
+        let text = matches!(
+            self.recipe.model,
+            ModelConfig::Text(_) | ModelConfig::Aligner(_) | ModelConfig::SpeechText(_)
+        );
         let branches = self.parts.iter().find(|part| part.name == LORA);
         let branches = branches.and_then(|part| match &part.size {
             Size::Listed(list) => Some(list),
@@ -297,6 +323,48 @@ impl Model<'_> {
         };
         StageMemory { parts, activations, total: passing.saturating_add(moments) }
     }
+}
+
+/// The embeddings of a network over text and units.
+const EMBEDDINGS: &str = "embed_tokens.weight";
+
+/// Units of a patch that is a word or a silence, about: those of LST (<https://arxiv.org/abs/2510.06195>) have 5.8 and 3.7.
+const UNITS_A_WORD: f64 = 4.9;
+/// The share of units among the tokens of interleaved documents, about; 0.77 in LST.
+const UNITS_INTERLEAVED: f64 = 0.77;
+
+/// Patches for a token, about: text alone, units as the rule has it.
+pub(super) fn patches_per_token(config: &SpeechTextModelConfig, stage: &StageConfig) -> f64 {
+    let share = |source: &SourceConfig| match source {
+        SourceConfig::Stories(StoriesSource { form, .. })
+        | SourceConfig::Units(UnitsSource { form, .. }) => match form {
+            Form::Interleaved => UNITS_INTERLEAVED,
+            Form::Spoken => 1.0,
+            Form::Written => 0.0,
+        },
+        _ => 0.0,
+    };
+    // Sources without a weight count by their items, which may differ in length.
+    let weight = |source: &SourceConfig| source.weight().unwrap_or(1.0);
+    let total: f64 = stage.sources.iter().map(weight).sum();
+    let units: f64 = stage.sources.iter().map(|source| weight(source) * share(source)).sum();
+    let units = units / total.max(f64::MIN_POSITIVE);
+    let size = match (&config.patching, &config.network) {
+        (Some(PatchingConfig::Static(rule)), _) => rule.size as f64,
+        (Some(PatchingConfig::Aligned(_)), _) => UNITS_A_WORD,
+        (Some(PatchingConfig::Mixed(rule)), _) => {
+            1.0 / (rule.p_aligned / UNITS_A_WORD + (1.0 - rule.p_aligned) / rule.size as f64)
+        }
+        (Some(PatchingConfig::Curriculum(rule)), _) => {
+            let aligned = 0.5 * (rule.aligned_until + rule.static_from);
+            1.0 / (aligned / UNITS_A_WORD + (1.0 - aligned) / rule.size as f64)
+        }
+        (None, NetworkConfig::Patch(network)) => {
+            network.router.map_or(1.0, |router| router.units_per_patch)
+        }
+        (None, NetworkConfig::Plain(_)) => 1.0,
+    };
+    1.0 - units + units / size
 }
 
 /// The embeddings of an aligner's units.

@@ -22,6 +22,7 @@ use sandhi_nn::{
         ConformerConfig, EncoderConfig, Wav2vec2EncoderConfig, WhisperEncoderConfig,
         wav2vec2::ConvolutionNorm,
     },
+    patch::{PatchLmConfig, StackConfig},
     transformer::TransformerConfig,
 };
 
@@ -179,6 +180,90 @@ pub(super) fn language_model(
         ..linear(head, scored, d, n_tokens, scored * (d + n_tokens))
     });
     layers
+}
+
+/// Documents of equal length over patches of equal length.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct PatchBatch {
+    pub n_documents: f64,
+    /// Tokens of each.
+    pub n_tokens: f64,
+    /// Patches of each.
+    pub n_patches: f64,
+}
+
+/// A transformer over patches: the layers of its three parts.
+pub(super) fn patch_lm(
+    config: &PatchLmConfig,
+    n_vocabulary: usize,
+    batch: &PatchBatch,
+) -> [Vec<Layer>; 3] {
+    let PatchBatch { n_documents, n_tokens, n_patches } = *batch;
+    let (tokens, patches) = (Batch::new(n_documents, n_tokens), Batch::new(n_documents, n_patches));
+    let (all_tokens, all_patches) = (tokens.n_rows(), patches.n_rows());
+    let [d, d_global, k] = [config.d_local, config.d_global, config.n_queries].map(|n| n as f64);
+    let window = config.cross_window as f64;
+    let stack = |name: &str, stack: &StackConfig, d: usize, batch: &Batch| -> Vec<Layer> {
+        let widths = Widths { n_ff: 3.0, ..Widths::plain(d, stack.n_heads, stack.feed_forward(d)) };
+        let visible = causal(batch.rows, batch.rows, stack.window);
+        let name = |i| format!("network.{name}.layers.{i}");
+        (0..stack.n_layers).map(|i| widths.block(name(i), batch, batch.rows, visible)).collect()
+    };
+    let named = |name: &str| format!("network.{name}");
+
+    let gathered = k * d;
+    let mut encoder = vec![Layer {
+        name: named("embed_tokens"),
+        // A table has the gradients of two uses.
+        passing: if config.tie_embeddings { n_vocabulary as f64 * d } else { 0.0 },
+        ..Layer::default()
+    }];
+    encoder.extend(stack("encoder", &config.encoder, config.d_local, &tokens));
+    if config.router.is_some() {
+        for name in ["router.q_proj", "router.k_proj"] {
+            encoder.push(linear(&named(name), all_tokens, d, d, 2.0 * all_tokens * d));
+        }
+    }
+    let pooled =
+        linear(&named("pool_proj"), all_patches, d, gathered, all_patches * (d + gathered));
+    encoder.push(pooled);
+    encoder.push(Layer {
+        name: named("gather"),
+        with_weights: 4.0 * d * d * (all_tokens + k * all_patches),
+        between: 4.0 * d * k * all_tokens * window,
+        kept: all_tokens * 4.0 * d + all_patches * k * 5.0 * d,
+        passing: all_tokens * d,
+        ..Layer::default()
+    });
+    if config.gathered_width() != config.d_global {
+        encoder.push(linear(
+            &named("widen"),
+            all_patches,
+            gathered,
+            d_global,
+            all_patches * gathered,
+        ));
+    }
+
+    let global = stack("global", &config.global, config.d_global, &patches);
+
+    let memory =
+        linear(&named("memory_proj"), all_patches, d_global, gathered, all_patches * d_global);
+    let mut decoder = vec![memory];
+    for mut layer in stack("decoder", &config.decoder, config.d_local, &tokens) {
+        layer.with_weights += 4.0 * d * d * (all_tokens + k * all_patches);
+        layer.between += 4.0 * d * k * all_tokens * window;
+        layer.kept += all_tokens * 5.0 * d + all_patches * k * 4.0 * d;
+        decoder.push(layer);
+    }
+    decoder.push(norm(&named("norm"), all_tokens * d));
+    let head = if config.tie_embeddings { "embed_tokens" } else { "lm_head" };
+    let n = n_vocabulary as f64;
+    decoder.push(Layer {
+        passing: all_tokens * d,
+        ..linear(&named(head), all_tokens, d, n, all_tokens * (d + n))
+    });
+    [encoder, global, decoder]
 }
 
 /// What holds the language model that hears against the one that reads `read` in writing, at the answer's tokens. Of the
@@ -499,9 +584,10 @@ struct Branches {
 
 /// The layer that a parameter belongs to.
 fn layer_of(name: &str) -> &str {
-    let positions = "pos_conv_embed";
-    if let Some(at) = name.find(positions) {
-        return &name[..at + positions.len()];
+    for whole in ["pos_conv_embed", "network.gather"] {
+        if let Some(at) = name.find(whole) {
+            return &name[..at + whole.len()];
+        }
     }
     if let Some(at) = name.find("layers.") {
         let number = at + "layers.".len();

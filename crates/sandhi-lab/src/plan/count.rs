@@ -26,6 +26,8 @@ use sandhi_nn::{
     weights,
 };
 
+use crate::recipe::NetworkConfig;
+
 /// Name of the CTC head that only training has.
 pub(super) const TOKEN_CTC: &str = "ctc_head";
 
@@ -368,6 +370,33 @@ pub(super) fn connector(config: &ConnectorConfig, widths: Widths) -> Inventory {
     }
     list
 }
+
+/// The parts of a network over text and units, with their tensors.
+pub(super) fn network(config: &NetworkConfig, n_tokens: usize) -> Vec<(&'static str, Inventory)> {
+    let names: &[&str] = match config {
+        NetworkConfig::Plain(_) => &[PLAIN],
+        NetworkConfig::Patch(_) => &PATCHES,
+    };
+    let mut parts: Vec<(&str, Inventory)> =
+        names.iter().map(|&name| (name, Inventory::default())).collect();
+    let net = config.init(n_tokens, &Init::hollow(&Device::flex()));
+    for parameter in weights::parameters(&net) {
+        let below = parameter.name.strip_prefix("network.").unwrap_or(&parameter.name);
+        let part = match below.split('.').next() {
+            _ if parts.len() == 1 => 0,
+            Some("global") => 1,
+            Some("memory_proj" | "decoder" | "norm" | "lm_head") => 2,
+            _ => 0,
+        };
+        parts[part].1.entry(parameter.name, &parameter.shape, Kind::Other);
+    }
+    parts
+}
+
+/// Name of the only part of a plain network over text and units.
+pub(super) const PLAIN: &str = "network";
+/// Names of the parts of one over patches.
+pub(super) const PATCHES: [&str; 3] = ["patch_encoder", "global", "patch_decoder"];
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     hf::Hub,
-    recipe::{ModelConfig, Problems, Recipe},
+    recipe::{ModelConfig, NetworkConfig, Problems, Recipe},
     train::trainable,
 };
 
@@ -41,7 +41,7 @@ pub struct Plan {
     pub name: String,
     /// What it shows.
     pub about: String,
-    /// `ctc`, `text`, `connector` or `aligner`.
+    /// `ctc`, `text`, `connector`, `aligner` or `speech_text`.
     pub kind: &'static str,
     /// The seed.
     pub seed: u64,
@@ -67,7 +67,8 @@ pub struct Plan {
 /// A part of the model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Part {
-    /// `encoder`, `head`, `connector`, `language_model`, `lora`, `aligner`.
+    /// `encoder`, `head`, `connector`, `language_model`, `lora`, `aligner`, `network`, `patch_encoder`, `global`,
+    /// `patch_decoder`.
     pub name: String,
     /// What a declared part stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,6 +205,30 @@ pub fn plan(recipe: &Recipe, base: &Path, hub: &Hub) -> Result<Plan, Problems> {
     Ok(plan)
 }
 
+/// Operations of matrix products of a network over text and units, forward, for a document of so many tokens and
+/// patches: of each of its parts, by name.
+pub fn forward_operations(
+    network: &NetworkConfig,
+    n_vocabulary: usize,
+    n_tokens: f64,
+    n_patches: f64,
+) -> Vec<(&'static str, f64)> {
+    let parts: Vec<(&str, Vec<cost::Layer>)> = match network {
+        NetworkConfig::Plain(config) => {
+            let batch = cost::Batch::new(1.0, n_tokens);
+            vec![(count::PLAIN, cost::language_model(config, n_vocabulary, &batch))]
+        }
+        NetworkConfig::Patch(config) => {
+            let batch = cost::PatchBatch { n_documents: 1.0, n_tokens, n_patches };
+            count::PATCHES.into_iter().zip(cost::patch_lm(config, n_vocabulary, &batch)).collect()
+        }
+    };
+    let sum = |layers: Vec<cost::Layer>| {
+        layers.iter().map(|layer| layer.with_weights + layer.between).sum()
+    };
+    parts.into_iter().map(|(name, layers)| (name, sum(layers))).collect()
+}
+
 fn total(counts: impl Iterator<Item = u64>) -> u64 {
     counts.fold(0, u64::saturating_add)
 }
@@ -267,10 +292,10 @@ fn assemble(
                 let n_characters = cost::CHARACTERS_HZ * duration_s;
                 cost::forward_sum_lattice(n_frames, n_characters) as u64
             }
-            ModelConfig::Text(_) | ModelConfig::Connector(_) => 0,
+            ModelConfig::Text(_) | ModelConfig::Connector(_) | ModelConfig::SpeechText(_) => 0,
         },
     };
-    let audio = !matches!(recipe.model, ModelConfig::Text(_));
+    let audio = !matches!(recipe.model, ModelConfig::Text(_) | ModelConfig::SpeechText(_));
     let (rows, text) = model.tokens();
 
     let stages = recipe

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use sandhi_data::features::FeatureExtractor;
+use sandhi_data::{features::FeatureExtractor, text::Mode};
 use sandhi_nn::{
     aligner::Hears, connector::Widths, lora::LoraConfig, pattern, weights::WeightType,
 };
@@ -19,7 +19,9 @@ use super::{
     total,
 };
 use crate::{
-    recipe::{MatrixRule, ModelConfig, PadMass, Recipe, StageConfig, UnitsConfig},
+    recipe::{
+        MatrixRule, ModelConfig, PadMass, Recipe, SpeechUnitsConfig, StageConfig, UnitsConfig,
+    },
     sources::{Workshop, resolve},
     train::{is_covered, is_ever_trained, is_trained, optimizer::is_hidden_matrix, trainable},
     units::Kmeans,
@@ -62,6 +64,13 @@ impl Counted {
 
     fn held(self, dtype: WeightType) -> Self {
         Self { dtype, ..self }
+    }
+
+    /// Rows of the first tensor whose name ends so, where the part is known.
+    pub(super) fn rows_of(&self, name: &str) -> Option<usize> {
+        let Size::Listed(list) = &self.size else { return None };
+        let entry = list.0.iter().find(|entry| entry.name.ends_with(name))?;
+        entry.shape.first().copied()
     }
 
     pub(super) fn weight_bytes(&self) -> u64 {
@@ -223,6 +232,25 @@ pub(super) fn counted(
             let size = Size::Listed(count::aligner(&config.aligner, n_symbols, hears));
             Some(vec![Counted { name: ALIGNER, size, dtype: WeightType::F32 }])
         }
+        ModelConfig::SpeechText(config) => {
+            let n_units = match &config.units {
+                SpeechUnitsConfig::Files { n } => *n as usize,
+                SpeechUnitsConfig::Encoder { centers: UnitsConfig::Fit { n, .. }, .. } => *n,
+                SpeechUnitsConfig::Encoder { centers: UnitsConfig::File { path }, .. } => {
+                    let path = resolve(path, base, &recipe.paths);
+                    Kmeans::read(&path).ok()?.n_clusters()
+                }
+            };
+            let n_tokens = config.tokenizer.vocab_size + Mode::ALL.len() + n_units;
+            // Here the parts are those of one network, and their names have no prefix.
+            let parts = count::network(&config.network, n_tokens).into_iter();
+            let counted = parts.map(|(name, list)| Counted {
+                name,
+                size: Size::Listed(list),
+                dtype: WeightType::F32,
+            });
+            Some(counted.collect())
+        }
     }
 }
 
@@ -256,7 +284,7 @@ pub(super) fn lora(recipe: &Recipe) -> Option<&LoraConfig> {
     match &recipe.model {
         ModelConfig::Text(config) => config.lora.as_ref(),
         ModelConfig::Connector(config) => config.lora.as_ref(),
-        ModelConfig::Ctc(_) | ModelConfig::Aligner(_) => None,
+        ModelConfig::Ctc(_) | ModelConfig::Aligner(_) | ModelConfig::SpeechText(_) => None,
     }
 }
 

@@ -36,7 +36,7 @@ fn nothing_masked(
 ) {
     let hears_features = match &recipe.model {
         ModelConfig::Ctc(_) => true,
-        ModelConfig::Text(_) => false,
+        ModelConfig::Text(_) | ModelConfig::SpeechText(_) => false,
         ModelConfig::Connector(_) => learns(parts, "encoder", stages),
         // There masks are a problem.
         ModelConfig::Aligner(_) => true,

@@ -14,6 +14,7 @@ mod eval;
 mod optimizer;
 mod read;
 mod sources;
+mod speech_text;
 mod stage;
 mod transport;
 
@@ -40,7 +41,10 @@ pub use self::{
         DocumentsSource, ManifestSource, MicroworldSource, SourceConfig, SpellingSource,
         TextSource, WildSource,
     },
-    stage::{BatchConfig, LossConfig, StageConfig},
+    speech_text::{
+        Form, NetworkConfig, SpeechTextModelConfig, SpeechUnitsConfig, StoriesSource, UnitsSource,
+    },
+    stage::{BatchConfig, LossConfig, Measure, StageConfig},
     transport::{GradientKind, PadMass, SolverConfig, SparsityKind, TargetMass, TransportConfig},
 };
 use crate::{hf::ModelName, model::Segmenter};
@@ -98,6 +102,8 @@ pub enum ModelConfig {
     Connector(ConnectorModelConfig),
     /// A text-and-unit aligner: when the characters of a known text are said.
     Aligner(AlignerModelConfig),
+    /// A language model over text and units of speech.
+    SpeechText(SpeechTextModelConfig),
 }
 
 /// `kind = "ctc"`.

@@ -9,6 +9,8 @@ use sandhi_data::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::{StoriesSource, UnitsSource};
+
 /// One `[[stage.data]]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "source", rename_all = "snake_case")]
@@ -25,6 +27,10 @@ pub enum SourceConfig {
     Text(TextSource),
     /// Letters, digits and number words, spelled at random.
     Spelling(SpellingSource),
+    /// Stories of Microworld, spoken, written or both in turn.
+    Stories(StoriesSource),
+    /// Files of units.
+    Units(UnitsSource),
 }
 
 impl SourceConfig {
@@ -37,13 +43,19 @@ impl SourceConfig {
             Self::Manifest(_) => "manifest",
             Self::Text(_) => "text",
             Self::Spelling(_) => "spelling",
+            Self::Stories(_) => "stories",
+            Self::Units(_) => "units",
         }
     }
 
     /// Whether it is text that is read, and nothing that is heard.
     pub fn is_written(&self) -> bool {
         match self {
-            Self::Microworld(_) | Self::Wild(_) | Self::Manifest(_) => false,
+            Self::Microworld(_)
+            | Self::Wild(_)
+            | Self::Manifest(_)
+            | Self::Stories(_)
+            | Self::Units(_) => false,
             Self::Documents(_) | Self::Text(_) | Self::Spelling(_) => true,
         }
     }
@@ -57,6 +69,8 @@ impl SourceConfig {
             Self::Manifest(s) => s.weight,
             Self::Text(s) => s.weight,
             Self::Spelling(s) => s.weight,
+            Self::Stories(s) => s.weight,
+            Self::Units(s) => s.weight,
         }
     }
 
@@ -67,7 +81,11 @@ impl SourceConfig {
             Self::Microworld(source) => &source.ask,
             Self::Wild(source) => &source.ask,
             Self::Manifest(_) => &[],
-            Self::Documents(_) | Self::Text(_) | Self::Spelling(_) => return Vec::new(),
+            Self::Documents(_)
+            | Self::Text(_)
+            | Self::Spelling(_)
+            | Self::Stories(_)
+            | Self::Units(_) => return Vec::new(),
         };
         if asked.is_empty() { vec![Task::Transcribe.name()] } else { asked.to_vec() }
     }

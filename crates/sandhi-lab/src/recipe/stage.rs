@@ -140,14 +140,30 @@ impl Default for LossConfig {
 pub struct BatchConfig {
     /// Items of a batch at most.
     pub max_items: usize,
-    /// Sum of the items' lengths at most: seconds of audio, or tokens of text.
+    /// Sum of the items' lengths at most: seconds of audio, tokens of text, or what `measure` says.
     pub max_length: f64,
+    /// What models over text and units measure lengths by, so that runs can be compared at an equal budget.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub measure: Measure,
     /// Batches whose gradients are added before a step.
     #[serde(default = "one")]
     pub accumulate: usize,
     /// Replicas of the model, each on a thread; a step's batches are dealt among them.
     #[serde(default = "one")]
     pub replicas: usize,
+}
+
+/// What a batch of documents is measured by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// Tokens: the same data for every network.
+    #[default]
+    Tokens,
+    /// Steps of the transformer that is largest: tokens of a plain one, patches of one over patches.
+    Patches,
+    /// Millions of operations of matrix products, forward.
+    Operations,
 }
 
 fn one() -> usize {

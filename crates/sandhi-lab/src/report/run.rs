@@ -224,6 +224,9 @@ fn parameters(model: &AnyModel, recipe: &Recipe) -> Vec<ParameterRow> {
         AnyModel::Ctc(speech) => hearing(speech),
         AnyModel::Text(text) => vec![row("language model", "", weights::parameters(&text.lm))],
         AnyModel::Aligner(aligner) => vec![row("aligner", "", weights::parameters(&aligner.net))],
+        AnyModel::SpeechText(model) => {
+            vec![row("network", "", weights::parameters(&model.net))]
+        }
         AnyModel::Connector(model) => {
             let mut rows = hearing(&model.speech);
             // What joins the two does not train the head that the encoder came with, whatever its patterns cover.

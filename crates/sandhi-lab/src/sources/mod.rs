@@ -8,6 +8,7 @@
 
 mod aligned;
 mod said;
+mod speech_text;
 mod spoken;
 mod workshop;
 mod written;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use sandhi_data::{manifest, speech};
 
 pub(crate) use self::said::{Wanted, begins_word, said, token_times};
+pub(crate) use self::speech_text::{Made, in_domain};
 pub use self::{
     spoken::Lesson,
     workshop::{Sound, Spoken, WORLD_SEED, Workshop, recordings, resolve},
@@ -147,6 +149,45 @@ pub enum Error {
         stage: String,
         /// The source's kind.
         source_kind: &'static str,
+    },
+    /// A file of units is wrong.
+    #[error(transparent)]
+    Units(#[from] sandhi_data::units::Error),
+    /// An utterance cannot be put into tokens.
+    #[error(transparent)]
+    Interleave(#[from] sandhi_data::interleave::Error),
+    /// Units are to be fitted to what a stage hears, and it hears nothing.
+    #[error("stage {stage}: nothing is spoken that units could be fitted to")]
+    Silent {
+        /// The stage.
+        stage: String,
+    },
+    /// Something is to be heard by a model whose units come in files.
+    #[error(
+        "stage {stage}: stories are spoken, and the model's units come in files, so that it cannot hear"
+    )]
+    Deaf {
+        /// The stage.
+        stage: String,
+    },
+    /// No stage has a file of units.
+    #[error("model.units: from = \"files\", and no stage has a source \"units\"")]
+    NoUnits,
+    /// Units of another quantizer.
+    #[error(
+        "stage {stage}: {} has {} units at {} Hz of quantizer {}, the model has {} at {} Hz of {}",
+        file.display(), found.n_units, found.rate_hz, found.quantizer,
+        expected.n_units, expected.rate_hz, expected.quantizer
+    )]
+    OtherUnits {
+        /// The stage.
+        stage: String,
+        /// The file.
+        file: PathBuf,
+        /// What it has.
+        found: sandhi_data::units::UnitsHeader,
+        /// What the model has.
+        expected: sandhi_data::units::UnitsHeader,
     },
     /// A task that Microworld does not have.
     #[error("stage {stage}: {error}")]

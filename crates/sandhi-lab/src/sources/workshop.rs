@@ -192,11 +192,20 @@ impl Workshop {
                         hasher.update(&[0]);
                     }
                 }
+                SourceConfig::Units(source) => {
+                    let corpus = self.corpus(source)?;
+                    for i in 0..corpus.len() {
+                        let utterance = corpus.get(i)?;
+                        hasher
+                            .update(&serde_json::to_vec(&utterance).expect("utterances serialize"));
+                    }
+                }
                 // They follow from the recipe.
                 SourceConfig::Microworld(_)
                 | SourceConfig::Wild(_)
                 | SourceConfig::Documents(_)
-                | SourceConfig::Spelling(_) => {}
+                | SourceConfig::Spelling(_)
+                | SourceConfig::Stories(_) => {}
             }
         }
         Ok(hasher.finalize().to_hex().to_string())

@@ -37,7 +37,10 @@ impl Workshop {
                 }
                 documents
             }
-            SourceConfig::Microworld(_) | SourceConfig::Wild(_) => {
+            SourceConfig::Microworld(_)
+            | SourceConfig::Wild(_)
+            | SourceConfig::Stories(_)
+            | SourceConfig::Units(_) => {
                 return Err(unfit(stage, source, "text"));
             }
         })

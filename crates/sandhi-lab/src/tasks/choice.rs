@@ -137,7 +137,7 @@ impl Question {
 }
 
 /// How many tokens at the beginning all encodings have in common.
-fn shared(stem: &[u32], wholes: &[Vec<u32>]) -> usize {
+pub(super) fn shared(stem: &[u32], wholes: &[Vec<u32>]) -> usize {
     let with = |whole: &Vec<u32>| stem.iter().zip(whole).take_while(|(a, b)| a == b).count();
     wholes.iter().map(with).min().unwrap_or(0)
 }

@@ -43,7 +43,7 @@ const CHUNK: usize = 512;
 const RECORDED: &str = "recorded";
 
 /// The suffix of a side's metrics.
-fn suffix(sides: Sides) -> &'static str {
+pub(super) fn suffix(sides: Sides) -> &'static str {
     match (sides.context, sides.ending) {
         (Side::Spoken, Side::Written) => "",
         (Side::Written, Side::Written) => TEXT,
@@ -63,7 +63,7 @@ pub(super) enum Abilities {
 impl Abilities {
     fn of(model: &AnyModel) -> Self {
         match model {
-            AnyModel::Ctc(_) | AnyModel::Aligner(_) => Self::Hears,
+            AnyModel::Ctc(_) | AnyModel::Aligner(_) | AnyModel::SpeechText(_) => Self::Hears,
             AnyModel::Text(_) => Self::Reads,
             AnyModel::Connector(_) => Self::HearsAndReads,
         }
@@ -330,7 +330,9 @@ impl File {
         let reader = match model {
             AnyModel::Connector(model) => Reader::Connector(model.clone()),
             AnyModel::Text(model) => Reader::Text(model.clone()),
-            AnyModel::Ctc(_) | AnyModel::Aligner(_) => return Ok(Vec::new()),
+            AnyModel::Ctc(_) | AnyModel::Aligner(_) | AnyModel::SpeechText(_) => {
+                return Ok(Vec::new());
+            }
         };
         if sides.is_empty() {
             return Ok(Vec::new());

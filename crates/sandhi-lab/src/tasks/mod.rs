@@ -16,6 +16,7 @@ mod files;
 mod follows;
 mod pictures;
 mod score;
+mod speech_text;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -40,6 +41,7 @@ pub use self::{
     files::{check_choices, evaluate_files},
     pictures::{Pictured, find, write as write_pictures},
     score::scorers,
+    speech_text::evaluate_speech_text,
 };
 use crate::{
     frames::FrameCache,

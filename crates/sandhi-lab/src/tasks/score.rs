@@ -193,7 +193,7 @@ fn of_content(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
 }
 
 /// The choices of a cell by every score, and by level where items have one.
-fn accuracies(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
+pub(super) fn accuracies(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
     let rights: Vec<usize> = cell.items.iter().map(|item| cell.right(item)).collect();
     let by_level = levels().into_iter().map(|(level, name)| {
         (name, cell.items.iter().map(|item| item.level == Some(level)).collect())

@@ -19,7 +19,7 @@ use sandhi_nn::{
 };
 
 use super::{
-    dataset::{Dataset, milliseconds},
+    dataset::{Dataset, Draw, milliseconds},
     learner::{Learner, Measured, Size, Term},
 };
 use crate::{
@@ -113,7 +113,7 @@ impl Dataset for AlignerDataset {
         self.items.iter().map(|item| milliseconds(item.duration_s)).collect()
     }
 
-    fn load(&self, indices: &[usize], _: u64) -> AlignerBatch {
+    fn load(&self, indices: &[usize], _: Draw) -> AlignerBatch {
         let items = || indices.iter().map(|&i| &self.items[i]);
         let (mut units, mut lengths, mut frames) = (Vec::new(), Vec::new(), Vec::new());
         for item in items() {
@@ -220,7 +220,7 @@ mod tests {
             assert_eq!([terms[0].name, terms[1].name], [BINARIZATION, FORWARD_SUM]);
             terms.into_iter().map(|term| sandhi_nn::weights::host(term.sum)[0]).collect()
         };
-        let size = data.load(&[0, 1], 0).size(&loss);
+        let size = data.load(&[0, 1], Draw::FIXED).size(&loss);
         assert_eq!(size.counts, [(FORWARD_SUM, 5.0), (BINARIZATION, 7.0)]);
         assert_eq!((size.n_items, size.n_tokens), (2, 7));
         let (all, parts) = (terms(&[0, 1]), [terms(&[0]), terms(&[1])]);
@@ -238,7 +238,9 @@ mod tests {
             duration_s: 0.02,
         };
         let data = dataset(vec![spectra(&[1.0, 2.0]), spectra(&[5.0])]);
-        let HostRows::Frames(frames) = data.load(&[1, 0], 0).rows else { panic!("frames") };
+        let HostRows::Frames(frames) = data.load(&[1, 0], Draw::FIXED).rows else {
+            panic!("frames")
+        };
         assert_eq!((frames.width, frames.lengths), (3, vec![1, 2]));
         assert_eq!(frames.values, [5., 5., 5., 1., 1., 2., 1., 2., 2.]);
     }

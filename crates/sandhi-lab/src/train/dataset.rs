@@ -15,6 +15,20 @@ use super::learner::{
 };
 use crate::model::HostRagged;
 
+/// What may differ from one reading of an item to the next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draw {
+    /// Seeds what is random: another one for every source and epoch.
+    pub key: u64,
+    /// The share of the stage that is done; none outside training.
+    pub progress: Option<f64>,
+}
+
+impl Draw {
+    /// Outside training: always the same.
+    pub const FIXED: Self = Self { key: 0, progress: None };
+}
+
 /// Items that batches are made of.
 pub trait Dataset: Send + Sync + 'static {
     /// What a learner takes.
@@ -24,8 +38,13 @@ pub trait Dataset: Send + Sync + 'static {
     /// thousandths of a token.
     fn costs(&self) -> Vec<u64>;
 
-    /// Loads items. `key` seeds what is random about them; the same key gives the same batch.
-    fn load(&self, indices: &[usize], key: u64) -> Self::Batch;
+    /// Tokens of all items, where the weight of a source is its share of tokens and not of batches.
+    fn n_tokens(&self) -> Option<f64> {
+        None
+    }
+
+    /// Loads items; the same draw gives the same batch.
+    fn load(&self, indices: &[usize], draw: Draw) -> Self::Batch;
 
     /// The same items, each with the speech of another: what a model that ignores the audio would not
     /// notice. `None` where nothing is heard.
@@ -119,7 +138,7 @@ impl Dataset for CtcDataset {
         self.items.iter().map(|(utterance, _)| milliseconds(utterance.duration_s)).collect()
     }
 
-    fn load(&self, indices: &[usize], key: u64) -> CtcBatch {
+    fn load(&self, indices: &[usize], Draw { key, .. }: Draw) -> CtcBatch {
         let mut features =
             HostRagged::gather(self.n_mels, indices.iter().map(|&i| self.items[i].0.rows.as_ref()));
         if let Some(config) = &self.spec_augment {
@@ -186,7 +205,7 @@ impl Dataset for TextDataset {
         self.items.iter().map(|item| 1000 * (item.ids.len() as u64 - 1).max(1)).collect()
     }
 
-    fn load(&self, indices: &[usize], _: u64) -> TextBatch {
+    fn load(&self, indices: &[usize], _: Draw) -> TextBatch {
         TextBatch { items: indices.iter().map(|&i| self.items[i].clone()).collect() }
     }
 }
@@ -233,10 +252,10 @@ impl Dataset for ConnectorDataset {
         }
     }
 
-    fn load(&self, indices: &[usize], key: u64) -> ConnectorBatch {
+    fn load(&self, indices: &[usize], draw: Draw) -> ConnectorBatch {
         match self {
-            Self::Spoken(dataset) => ConnectorBatch::Spoken(dataset.load(indices, key)),
-            Self::Written(dataset) => ConnectorBatch::Written(dataset.load(indices, key)),
+            Self::Spoken(dataset) => ConnectorBatch::Spoken(dataset.load(indices, draw)),
+            Self::Written(dataset) => ConnectorBatch::Written(dataset.load(indices, draw)),
         }
     }
 
@@ -273,7 +292,7 @@ impl Dataset for SpeechDataset {
         self.items.iter().map(|(u, _)| milliseconds(self.utterances[*u].duration_s)).collect()
     }
 
-    fn load(&self, indices: &[usize], key: u64) -> SpeechBatch {
+    fn load(&self, indices: &[usize], Draw { key, .. }: Draw) -> SpeechBatch {
         let heard: Vec<usize> = indices.iter().map(|&i| self.items[i].0).collect();
         self.batch(indices, &heard, Some(key))
     }

@@ -18,6 +18,7 @@ mod distill;
 pub mod learner;
 pub mod optimizer;
 pub mod shared;
+pub mod speech_text;
 pub mod step;
 pub(crate) mod transport;
 
@@ -39,7 +40,7 @@ use sandhi_nn::{
 use serde::{Deserialize, Serialize};
 
 use self::{
-    dataset::Dataset,
+    dataset::{Dataset, Draw},
     learner::Learner,
     optimizer::{Optimizer, gradient_norm},
     step::{Losses, gradients, losses, total_size},
@@ -370,7 +371,8 @@ impl Run<'_> {
         };
         let seed = stream(self.seed, &format!("stage {}", stage.name));
         let (mixture, sources) = mixture(sources, stage, seed, state.data.clone())?;
-        let mut batches = prefetch(mixture, sources, seed, self.monitor.clock());
+        let n_batches = stage.steps * stage.batch.accumulate as u64;
+        let mut batches = prefetch(mixture, sources, seed, n_batches, self.monitor.clock());
 
         let metrics_path = self.dir.join("metrics.jsonl");
         let mut metrics = if metrics_path.exists() {
@@ -639,7 +641,7 @@ fn dev_batches<D: Dataset>(dev: &D, stage: &StageConfig) -> Vec<DevBatch<D::Batc
     let indices: Vec<usize> = (0..n).collect();
     indices
         .chunks(stage.batch.max_items.max(1))
-        .map(|chunk| (dev.load(chunk, 0), dev.mismatched(chunk)))
+        .map(|chunk| (dev.load(chunk, Draw::FIXED), dev.mismatched(chunk)))
         .collect()
 }
 
@@ -660,8 +662,14 @@ fn mixture<D: Dataset>(
     for (source_idx, (weight, dataset)) in sources.into_iter().enumerate() {
         let wrong = |error| Error::Batches { stage: stage.name.clone(), source_idx, error };
         let plan = BucketPlan::new(dataset.costs(), config).map_err(wrong)?;
-        // Without a weight a source counts by its batches, so that all items are seen equally often.
-        let weight = weight.unwrap_or_else(|| plan.epoch(seed, 0).len() as f64);
+        let n_batches = plan.epoch(seed, 0).len() as f64;
+        let weight = match (weight, dataset.n_tokens()) {
+            // Batches of short items, or of items that cost more than their tokens, are drawn more often.
+            (Some(share), Some(n_tokens)) => share * n_batches / n_tokens.max(1.0),
+            (Some(weight), None) => weight,
+            // Without a weight a source counts by its batches, so that all items are seen equally often.
+            (None, _) => n_batches,
+        };
         let sampler = Sampler::new(Arc::new(plan), stream(seed, &format!("source {source_idx}")));
         samplers.push((weight, sampler));
         datasets.push(dataset);
@@ -678,6 +686,7 @@ fn prefetch<D: Dataset>(
     mut mixture: Mixture,
     sources: Sources<D>,
     seed: u64,
+    n_batches: u64,
     clock: Box<dyn Fn() -> f64 + Send>,
 ) -> Prefetch<(batch::Step, D::Batch), std::convert::Infallible>
 where
@@ -686,7 +695,10 @@ where
     let steps = std::iter::from_fn(move || Some(mixture.next_step()));
     Prefetch::new(steps, 1, 4, clock, move |step: batch::Step| {
         let name = format!("augment {} {}", step.source, step.batch.epoch);
-        let batch = sources[step.source].load(&step.batch.indices, stream(seed, &name));
+        let drawn = step.after.step.saturating_sub(1) as f64;
+        let draw =
+            Draw { key: stream(seed, &name), progress: Some((drawn / n_batches as f64).min(1.0)) };
+        let batch = sources[step.source].load(&step.batch.indices, draw);
         Ok((step, batch))
     })
 }

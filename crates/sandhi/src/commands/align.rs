@@ -242,6 +242,7 @@ fn tokenizer(source: &ModelSource, args: &Args) -> anyhow::Result<Tokenizer> {
     match AnyModel::open(source, &args.device.open()?, &args.model.hub.hub()?)? {
         AnyModel::Text(model) => Ok(model.chat.tokenizer().clone()),
         AnyModel::Connector(model) => Ok(model.text.chat.tokenizer().clone()),
+        AnyModel::SpeechText(model) => Ok(model.vocabulary.tokenizer().clone()),
         AnyModel::Ctc(_) | AnyModel::Aligner(_) => {
             bail!("--pieces: a speech model has no tokenizer; give a language model")
         }

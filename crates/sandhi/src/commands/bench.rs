@@ -329,7 +329,7 @@ fn decode(
     let lm = match AnyModel::load(dir, &device.open()?, &HubArgs::default().hub()?)? {
         AnyModel::Text(model) => model.lm,
         AnyModel::Connector(model) => model.text.lm,
-        other @ (AnyModel::Ctc(_) | AnyModel::Aligner(_)) => {
+        other @ (AnyModel::Ctc(_) | AnyModel::Aligner(_) | AnyModel::SpeechText(_)) => {
             anyhow::bail!("{}: a {} model decodes no tokens", dir.display(), other.kind())
         }
     };

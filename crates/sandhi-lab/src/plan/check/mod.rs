@@ -44,6 +44,7 @@ pub(super) fn kind(model: &ModelConfig) -> &'static str {
         ModelConfig::Text(_) => "text",
         ModelConfig::Connector(_) => "connector",
         ModelConfig::Aligner(_) => "aligner",
+        ModelConfig::SpeechText(_) => "speech_text",
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use sandhi_data::{
     features::{FeatureConfig, FeatureExtractor},
+    patching::{Closure, PatchingConfig},
     text::{self, Tokenizer},
 };
 use sandhi_nn::{
@@ -20,8 +21,8 @@ use crate::{
     hf::{self, LanguageModelConfig},
     model::Segmenter,
     recipe::{
-        AlignerModelConfig, ConnectorModelConfig, ModelConfig, PadMass, TransportConfig,
-        UnitsConfig,
+        AlignerModelConfig, BaseConfig, ConnectorModelConfig, ModelConfig, NetworkConfig, PadMass,
+        PublishedEncoder, SpeechTextModelConfig, SpeechUnitsConfig, TransportConfig, UnitsConfig,
     },
     units::Kmeans,
 };
@@ -57,6 +58,7 @@ impl Checker<'_> {
                 self.aligner(config);
                 (None, None)
             }
+            ModelConfig::SpeechText(config) => (self.speech_text(config), None),
         }
     }
 
@@ -88,16 +90,7 @@ impl Checker<'_> {
                 "softmax = \"units\" is over units, and there are none",
             ),
             Some(UnitsConfig::Fit { n, n_frames, iterations }) => {
-                self.counts(place, "n", *n);
-                self.counts(place, "iterations", *iterations);
-                self.counts(place, "n_frames", *n_frames);
-                self.need(
-                    n_frames >= n,
-                    place,
-                    format_args!(
-                        "n_frames is {n_frames}, expected one for each of {n} units at least"
-                    ),
-                );
+                self.fit(place, *n, *n_frames, *iterations);
             }
             Some(UnitsConfig::File { path }) => {
                 let Some(path) = self.path(&format!("{place}.path"), path) else { return };
@@ -114,6 +107,93 @@ impl Checker<'_> {
                 );
             }
         }
+    }
+
+    fn speech_text(&mut self, config: &SpeechTextModelConfig) -> Option<Base<SpeechBase>> {
+        let needed = 256 + 1;
+        let found = config.tokenizer.vocab_size;
+        let wrong = text::Error::VocabularyTooSmall { needed, found };
+        self.need(found >= needed, "model.tokenizer", format_args!("vocab_size: {wrong}"));
+        self.sane("model.tokenizer", 0, &[found]);
+        self.counts("model.tokenizer", "n_documents", config.tokenizer.n_documents);
+        let place = "model.network";
+        match &config.network {
+            NetworkConfig::Plain(network) => self.transformer(place, network),
+            NetworkConfig::Patch(network) => {
+                for problem in network.problems() {
+                    self.problem(place, problem);
+                }
+                let stacks = [&network.encoder, &network.global, &network.decoder];
+                let n_layers = stacks.map(|stack| stack.n_layers).into_iter().max().unwrap_or(0);
+                let widths = [network.d_local, network.d_global, network.gathered_width()];
+                self.sane(place, n_layers, &widths);
+            }
+        }
+        let place = "model.patching";
+        match (&config.patching, config.wants_patching()) {
+            (None, true) => self.problem(place, "is missing; where patches end is not learned"),
+            (Some(_), false) => self.problem(
+                place,
+                "is given, and the network has no patches or learns where they end",
+            ),
+            (patching, _) => {
+                for problem in patching.iter().flat_map(PatchingConfig::problems) {
+                    self.problem(place, problem);
+                }
+            }
+        }
+        self.need(
+            config.closure == Closure::Causal || config.wants_patching(),
+            "model.closure",
+            "is for patches that are given",
+        );
+        self.need(
+            (8..=1_000_000).contains(&config.context),
+            "model",
+            format_args!("context is {}, expected 8 to 1000000 tokens", config.context),
+        );
+        match &config.units {
+            SpeechUnitsConfig::Files { n } => {
+                self.counts("model.units", "n", *n as usize);
+                None
+            }
+            SpeechUnitsConfig::Encoder { encoder, centers } => {
+                let base = self.speech_base("model.units.encoder", encoder);
+                let place = "model.units.centers";
+                match centers {
+                    UnitsConfig::Fit { n, n_frames, iterations } => {
+                        self.fit(place, *n, *n_frames, *iterations);
+                    }
+                    UnitsConfig::File { path } => {
+                        let path = self.path(&format!("{place}.path"), path);
+                        let kmeans = path.and_then(|path| self.right(place, Kmeans::read(&path)));
+                        if let (Some(kmeans), Some(base)) = (kmeans, &base) {
+                            let (found, expected) = (kmeans.width(), base.width());
+                            self.need(
+                                found == expected,
+                                place,
+                                format_args!(
+                                    "centers of width {found}, frames are {expected} wide"
+                                ),
+                            );
+                        }
+                    }
+                }
+                base
+            }
+        }
+    }
+
+    /// How units are fitted.
+    fn fit(&mut self, place: &str, n: usize, n_frames: usize, iterations: usize) {
+        self.counts(place, "n", n);
+        self.counts(place, "iterations", iterations);
+        self.counts(place, "n_frames", n_frames);
+        self.need(
+            n_frames >= n,
+            place,
+            format_args!("n_frames is {n_frames}, expected one for each of {n} units at least"),
+        );
     }
 
     fn lora(&mut self, config: Option<&LoraConfig>) {
@@ -234,29 +314,7 @@ impl Checker<'_> {
         self.connector_sizes(config);
         self.segmenter(config);
         self.lora(config.lora.as_ref());
-        let place = "model.encoder";
-        let encoder = self.base(
-            place,
-            &config.encoder,
-            |checker, path| {
-                let speech = checker.directory(place, path, "ctc")?.speech?;
-                let n_mels = checker.features(place, &speech.features)?;
-                let has_ctc_head = Some(speech.ctc.is_some());
-                let (features, encoder) = (speech.features, speech.encoder);
-                Some(SpeechBase { features, encoder, n_mels, has_ctc_head })
-            },
-            |checker, published| {
-                let found = match checker.published(place, &published.path)? {
-                    Published::Here(dir) => hf::check_speech(&dir, published),
-                    Published::Known(name, value) => hf::known_speech(&name, &value, published),
-                };
-                let (found, features) = checker.right(place, found)?;
-                let n_mels = checker.features(place, &features)?;
-                let is_whisper = matches!(found.encoder, EncoderConfig::Whisper(_));
-                let has_ctc_head = is_whisper.then_some(false);
-                Some(SpeechBase { features, encoder: found.encoder, n_mels, has_ctc_head })
-            },
-        );
+        let encoder = self.speech_base("model.encoder", &config.encoder);
         self.ctc_head(config, encoder.as_ref());
         let place = "model.language_model";
         let text = self.base(
@@ -302,6 +360,36 @@ impl Checker<'_> {
     }
 
     /// A connector is built to be counted: its shapes have to be numbers, and its layers a list.
+    /// A speech encoder that a recipe begins with.
+    fn speech_base(
+        &mut self,
+        place: &str,
+        config: &BaseConfig<PublishedEncoder>,
+    ) -> Option<Base<SpeechBase>> {
+        self.base(
+            place,
+            config,
+            |checker, path| {
+                let speech = checker.directory(place, path, "ctc")?.speech?;
+                let n_mels = checker.features(place, &speech.features)?;
+                let has_ctc_head = Some(speech.ctc.is_some());
+                let (features, encoder) = (speech.features, speech.encoder);
+                Some(SpeechBase { features, encoder, n_mels, has_ctc_head })
+            },
+            |checker, published| {
+                let found = match checker.published(place, &published.path)? {
+                    Published::Here(dir) => hf::check_speech(&dir, published),
+                    Published::Known(name, value) => hf::known_speech(&name, &value, published),
+                };
+                let (found, features) = checker.right(place, found)?;
+                let n_mels = checker.features(place, &features)?;
+                let is_whisper = matches!(found.encoder, EncoderConfig::Whisper(_));
+                let has_ctc_head = is_whisper.then_some(false);
+                Some(SpeechBase { features, encoder: found.encoder, n_mels, has_ctc_head })
+            },
+        )
+    }
+
     fn connector_sizes(&mut self, config: &ConnectorModelConfig) {
         const LARGEST: u64 = 1 << 16;
         let value = serde_json::to_value(&config.connector).unwrap_or_default();

@@ -5,11 +5,16 @@ use sandhi_data::{
     microworld::{
         Document, Split, Style, Task, WildWords, documents::MAX_PHRASES, tasks::ABOUT_WORDS,
     },
+    speech::Domain,
+    units::UnitCorpus,
 };
 
 use super::{Checker, kind};
 use crate::{
-    recipe::{AS_SPOKEN, EvalConfig, ManifestSource, ModelConfig, SourceConfig, StageConfig},
+    recipe::{
+        AS_SPOKEN, EvalConfig, Form, ManifestSource, ModelConfig, SourceConfig, SpeechUnitsConfig,
+        StageConfig, UnitsSource,
+    },
     tasks,
     train::dataset::TOKEN_S,
 };
@@ -29,11 +34,17 @@ impl Checker<'_> {
     ) -> Option<usize> {
         let model = kind(&self.recipe.model);
         let fits = match source {
-            SourceConfig::Microworld(_) | SourceConfig::Wild(_) => model != "text",
-            SourceConfig::Manifest(_) => true,
-            SourceConfig::Documents(_) | SourceConfig::Text(_) | SourceConfig::Spelling(_) => {
+            SourceConfig::Microworld(_) | SourceConfig::Wild(_) => {
+                model != "text" && model != "speech_text"
+            }
+            SourceConfig::Manifest(_) => model != "speech_text",
+            SourceConfig::Documents(_) | SourceConfig::Spelling(_) => {
                 model == "text" || model == "connector"
             }
+            SourceConfig::Text(_) => {
+                model == "text" || model == "connector" || model == "speech_text"
+            }
+            SourceConfig::Stories(_) | SourceConfig::Units(_) => model == "speech_text",
         };
         self.need(
             fits,
@@ -163,7 +174,51 @@ impl Checker<'_> {
                 None
             }
             SourceConfig::Manifest(source) => self.manifest(place, source, max_length),
+            SourceConfig::Stories(source) => {
+                self.counts(place, "n", source.n);
+                self.need(
+                    source.domain == Domain::Base || source.form == Form::Written,
+                    place,
+                    format_args!(
+                        "domain is {:?}, expected \"base\": the others are for evaluation and for encoders",
+                        source.domain.name()
+                    ),
+                );
+                let heard = source.form != Form::Written;
+                self.need(
+                    !heard || self.units_are_made(),
+                    place,
+                    "what is spoken needs model.units.from = \"encoder\"",
+                );
+                Some(source.n)
+            }
+            SourceConfig::Units(source) => self.unit_files(place, source),
         }
+    }
+
+    /// Whether the model makes units of sound.
+    fn units_are_made(&self) -> bool {
+        matches!(
+            &self.recipe.model,
+            ModelConfig::SpeechText(config)
+                if matches!(config.units, SpeechUnitsConfig::Encoder { .. })
+        )
+    }
+
+    /// Opens files of units; what is wrong with them is a problem.
+    fn unit_files(&mut self, place: &str, source: &UnitsSource) -> Option<usize> {
+        self.need(!source.files.is_empty(), place, "files is empty, expected at least one");
+        let place = format!("{place}.files");
+        let paths: Option<Vec<_>> =
+            source.files.iter().map(|path| self.path(&place, path)).collect();
+        let corpus = self.right(&place, UnitCorpus::open(&paths?))?;
+        if let ModelConfig::SpeechText(config) = &self.recipe.model
+            && let SpeechUnitsConfig::Files { n } = config.units
+        {
+            let found = corpus.header().n_units;
+            self.need(found == n, &place, format_args!("{found} units, model.units.n is {n}"));
+        }
+        Some(corpus.len())
     }
 
     /// Questions that can be asked of any text.

@@ -2,7 +2,7 @@
 
 use super::Checker;
 use crate::{
-    recipe::{ModelConfig, OptimizerConfig, Schedule, StageConfig},
+    recipe::{Measure, ModelConfig, OptimizerConfig, Schedule, StageConfig},
     train::is_trained,
 };
 
@@ -41,7 +41,9 @@ impl Checker<'_> {
         }
         let (names, learned) = match &self.recipe.model {
             ModelConfig::Ctc(_) => ("ctc and alignment are", loss.ctc + loss.alignment),
-            ModelConfig::Text(_) => ("cross_entropy is", loss.cross_entropy),
+            ModelConfig::Text(_) | ModelConfig::SpeechText(_) => {
+                ("cross_entropy is", loss.cross_entropy)
+            }
             // The forward sum always is.
             ModelConfig::Aligner(_) => ("all weights are", 1.0),
             ModelConfig::Connector(config) => {
@@ -154,6 +156,19 @@ impl Checker<'_> {
                 ),
             );
         }
+        let is_speech_text = matches!(self.recipe.model, ModelConfig::SpeechText(_));
+        self.need(
+            batch.measure == Measure::Tokens || is_speech_text,
+            place,
+            "measure is for models over text and units",
+        );
+        // Shares of tokens and shares of batches do not mix.
+        let n_weighed = stage.sources.iter().filter(|source| source.weight().is_some()).count();
+        self.need(
+            !is_speech_text || n_weighed == 0 || n_weighed == stage.sources.len(),
+            place,
+            "some sources have a weight and some have none",
+        );
         self.need(
             batch.max_length.is_finite() && batch.max_length > 0.0,
             place,

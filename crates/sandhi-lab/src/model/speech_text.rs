@@ -1,0 +1,361 @@
+//! A language model over text and units put together: vocabulary, network, and what it hears with; in memory and on disk.
+//!
+//! ```text
+//! samples ─ encoder ─ frames ─ nearest centers ─ units ─┐
+//!                                                      ├─ JointVocabulary ─ tokens ─ Network ─ next token
+//! text ─ tokenizer ─ pieces ────────────────────────────┘
+//!
+//! network.safetensors, tokenizer.json with markers and units by name; encoder.safetensors and units.npy where it hears
+//! ```
+
+use std::sync::Arc;
+
+use burn::prelude::*;
+use sandhi_data::{
+    interleave::Document,
+    patching::{Closed, Closure, PatchingConfig, Rule, TokenKind},
+    rng::Stream,
+    text::{JointVocabulary, Tokenizer},
+    units::{UnitWord, UnitsHeader},
+};
+use sandhi_nn::{
+    init::Init,
+    ops,
+    patch::{Boundaries, Closing, Documents, State},
+    ragged::{Offsets, Ragged},
+    transformer::{Cache, Dropout},
+    weights::host,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    HostRagged, SpeechModel,
+    store::{Error, SPEC, SpeechSpec, TOKENIZER, get, put},
+};
+use crate::{
+    chat::END,
+    checkpoint::{Checkpoint, CheckpointWriter, Dtype},
+    generate::{Answer, Decoding, decode},
+    hf::Hub,
+    recipe::NetworkConfig,
+    train::speech_text::{Cutting, Network, SpeechTextBatch, SpeechTextNet},
+    units::Kmeans,
+};
+
+const NETWORK: &str = "network.safetensors";
+const UNITS: &str = "units.npy";
+
+/// A language model over text and units.
+#[derive(Debug, Clone)]
+pub struct SpeechTextModel {
+    /// What tokens are.
+    pub vocabulary: Arc<JointVocabulary>,
+    /// Which units those are.
+    pub units: UnitsHeader,
+    /// The network's settings.
+    pub config: NetworkConfig,
+    /// Where patches end, where that is not learned.
+    pub patching: Option<PatchingConfig>,
+    /// When it is known that a patch that was cut short is whole.
+    pub closure: Closure,
+    /// Tokens of a document at most.
+    pub context: usize,
+    /// The weights.
+    pub net: SpeechTextNet,
+    /// What it hears with; one that was trained on files of units has nothing.
+    pub hearing: Option<Hearing>,
+}
+
+/// What makes units of sound.
+#[derive(Debug, Clone)]
+pub struct Hearing {
+    /// Gives frames.
+    pub speech: SpeechModel,
+    /// Give units.
+    pub centers: Kmeans,
+}
+
+/// What `model.json` says of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpeechTextSpec {
+    network: NetworkConfig,
+    units: UnitsHeader,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    patching: Option<PatchingConfig>,
+    #[serde(default)]
+    closure: Closure,
+    context: usize,
+    /// The encoder, where the model hears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    speech: Option<SpeechSpec>,
+}
+
+impl Hearing {
+    /// What its units are.
+    pub fn header(&self) -> UnitsHeader {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.speech.frames_fingerprint().as_bytes());
+        hasher.update(&self.centers.to_npy());
+        UnitsHeader {
+            quantizer: hasher.finalize().to_hex()[..32].to_owned(),
+            n_units: self.centers.n_clusters() as u32,
+            rate_hz: self.speech.frame_rate_hz(),
+        }
+    }
+
+    /// Units of 16 kHz samples.
+    ///
+    /// # Errors
+    ///
+    /// When the samples have no features, or are longer than the encoder takes.
+    pub fn units(&self, samples: &[f32]) -> Result<Vec<u32>, sandhi_data::features::Error> {
+        let features = self.speech.extract(samples)?;
+        let features = HostRagged::gather(features.n_mels, [&features.values[..]]);
+        Ok(self.centers.assign(&self.speech.encode(&features).values))
+    }
+}
+
+/// Sequences that are read token by token.
+struct Reader<'a> {
+    model: &'a SpeechTextModel,
+    kept: Kept,
+}
+
+enum Kept {
+    Plain(Cache),
+    /// Where patches end is told by a rule for every sequence, or by the model.
+    Patch(State, Option<Vec<Rule>>),
+}
+
+impl<'a> Reader<'a> {
+    /// Nothing read yet, with room for beginnings and `room` more tokens of each.
+    fn new(model: &'a SpeechTextModel, beginnings: &[Vec<u32>], room: usize) -> Self {
+        let capacities: Vec<usize> = beginnings.iter().map(|ids| ids.len() + room).collect();
+        let kept = match &model.net.network {
+            Network::Plain(lm) => Kept::Plain(lm.cache(&capacities)),
+            Network::Patch(lm) => {
+                // Outside training every rule is the same for all.
+                let rule = |patching: &PatchingConfig| patching.rule(None, &mut Stream::new(0));
+                let rules = model.patching.as_ref().map(|p| vec![rule(p); capacities.len()]);
+                Kept::Patch(lm.start(&capacities), rules)
+            }
+        };
+        Self { model, kept }
+    }
+
+    /// Reads tokens of some sequences and gives the logits of what follows the last of each.
+    fn read(&mut self, ids: &[&[u32]], sequences: &[usize]) -> Vec<f32> {
+        let lengths: Vec<usize> = ids.iter().map(|ids| ids.len()).collect();
+        let (offsets, all) = (Offsets::from_lengths(&lengths), ids.concat());
+        let vocabulary = &self.model.vocabulary;
+        let kind = |id: &u32| vocabulary.symbol(*id).map_or(TokenKind::Alone, TokenKind::from);
+        let hidden = match (&self.model.net.network, &mut self.kept) {
+            (Network::Plain(lm), Kept::Plain(cache)) => {
+                let input = Ragged { values: lm.embed(&all), offsets: offsets.clone() };
+                lm.extend(&input, sequences, cache)
+            }
+            (Network::Patch(lm), Kept::Patch(state, rules)) => {
+                let (mut closings, mut alone) = (Vec::new(), Vec::new());
+                match rules {
+                    Some(rules) => {
+                        for (&i, ids) in sequences.iter().zip(ids) {
+                            closings.extend(ids.iter().map(|id| {
+                                let Closed { before, after } = rules[i].push(kind(id), false);
+                                Closing { before, after }
+                            }));
+                        }
+                    }
+                    None => alone.extend(all.iter().map(|id| kind(id) == TokenKind::Alone)),
+                }
+                let boundaries = match rules {
+                    Some(_) => Boundaries::Given(&closings),
+                    None => Boundaries::Learned { alone: &alone },
+                };
+                let documents = Documents { ids: &all, offsets: offsets.clone(), boundaries };
+                lm.extend(&documents, sequences, state).hidden
+            }
+            _ => unreachable!("what is kept is of this network"),
+        };
+        let last: Vec<u32> = offsets.iter().map(|span| span.end as u32 - 1).collect();
+        host(self.model.net.logits(ops::embedding(hidden, &last)))
+    }
+
+    /// Steps of the largest transformer that every sequence took.
+    fn steps(&self) -> Vec<usize> {
+        match &self.kept {
+            Kept::Plain(cache) => (0..cache.n_sequences()).map(|i| cache.length(i)).collect(),
+            Kept::Patch(state, _) => (0..state.n_sequences()).map(|i| state.n_patches(i)).collect(),
+        }
+    }
+}
+
+impl NetworkConfig {
+    /// The network with random weights.
+    pub fn init(&self, n_tokens: usize, init: &Init) -> SpeechTextNet {
+        let init = init.child("network");
+        let (network, ratio_weight) = match self {
+            Self::Plain(config) => (Network::Plain(config.init(n_tokens, &init)), 0.0),
+            Self::Patch(config) => {
+                let ratio_weight = config.router.map_or(0.0, |router| router.ratio_weight);
+                (Network::Patch(config.init(n_tokens, &init)), ratio_weight)
+            }
+        };
+        SpeechTextNet { network, config: self.clone(), ratio_weight }
+    }
+}
+
+impl SpeechTextModel {
+    /// How documents are cut into patches.
+    pub fn cutting(&self) -> Cutting {
+        match (&self.config, &self.patching) {
+            (NetworkConfig::Plain(_), _) => Cutting::Plain,
+            (NetworkConfig::Patch(_), Some(patching)) => {
+                Cutting::Given(patching.clone(), self.closure)
+            }
+            (NetworkConfig::Patch(_), None) => Cutting::Learned,
+        }
+    }
+
+    /// Log-probabilities of the tokens of documents, each given those before it: one for every token but the first.
+    ///
+    /// Documents are cut into patches as in use, not as in training.
+    ///
+    /// # Panics
+    ///
+    /// When a document has fewer than two tokens, or a given boundary does not fit it.
+    pub fn log_probs(&self, documents: &[(Document, Arc<[UnitWord]>)]) -> Vec<Vec<f64>> {
+        let mut batch = SpeechTextBatch::new(&self.cutting());
+        for (document, words) in documents {
+            let draw = crate::train::dataset::Draw::FIXED;
+            batch.push(document, words, &self.vocabulary, &self.cutting(), draw, "");
+        }
+        let hidden = self.hidden(&batch);
+        let mut out = Vec::with_capacity(documents.len());
+        for span in Offsets::from_lengths(&batch.lengths).iter() {
+            let rows: Vec<u32> = span.clone().map(|row| row as u32).collect();
+            let logits = self.net.logits(ops::embedding(hidden.clone(), &rows));
+            let [_, width] = logits.dims();
+            let mut values = host(logits);
+            let probs =
+                values.chunks_exact_mut(width).zip(&batch.targets[span]).map(|(row, &target)| {
+                    sandhi_align::ctc::log_softmax_row(row);
+                    f64::from(row[target as usize])
+                });
+            out.push(probs.collect());
+        }
+        out
+    }
+
+    /// What follows each of some beginnings, until one of `ends` or the longest continuation, and how many steps of the
+    /// largest transformer it took.
+    ///
+    /// # Errors
+    ///
+    /// When patches end where words do, which is not known of what is not said yet.
+    pub fn go_on(
+        &self,
+        beginnings: &[Vec<u32>],
+        ends: &[u32],
+        decoding: &Decoding,
+    ) -> Result<Vec<(Answer, usize)>, Error> {
+        if matches!(self.patching, Some(PatchingConfig::Aligned(_))) {
+            return Err(Error::GivenBoundaries);
+        }
+        let mut found = Vec::with_capacity(beginnings.len());
+        for (i, chunk) in beginnings.chunks(decoding.batch.max(1)).enumerate() {
+            let mut reader = Reader::new(self, chunk, decoding.max_tokens);
+            let all: Vec<usize> = (0..chunk.len()).collect();
+            let begun: Vec<&[u32]> = chunk.iter().map(Vec::as_slice).collect();
+            let logits = reader.read(&begun, &all);
+            let steps = reader.steps();
+            let first = i * decoding.batch.max(1);
+            let answers = decode(chunk.len(), logits, ends, decoding, first, |ids, active| {
+                let ids: Vec<&[u32]> = ids.chunks(1).collect();
+                reader.read(&ids, active)
+            });
+            let taken = reader.steps().into_iter().zip(steps).map(|(all, before)| all - before);
+            found.extend(answers.into_iter().zip(taken));
+        }
+        Ok(found)
+    }
+
+    fn hidden(&self, batch: &SpeechTextBatch) -> Tensor<2> {
+        self.net.hidden(batch, Dropout::OFF).0
+    }
+
+    pub(super) fn write(
+        &self,
+        writer: &mut CheckpointWriter,
+        dtype: Dtype,
+        whole: bool,
+    ) -> Result<SpeechTextSpec, Error> {
+        put(writer, NETWORK, &self.net, dtype)?;
+        writer.bytes(TOKENIZER, self.vocabulary.tokenizer().to_json()?.as_bytes())?;
+        let speech = match &self.hearing {
+            Some(hearing) => {
+                hearing.speech.write(writer, dtype, whole)?;
+                writer.bytes(UNITS, &hearing.centers.to_npy())?;
+                Some(hearing.speech.spec(whole))
+            }
+            None => None,
+        };
+        Ok(SpeechTextSpec {
+            network: self.config.clone(),
+            units: self.units.clone(),
+            patching: self.patching.clone(),
+            closure: self.closure,
+            context: self.context,
+            speech,
+        })
+    }
+
+    pub(super) fn read(
+        checkpoint: &Checkpoint,
+        spec: SpeechTextSpec,
+        device: &Device,
+        hub: &Hub,
+    ) -> Result<Self, Error> {
+        let wrong = |message| Error::Spec { path: checkpoint.dir().join(SPEC), message };
+        let tokenizer = Tokenizer::from_bytes(&checkpoint.bytes(TOKENIZER)?)?;
+        let vocabulary = JointVocabulary::from_tokenizer(tokenizer, END, END)?;
+        let problems = match &spec.network {
+            NetworkConfig::Plain(config) => config.problems(),
+            NetworkConfig::Patch(config) => config.problems(),
+        };
+        if let Some(problem) = problems.into_iter().next() {
+            return Err(wrong(format!("network: {problem}")));
+        }
+        if vocabulary.n_units() != spec.units.n_units as usize {
+            return Err(wrong(format!(
+                "units.n_units is {}, {TOKENIZER} has {}",
+                spec.units.n_units,
+                vocabulary.n_units()
+            )));
+        }
+        let net = spec.network.init(vocabulary.n_tokens(), &Init::blank(device));
+        let net = get(checkpoint, NETWORK, net)?;
+        let hearing = match spec.speech {
+            None => None,
+            Some(speech) => {
+                let speech = SpeechModel::read(checkpoint, speech, device, hub)?;
+                let path = checkpoint.dir().join(UNITS);
+                let centers = Kmeans::parse(&checkpoint.bytes(UNITS)?, &path)?;
+                let hearing = Hearing { speech, centers };
+                if hearing.centers.width() != hearing.speech.d_encoder() {
+                    return Err(wrong(format!("{UNITS} is of frames of another width")));
+                }
+                Some(hearing)
+            }
+        };
+        if let Some(found) = hearing.as_ref().map(Hearing::header).filter(|h| *h != spec.units) {
+            return Err(wrong(format!(
+                "units.quantizer is {}, the encoder and {UNITS} are {}",
+                spec.units.quantizer, found.quantizer
+            )));
+        }
+        let SpeechTextSpec { network: config, units, patching, closure, context, .. } = spec;
+        let vocabulary = Arc::new(vocabulary);
+        Ok(Self { vocabulary, units, config, patching, closure, context, net, hearing })
+    }
+}

@@ -1,0 +1,139 @@
+//! Language models over text and units: units and vocabulary first, then the network.
+//!
+//! ```text
+//! what the first stage hears ─ encoder ─ k-means ─ DIR/units.npy ─┐
+//! what it reads ─ BPE ─ DIR/tokenizer.json, units in it ──────────┴─ SpeechTextNet ─ stages ─> SpeechTextModel
+//! ```
+
+use std::sync::Arc;
+
+use burn::prelude::*;
+use sandhi_data::{
+    text::{JointVocabulary, Tokenizer},
+    units::UnitsHeader,
+};
+use sandhi_nn::init::Init;
+
+use super::{Error, Place, connector::encoder_base, fitted, marks, stages};
+use crate::{
+    chat::END,
+    checkpoint::write_atomically,
+    frames::FrameCache,
+    model::{AnyModel, Hearing, SpeechTextModel},
+    recipe::{Recipe, SourceConfig, SpeechTextModelConfig, SpeechUnitsConfig, UnitsConfig},
+    sources::{self, Made, Workshop},
+    train::Monitor,
+    units::Kmeans,
+};
+
+/// Trains a model over text and units; none when it was interrupted.
+pub(super) fn speech_text(
+    recipe: &Recipe,
+    config: &SpeechTextModelConfig,
+    place: &Place,
+    workshop: &Workshop,
+    monitor: &mut dyn Monitor,
+) -> Result<Option<AnyModel>, Error> {
+    let hearing = hearing(recipe, config, place, workshop, monitor)?;
+    let units = match &hearing {
+        Some(hearing) => hearing.header(),
+        None => header(recipe, workshop)?,
+    };
+    let vocabulary = Arc::new(vocabulary(recipe, config, place, workshop, &units, monitor)?);
+    let init = Init::new(recipe.seed, &place.device.clone().autodiff());
+    let mut model = SpeechTextModel {
+        units,
+        config: config.network.clone(),
+        patching: config.patching.clone().filter(|_| config.wants_patching()),
+        closure: config.closure,
+        context: config.context,
+        net: config.network.init(vocabulary.n_tokens(), &init),
+        vocabulary,
+        hearing,
+    };
+    let cache = model
+        .hearing
+        .as_ref()
+        .map(|hearing| FrameCache::new(&place.cache, &hearing.speech.frames_fingerprint()));
+    let also = format!("{:?}{}", model.units, model.vocabulary.tokenizer().to_json()?);
+    let sources = marks(recipe, place, workshop, &also)?;
+    let cutting = model.cutting();
+    let net = stages(recipe, place, monitor, model.net.clone(), &sources, |i, monitor| {
+        let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
+        let made = Made {
+            vocabulary: &model.vocabulary,
+            units: &model.units,
+            hearing: model.hearing.as_ref(),
+            cache: cache.as_ref(),
+            network: &model.config,
+            cutting: &cutting,
+            context: model.context,
+        };
+        Ok(workshop.speech_text(&recipe.stages[i], &made, &progress)?)
+    })?;
+    let Some(net) = net else { return Ok(None) };
+    model.net = net.valid();
+    Ok(Some(AnyModel::SpeechText(Box::new(model))))
+}
+
+/// The encoder and the centers that make units; none where units come in files.
+fn hearing(
+    recipe: &Recipe,
+    config: &SpeechTextModelConfig,
+    place: &Place,
+    workshop: &Workshop,
+    monitor: &mut dyn Monitor,
+) -> Result<Option<Hearing>, Error> {
+    let SpeechUnitsConfig::Encoder { encoder, centers } = &config.units else { return Ok(None) };
+    let speech = encoder_base(encoder, "model.units.encoder", workshop, &place.device, &place.hub)?;
+    let centers = match centers {
+        UnitsConfig::File { path } => Kmeans::read(&workshop.resolve(path))?,
+        UnitsConfig::Fit { n, n_frames, iterations } => {
+            let cache = FrameCache::new(&place.cache, &speech.frames_fingerprint());
+            fitted(recipe, place, monitor, (*n, *iterations), speech.d_encoder(), || {
+                let stage = &recipe.stages[0];
+                Ok(workshop.encoder_frames(stage, &speech, &cache, *n_frames, recipe.seed)?)
+            })?
+        }
+    };
+    if centers.width() != speech.d_encoder() {
+        return Err(Error::Centers { found: centers.width(), expected: speech.d_encoder() });
+    }
+    Ok(Some(Hearing { speech, centers }))
+}
+
+/// What the units of the files are that the stages learn from.
+fn header(recipe: &Recipe, workshop: &Workshop) -> Result<UnitsHeader, Error> {
+    let sources = recipe.stages.iter().flat_map(|stage| &stage.sources);
+    let first = sources.filter_map(|source| match source {
+        SourceConfig::Units(source) => Some(source),
+        _ => None,
+    });
+    match first.into_iter().next() {
+        Some(source) => Ok(workshop.corpus(source)?.header().clone()),
+        None => Err(sources::Error::NoUnits.into()),
+    }
+}
+
+/// The vocabulary of this run, found now or before it was interrupted.
+fn vocabulary(
+    recipe: &Recipe,
+    config: &SpeechTextModelConfig,
+    place: &Place,
+    workshop: &Workshop,
+    units: &UnitsHeader,
+    monitor: &mut dyn Monitor,
+) -> Result<JointVocabulary, Error> {
+    let path = place.dir.join("tokenizer.json");
+    if path.exists() {
+        return Ok(JointVocabulary::from_tokenizer(Tokenizer::load(&path)?, END, END)?);
+    }
+    monitor.note("learning the tokenizer");
+    let longest = recipe.stages.iter().rev().max_by_key(|stage| stage.steps);
+    let longest = longest.expect("a plan has a stage");
+    let texts = workshop.texts_beside_units(longest, config.tokenizer.n_documents)?;
+    let tokenizer = Tokenizer::train_bpe(texts, config.tokenizer.vocab_size, &[END])?;
+    let vocabulary = JointVocabulary::extend(&tokenizer, END, END, units.n_units)?;
+    write_atomically(&path, vocabulary.tokenizer().to_json()?.as_bytes())?;
+    Ok(vocabulary)
+}

@@ -1,0 +1,340 @@
+//! What models of units and text learn from: stories that are spoken, files of units, text.
+//!
+//! ```text
+//! story ─ Studio ─ samples ─ frames ─ nearest centers ─ units with words ─┬─ interleaved, drawn at every reading
+//! unit files ─────────────────────────────────────────────────────────────┼─ spoken
+//! text files, stories ────────────────────────────────────────────────────┴─ written
+//! ```
+
+use std::sync::Arc;
+
+use sandhi_data::{
+    interleave::{self, Document},
+    language::Language,
+    microworld::{Level, Split, Story, Style},
+    rng::Stream,
+    speech::Domain,
+    text::JointVocabulary,
+    units::{UnitCorpus, UnitUtterance, UnitWord, UnitsHeader, words_in_units},
+};
+
+use super::{Error, Prepared, Spoken, Workshop, unfit, written::text_files};
+use crate::{
+    frames::FrameCache,
+    model::{Hearing, SpeechModel},
+    recipe::{Form, NetworkConfig, SourceConfig, StageConfig, StoriesSource, UnitsSource},
+    train::speech_text::{Cutting, Material, Meter, SpeechTextDataset},
+};
+
+/// What documents are made with.
+#[derive(Debug)]
+pub struct Made<'a> {
+    /// What tokens are.
+    pub vocabulary: &'a Arc<JointVocabulary>,
+    /// Which units those are.
+    pub units: &'a UnitsHeader,
+    /// What makes units of sound.
+    pub hearing: Option<&'a Hearing>,
+    /// Where frames are kept.
+    pub cache: Option<&'a FrameCache>,
+    /// What learns from them.
+    pub network: &'a NetworkConfig,
+    /// How documents are cut into patches.
+    pub cutting: &'a Cutting,
+    /// Tokens of a document at most.
+    pub context: usize,
+}
+
+/// Utterances heard at once.
+const CHUNK: usize = 256;
+
+/// A story that is told to its end.
+fn told(story: &Story) -> String {
+    format!("{} {}", story.text(), story.endings[story.right])
+}
+
+impl Workshop {
+    /// The stories of a source, in turn of every level.
+    pub(crate) fn stories(&self, source: &StoriesSource) -> Vec<String> {
+        let levels: &[Level] = if source.levels.is_empty() { &Level::ALL } else { &source.levels };
+        let n_levels = levels.len();
+        let until = source.from + source.n;
+        let of_level: Vec<Vec<Story>> = levels
+            .iter()
+            .enumerate()
+            .map(|(i, &level)| {
+                let n = until.saturating_sub(i).div_ceil(n_levels);
+                self.world().stories(Split::Train, Style::Seen, level, n)
+            })
+            .collect();
+        (source.from..until)
+            .filter_map(|i| of_level[i % n_levels].get(i / n_levels).map(told))
+            .collect()
+    }
+
+    /// Units of several utterances, in order, with the words that are known.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be spoken, read or analyzed, or the cache cannot be written.
+    pub(crate) fn units(
+        &self,
+        spoken: &[Spoken],
+        hearing: &Hearing,
+        cache: &FrameCache,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Vec<UnitUtterance>, Error> {
+        let rate_hz = hearing.speech.frame_rate_hz();
+        let mut out = Vec::with_capacity(spoken.len());
+        for chunk in spoken.chunks(CHUNK) {
+            let heard = self.frames(chunk, &hearing.speech, cache, &|_, _| {})?;
+            for (spoken, utterance) in chunk.iter().zip(heard) {
+                let units = hearing.centers.assign(&utterance.rows);
+                out.push(UnitUtterance {
+                    id: spoken.key(),
+                    words: words_in_units(&utterance.words, rate_hz, units.len() as u32),
+                    units,
+                    text: Some(spoken.text().to_owned()),
+                    language: None,
+                });
+            }
+            progress(out.len(), spoken.len());
+        }
+        Ok(out)
+    }
+
+    /// Frames of what a stage hears, in an order drawn from the seed, `n_frames` at most: what units are fitted to.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be spoken or analyzed; [`Error::Silent`] when the stage hears nothing.
+    pub(crate) fn encoder_frames(
+        &self,
+        stage: &StageConfig,
+        speech: &SpeechModel,
+        cache: &FrameCache,
+        n_frames: usize,
+        seed: u64,
+    ) -> Result<Vec<f32>, Error> {
+        let mut spoken: Vec<Spoken> =
+            stage.sources.iter().flat_map(|source| self.heard_stories(source)).collect();
+        if spoken.is_empty() {
+            return Err(Error::Silent { stage: stage.name.clone() });
+        }
+        Stream::named(seed, "units").shuffle(&mut spoken);
+        let n_values = n_frames * speech.d_encoder();
+        let mut frames = Vec::new();
+        for chunk in spoken.chunks(32) {
+            for utterance in self.frames(chunk, speech, cache, &|_, _| {})? {
+                frames.extend_from_slice(&utterance.rows);
+            }
+            if frames.len() >= n_values {
+                break;
+            }
+        }
+        frames.truncate(n_values);
+        Ok(frames)
+    }
+
+    /// What of a source is spoken by the studio.
+    fn heard_stories(&self, source: &SourceConfig) -> Vec<Spoken> {
+        match source {
+            SourceConfig::Stories(source) if source.form != Form::Written => self
+                .stories(source)
+                .into_iter()
+                .map(|text| Spoken::made(text, Language::English, source.domain))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What is written in a stage, for a tokenizer to learn from: words as utterances have them, and texts.
+    ///
+    /// # Errors
+    ///
+    /// When a source cannot be read.
+    pub(crate) fn texts_beside_units(
+        &self,
+        stage: &StageConfig,
+        n: usize,
+    ) -> Result<Vec<String>, Error> {
+        let mut texts = Vec::new();
+        for source in &stage.sources {
+            match source {
+                SourceConfig::Stories(source) => {
+                    texts.extend(self.stories(source).into_iter().take(n))
+                }
+                SourceConfig::Text(source) => {
+                    texts.extend(
+                        text_files(source, &self.resolve(&source.path))?.into_iter().take(n),
+                    );
+                }
+                SourceConfig::Units(source) => {
+                    let corpus = self.corpus(source)?;
+                    for i in 0..corpus.len().min(n) {
+                        texts.push(text_of(&corpus.get(i)?));
+                    }
+                }
+                other => return Err(unfit(stage, other, "speech_text")),
+            }
+        }
+        Ok(texts)
+    }
+
+    /// The files of a source.
+    ///
+    /// # Errors
+    ///
+    /// When one is wrong, or they are of several quantizers.
+    pub(crate) fn corpus(&self, source: &UnitsSource) -> Result<UnitCorpus, Error> {
+        let paths: Vec<_> = source.files.iter().map(|path| self.resolve(path)).collect();
+        Ok(UnitCorpus::open(&paths)?)
+    }
+
+    /// The data sets of a stage of a model over units and text.
+    ///
+    /// # Errors
+    ///
+    /// When a source cannot be read, spoken or analyzed, or has units of another quantizer.
+    pub(crate) fn speech_text(
+        &self,
+        stage: &StageConfig,
+        made: &Made<'_>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Prepared<SpeechTextDataset>, Error> {
+        let dataset = |material: Material| SpeechTextDataset {
+            vocabulary: made.vocabulary.clone(),
+            cutting: made.cutting.clone(),
+            context: made.context,
+            rate_hz: made.units.rate_hz,
+            material,
+            meter: Meter {
+                measure: stage.batch.measure,
+                network: made.network.clone(),
+                n_vocabulary: made.vocabulary.n_tokens(),
+            },
+        };
+        let (mut sources, mut dev) = (Vec::new(), Vec::new());
+        for source in &stage.sources {
+            let (form, utterances, texts) = self.material(stage, source, made, progress)?;
+            let n_all = utterances.len() + texts.len();
+            let n = (stage.eval_items / stage.sources.len()).min(n_all / 10);
+            let material =
+                |utterances: Vec<UnitUtterance>, texts: Vec<String>| -> Result<Material, Error> {
+                    Ok(match form {
+                        Form::Interleaved => {
+                            for utterance in &utterances {
+                                interleave::pieces(utterance)?;
+                            }
+                            Material::Interleaved(utterances)
+                        }
+                        Form::Spoken => {
+                            let mut documents = Vec::new();
+                            for utterance in utterances {
+                                let words: Arc<[UnitWord]> = utterance.words.clone().into();
+                                let document = interleave::spoken(&utterance, made.vocabulary)?;
+                                documents.extend(self.parts(document, words, made)?);
+                            }
+                            Material::Fixed(documents)
+                        }
+                        Form::Written => {
+                            let mut documents = Vec::new();
+                            for text in texts {
+                                let document = interleave::written(&text, made.vocabulary)?;
+                                documents.extend(self.parts(document, Arc::from([]), made)?);
+                            }
+                            Material::Fixed(documents)
+                        }
+                    })
+                };
+            let (mut utterances, mut texts) = (utterances, texts);
+            let held_utterances = utterances.split_off(utterances.len() - n.min(utterances.len()));
+            let held_texts = texts.split_off(texts.len() - n.min(texts.len()));
+            if n > 0 {
+                dev.push(dataset(material(held_utterances, held_texts)?));
+            }
+            let material = material(utterances, texts)?;
+            let is_empty = match &material {
+                Material::Fixed(documents) => documents.is_empty(),
+                Material::Interleaved(utterances) => utterances.is_empty(),
+            };
+            if is_empty {
+                return Err(Error::Empty { stage: stage.name.clone(), source_kind: source.kind() });
+            }
+            sources.push((source.weight(), dataset(material)));
+        }
+        Ok((sources, dev))
+    }
+
+    /// A document in parts no longer than the context.
+    fn parts(
+        &self,
+        document: Document,
+        words: Arc<[UnitWord]>,
+        made: &Made<'_>,
+    ) -> Result<Vec<(Document, Arc<[UnitWord]>)>, Error> {
+        let parts = interleave::split(document, made.vocabulary, made.context)?;
+        Ok(parts.into_iter().map(|part| (part, words.clone())).collect())
+    }
+
+    /// What a source has: utterances, or texts.
+    fn material(
+        &self,
+        stage: &StageConfig,
+        source: &SourceConfig,
+        made: &Made<'_>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<(Form, Vec<UnitUtterance>, Vec<String>), Error> {
+        Ok(match source {
+            SourceConfig::Stories(StoriesSource { form: Form::Written, .. }) => {
+                let SourceConfig::Stories(source) = source else { unreachable!("matched above") };
+                (Form::Written, Vec::new(), self.stories(source))
+            }
+            SourceConfig::Stories(stories) => {
+                let (Some(hearing), Some(cache)) = (made.hearing, made.cache) else {
+                    return Err(Error::Deaf { stage: stage.name.clone() });
+                };
+                let spoken = self.heard_stories(source);
+                (stories.form, self.units(&spoken, hearing, cache, progress)?, Vec::new())
+            }
+            SourceConfig::Units(source) => {
+                let corpus = self.corpus(source)?;
+                if corpus.header() != made.units {
+                    return Err(Error::OtherUnits {
+                        stage: stage.name.clone(),
+                        file: self.resolve(&source.files[0]),
+                        found: corpus.header().clone(),
+                        expected: made.units.clone(),
+                    });
+                }
+                let utterances: Result<Vec<UnitUtterance>, _> =
+                    (0..corpus.len()).map(|i| corpus.get(i)).collect();
+                let utterances = utterances?;
+                match source.form {
+                    Form::Written => {
+                        (Form::Written, Vec::new(), utterances.iter().map(text_of).collect())
+                    }
+                    form => (form, utterances, Vec::new()),
+                }
+            }
+            SourceConfig::Text(source) => {
+                (Form::Written, Vec::new(), text_files(source, &self.resolve(&source.path))?)
+            }
+            other => return Err(unfit(stage, other, "speech_text")),
+        })
+    }
+}
+
+/// What is said, as it was written down or as its words.
+fn text_of(utterance: &UnitUtterance) -> String {
+    utterance.text.clone().unwrap_or_else(|| {
+        let words: Vec<&str> = utterance.words.iter().map(|word| word.word.as_str()).collect();
+        words.join(" ")
+    })
+}
+
+/// The domain that stories of an evaluation are heard in.
+pub(crate) fn in_domain(text: &str, like: &str, domain: Domain) -> Spoken {
+    let take = sandhi_data::rng::stream(0, like) >> 32;
+    Spoken::Made { text: text.to_owned(), language: Language::English, domain, take, speed: 1.0 }
+}

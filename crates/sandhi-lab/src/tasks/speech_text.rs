@@ -1,0 +1,306 @@
+//! Choices of a model over text and units, in all four directions.
+//!
+//! ```text
+//! S→S   <|begin|> <|speech|> units of the context · units of the ending
+//! S→T   <|begin|> <|speech|> units of the context  <|text|> · pieces of the ending
+//! T→S   <|begin|> <|text|> pieces of the context  <|speech|> · units of the ending
+//! T→T   <|begin|> <|text|> pieces of both, tokenized together        what counts begins at the dot
+//! ```
+//!
+//! Context and endings are spoken apart, in one voice, so that all endings follow the same units.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use sandhi_data::{
+    interleave::{self, Document, SpeechSpan},
+    microworld::Item,
+    text::{JointVocabulary, Mode},
+    units::{UnitUtterance, UnitWord},
+};
+
+use super::{
+    Cell, Error, Outcome, Outcomes,
+    cells::cells,
+    choice::{Likelihood, best, shared},
+    files::suffix,
+    score::{self, add_side, scorers},
+};
+use crate::{
+    frames::FrameCache,
+    model::SpeechTextModel,
+    protocol::{PromptForm, Score, Side, Sides},
+    recipe::EvalConfig,
+    results::{Prediction, Results},
+    sources::{Spoken, Workshop, in_domain},
+};
+
+/// Tasks whose items are documents with endings, which is all that such a model knows.
+const ABLE: [&str; 2] = ["story_cloze", "hella_swag"];
+
+/// Tokens scored at once, about.
+const AT_ONCE: usize = 4_096;
+
+/// A context or an ending.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    Spoken(&'a UnitUtterance),
+    Written(&'a str),
+}
+
+/// Tokens of which those from `from` on count.
+struct Scored {
+    document: Document,
+    words: Arc<[UnitWord]>,
+    from: usize,
+}
+
+/// Chooses the endings of Microworld's stories on every side that is asked for, all where none is.
+///
+/// # Errors
+///
+/// When speech cannot be made or frames cannot be cached.
+pub fn evaluate_speech_text(
+    model: &SpeechTextModel,
+    workshop: &Workshop,
+    config: &EvalConfig,
+    cache: &Path,
+    results: &mut Results,
+    progress: &dyn Fn(&str, usize, usize),
+) -> Result<Vec<Vec<Prediction>>, Error> {
+    let mut all = cells(workshop.world(), config.half.split(), config);
+    all.retain(|cell| {
+        let able = ABLE.contains(&cell.task.as_str());
+        if !able && !config.tasks.is_empty() {
+            let Cell { task, domain, .. } = cell;
+            tracing::warn!("{task}.{domain} is left out: a speech_text model answers nothing");
+        }
+        able
+    });
+    let mut sides: Vec<Sides> =
+        if config.sides.is_empty() { Sides::ALL.into() } else { config.sides.clone() };
+    if model.hearing.is_none() {
+        sides.retain(|&sides| sides == Sides::T2T);
+    }
+    let mut predictions = Vec::with_capacity(all.len());
+    for (i, cell) in all.iter().enumerate() {
+        progress(&format!("{} {}", cell.task, cell.domain), i, all.len());
+        let heard = heard(model, workshop, cell, cache, &sides)?;
+        let mut found: Vec<(Sides, Outcomes)> = Vec::new();
+        for &sides in &sides {
+            let outcomes = outcomes(model, cell, sides, &heard)?;
+            let numbers = score::accuracies(cell, &outcomes);
+            let choice = Some((PromptForm::Plain, 0));
+            let place = (cell.task.as_str(), cell.domain.as_str());
+            add_side(results, place, suffix(sides), &numbers, choice, sides);
+            found.push((sides, outcomes));
+        }
+        predictions.push(
+            cell.items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| prediction(cell, item, i, &found))
+                .collect(),
+        );
+    }
+    results.meta.scorer.extend(scorers());
+    progress("done", all.len(), all.len());
+    Ok(predictions)
+}
+
+/// What is said of a cell's items, by text and context.
+type Heard = BTreeMap<(String, String), UnitUtterance>;
+
+/// Contexts and endings as they are heard, where some side wants them spoken.
+fn heard(
+    model: &SpeechTextModel,
+    workshop: &Workshop,
+    cell: &Cell,
+    cache: &Path,
+    sides: &[Sides],
+) -> Result<Heard, Error> {
+    let Some(hearing) = &model.hearing else { return Ok(Heard::new()) };
+    let contexts = sides.iter().any(|sides| sides.context == Side::Spoken);
+    let endings = sides.iter().any(|sides| sides.ending == Side::Spoken);
+    let mut keys = Vec::new();
+    for item in &cell.items {
+        keys.extend(contexts.then(|| (item.spoken.clone(), item.spoken.clone())));
+        let endings = cell.options(item).into_iter().filter(|_| endings);
+        keys.extend(endings.map(|ending| (ending, item.spoken.clone())));
+    }
+    let said = |(text, like): &(String, String)| in_domain(text, like, cell.acoustic);
+    let spoken: Vec<Spoken> = keys.iter().map(said).collect();
+    let cache = FrameCache::new(cache, &hearing.speech.frames_fingerprint());
+    let units = workshop.units(&spoken, hearing, &cache, &|_, _| {})?;
+    Ok(keys.into_iter().zip(units).collect())
+}
+
+/// How likely every ending of every item is.
+fn outcomes(
+    model: &SpeechTextModel,
+    cell: &Cell,
+    sides: Sides,
+    heard: &Heard,
+) -> Result<Outcomes, Error> {
+    let mut scored = Vec::new();
+    for item in &cell.items {
+        scored.extend(questions(&model.vocabulary, item, &cell.options(item), sides, heard)?);
+    }
+    let mut likely = Vec::with_capacity(scored.len());
+    let mut rest = scored.as_slice();
+    while !rest.is_empty() {
+        let mut n_tokens = 0;
+        let fits = |scored: &&Scored| {
+            n_tokens += scored.document.ids.len();
+            n_tokens <= AT_ONCE
+        };
+        let n = rest.iter().take_while(fits).count().max(1);
+        let (now, later) = rest.split_at(n);
+        let documents: Vec<_> =
+            now.iter().map(|scored| (scored.document.clone(), scored.words.clone())).collect();
+        for (scored, log_probs) in now.iter().zip(model.log_probs(&documents)) {
+            likely.push(log_probs[scored.from - 1..].to_vec());
+        }
+        rest = later;
+    }
+    let mut likely = likely.into_iter();
+    let outcome = |item: &Item| {
+        let endings = cell.options(item);
+        let endings = endings
+            .iter()
+            .map(|ending| Likelihood::new(&likely.next().expect("one an ending"), ending));
+        Outcome { text: String::new(), endings: endings.collect() }
+    };
+    Ok(cell.items.iter().map(outcome).collect())
+}
+
+/// An item with each of its endings.
+fn questions(
+    vocabulary: &JointVocabulary,
+    item: &Item,
+    endings: &[String],
+    sides: Sides,
+    heard: &Heard,
+) -> Result<Vec<Scored>, Error> {
+    let context = &item.spoken;
+    let side = |side: Side, text: &'_ String| match side {
+        Side::Spoken => heard.get(&(text.clone(), context.clone())),
+        Side::Written => None,
+    };
+    let before = side(sides.context, context).map_or(Part::Written(context), Part::Spoken);
+    if let (Part::Written(context), Side::Written) = (before, sides.ending) {
+        let tokenizer = vocabulary.tokenizer();
+        let wholes: Vec<Vec<u32>> = endings
+            .iter()
+            .map(|ending| tokenizer.encode(&format!("{context} {ending}")))
+            .collect::<Result<_, _>>()?;
+        let border = shared(&tokenizer.encode(context)?, &wholes);
+        let scored = |whole: Vec<u32>| {
+            let mut composer = Composer::new(vocabulary);
+            composer.marker(Mode::Text);
+            let from = composer.document.ids.len() + border;
+            composer.document.ids.extend(whole);
+            composer.scored(from)
+        };
+        return Ok(wholes.into_iter().map(scored).collect());
+    }
+    endings
+        .iter()
+        .map(|ending| {
+            let after = side(sides.ending, ending).map_or(Part::Written(ending), Part::Spoken);
+            let mut composer = Composer::new(vocabulary);
+            composer.part(before)?;
+            // What goes on in the same way needs no marker.
+            if !matches!((before, after), (Part::Spoken(_), Part::Spoken(_))) {
+                composer.mark(after);
+            }
+            let from = composer.document.ids.len();
+            composer.body(after)?;
+            Ok(composer.scored(from))
+        })
+        .collect()
+}
+
+/// Puts parts behind one another.
+struct Composer<'a> {
+    vocabulary: &'a JointVocabulary,
+    document: Document,
+    words: Vec<UnitWord>,
+}
+
+impl<'a> Composer<'a> {
+    fn new(vocabulary: &'a JointVocabulary) -> Self {
+        let ids = vec![vocabulary.begin()];
+        let document = Document { ids, spans: Vec::new(), words: Vec::new(), n_units: 0 };
+        Self { vocabulary, document, words: Vec::new() }
+    }
+
+    fn marker(&mut self, mode: Mode) {
+        self.document.ids.push(self.vocabulary.marker(mode));
+    }
+
+    fn mark(&mut self, part: Part<'_>) {
+        self.marker(match part {
+            Part::Spoken(_) => Mode::Speech,
+            Part::Written(_) => Mode::Text,
+        });
+    }
+
+    fn part(&mut self, part: Part<'_>) -> Result<(), Error> {
+        self.mark(part);
+        self.body(part)
+    }
+
+    fn body(&mut self, part: Part<'_>) -> Result<(), Error> {
+        match part {
+            Part::Written(text) => {
+                self.document.ids.extend(self.vocabulary.tokenizer().encode(text)?);
+            }
+            Part::Spoken(utterance) => {
+                let (first, n_words) = (self.document.ids.len(), self.words.len());
+                for span in interleave::pieces(utterance)? {
+                    let tokens = first + span.units.start..first + span.units.end;
+                    let word = span.word.map(|word| (n_words + word) as u32);
+                    if !tokens.is_empty() {
+                        self.document.spans.push(SpeechSpan { tokens, word });
+                    }
+                }
+                let unit = |&unit: &u32| {
+                    self.vocabulary.unit(unit).expect("units are those of the vocabulary")
+                };
+                self.document.ids.extend(utterance.units.iter().map(unit));
+                self.document.n_units += utterance.units.len();
+                self.words.extend(utterance.words.iter().cloned());
+            }
+        }
+        Ok(())
+    }
+
+    fn scored(self, from: usize) -> Scored {
+        Scored { document: self.document, words: self.words.into(), from }
+    }
+}
+
+fn prediction(cell: &Cell, item: &Item, i: usize, found: &[(Sides, Outcomes)]) -> Prediction {
+    let options = cell.options(item);
+    let right = cell.right(item);
+    let chosen = |sides: Sides| {
+        let outcomes = found.iter().find(|(found, _)| *found == sides);
+        outcomes.map(|(_, outcomes)| best(&outcomes[i].endings, Score::Sum))
+    };
+    let text = |best: &Vec<usize>| options[best[0]].clone();
+    let is_right = |best: &Vec<usize>| best.first() == Some(&right);
+    let speech = chosen(Sides::S2T).or_else(|| found.first().and_then(|(sides, _)| chosen(*sides)));
+    let read = chosen(Sides::T2T);
+    Prediction {
+        id: item.id.clone(),
+        task: cell.task.clone(),
+        domain: cell.domain.clone(),
+        transcript: Some(item.spoken.clone()),
+        reference: options[right].clone(),
+        hypothesis: speech.as_ref().map(text).unwrap_or_default(),
+        correct: speech.as_ref().map(is_right),
+        text_hypothesis: read.as_ref().map(text),
+        text_correct: read.as_ref().map(is_right),
+        ..Prediction::default()
+    }
+}

@@ -1,0 +1,634 @@
+//! What a model of units and text learns: the next token of documents, whatever it is.
+//!
+//! ```text
+//! utterance ─ blocks, drawn by epoch and utterance ─ document ─ patches ─┐
+//! text ────────────────────────────────────────────── document ──────────┴─ SpeechTextNet ─ ce of all tokens
+//!                                                                             watched: text, speech, text_per_word, speech_per_s
+//! ```
+
+use std::sync::Arc;
+
+use burn::prelude::*;
+use rayon::prelude::*;
+use sandhi_data::{
+    interleave::{self, Document},
+    patching::{Closure, Patches, PatchingConfig},
+    rng::Stream,
+    text::{JointVocabulary, Symbol},
+    units::{UnitUtterance, UnitWord},
+};
+use sandhi_nn::{
+    ops,
+    patch::{Boundaries, Closing, Documents, PatchLm},
+    ragged::{Offsets, Ragged},
+    transformer::{CausalLm, Dropout},
+};
+
+use super::{
+    dataset::{Dataset, Draw},
+    learner::{Learner, Measured, Size, Term},
+};
+use crate::{
+    plan,
+    recipe::{LossConfig, Measure, NetworkConfig, StageConfig},
+};
+
+/// What predicts the next token.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // handles of tensors, not tensors
+pub enum Network {
+    /// A transformer over tokens.
+    Plain(CausalLm),
+    /// One over patches.
+    Patch(PatchLm),
+}
+
+/// A network as it is trained.
+#[derive(Module, Debug)]
+pub struct SpeechTextNet {
+    /// What predicts.
+    pub network: Network,
+    /// Its settings, for counting what it does.
+    #[module(skip)]
+    pub config: NetworkConfig,
+    /// Weight of the ratio loss of learned boundaries.
+    pub ratio_weight: f64,
+}
+
+/// Where the patches of documents end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostBoundaries {
+    /// There are no patches.
+    None,
+    /// One for every token.
+    Given(Vec<Closing>),
+    /// Whether every token is a patch of its own in any case.
+    Learned(Vec<bool>),
+}
+
+/// Documents of one forward pass.
+#[derive(Debug, Clone)]
+pub struct SpeechTextBatch {
+    /// Tokens that are read: all of a document but its last.
+    pub ids: Vec<u32>,
+    /// The token that follows each of them.
+    pub targets: Vec<u32>,
+    /// Whether that is a unit.
+    pub is_unit: Vec<bool>,
+    /// Tokens of each document.
+    pub lengths: Vec<usize>,
+    /// Where patches end.
+    pub boundaries: HostBoundaries,
+    /// Words that are written.
+    pub n_words: usize,
+    /// Seconds that the units last.
+    pub speech_s: f64,
+}
+
+/// How documents are cut into patches.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cutting {
+    /// Not at all.
+    Plain,
+    /// By a rule.
+    Given(PatchingConfig, Closure),
+    /// By the model.
+    Learned,
+}
+
+/// What documents are made of.
+#[derive(Debug)]
+pub enum Material {
+    /// Documents that are always the same, with the words of the utterances that they are of.
+    Fixed(Vec<(Document, Arc<[UnitWord]>)>),
+    /// Utterances that are interleaved anew every time they are read.
+    Interleaved(Vec<UnitUtterance>),
+}
+
+/// Documents, or what they are made of.
+#[derive(Debug)]
+pub struct SpeechTextDataset {
+    /// What the tokens are.
+    pub vocabulary: Arc<JointVocabulary>,
+    /// How documents are cut into patches.
+    pub cutting: Cutting,
+    /// Tokens of a document at most.
+    pub context: usize,
+    /// Units a second.
+    pub rate_hz: f64,
+    /// What documents are made of.
+    pub material: Material,
+    /// What batches are measured by.
+    pub meter: Meter,
+}
+
+/// What a document costs a batch.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    /// By what.
+    pub measure: Measure,
+    /// Of which network.
+    pub network: NetworkConfig,
+    /// Rows of its embedding table.
+    pub n_vocabulary: usize,
+}
+
+impl Meter {
+    /// Thousandths of the unit of `batch.max_length`.
+    fn cost(&self, n_tokens: f64, n_patches: f64) -> u64 {
+        let length = match self.measure {
+            Measure::Tokens => n_tokens,
+            Measure::Patches => match self.network {
+                NetworkConfig::Plain(_) => n_tokens,
+                NetworkConfig::Patch(_) => n_patches,
+            },
+            Measure::Operations => {
+                operations(&self.network, self.n_vocabulary, n_tokens, n_patches) / 1e6
+            }
+        };
+        (1000.0 * length).ceil().max(1.0) as u64
+    }
+}
+
+/// Operations of matrix products, forward, of a document of so many tokens and patches.
+fn operations(network: &NetworkConfig, n_vocabulary: usize, n_tokens: f64, n_patches: f64) -> f64 {
+    let parts = plan::forward_operations(network, n_vocabulary, n_tokens, n_patches);
+    parts.into_iter().map(|(_, operations)| operations).sum()
+}
+
+/// Readings that the length of an interleaved document is estimated by.
+const READINGS: u64 = 6;
+
+impl SpeechTextDataset {
+    fn n_items(&self) -> usize {
+        match &self.material {
+            Material::Fixed(documents) => documents.len(),
+            Material::Interleaved(utterances) => utterances.len(),
+        }
+    }
+
+    /// Draws that lengths are estimated by: over the documents of an utterance, and over the course of training.
+    fn readings(&self) -> Vec<Draw> {
+        let changes = matches!(self.material, Material::Interleaved(_))
+            || matches!(self.cutting, Cutting::Given(ref patching, _) if !matches!(patching, PatchingConfig::Static(_)));
+        let n = if changes { READINGS } else { 1 };
+        let at = |i: u64| Draw { key: i, progress: Some((i as f64 + 0.5) / n as f64) };
+        (0..n).map(at).collect()
+    }
+
+    /// Patches of a document, about as many where the model says where they end.
+    fn n_patches(&self, document: &Document, words: &[UnitWord], draw: Draw, item: usize) -> f64 {
+        let n_tokens = (document.ids.len() - 1) as f64;
+        match (&self.cutting, &self.meter.network) {
+            (Cutting::Given(patching, closure), _) => {
+                let mut stream = Stream::named(draw.key, &format!("patching {item}"));
+                let rule = patching.rule(draw.progress, &mut stream);
+                let patches = rule.patches(document, words, &self.vocabulary, *closure);
+                patches.map_or(n_tokens, |patches| patches.n_patches() as f64)
+            }
+            (Cutting::Learned, NetworkConfig::Patch(config)) => {
+                let size = config.router.unwrap_or_default().units_per_patch;
+                let n_units = document.n_units as f64;
+                n_tokens - n_units + n_units / size
+            }
+            _ => n_tokens,
+        }
+    }
+
+    /// The documents of an utterance as this reading has them, none longer than the context.
+    fn read(&self, i: usize, key: u64) -> Vec<(Document, Arc<[UnitWord]>)> {
+        match &self.material {
+            Material::Fixed(documents) => vec![documents[i].clone()],
+            Material::Interleaved(utterances) => {
+                let utterance = &utterances[i];
+                let mut stream = Stream::named(key, &utterance.id);
+                let document = interleave::interleaved(utterance, &self.vocabulary, &mut stream);
+                let document = document.expect("utterances were read before training");
+                let parts = interleave::split(document, &self.vocabulary, self.context)
+                    .expect("the context has room for more than markers");
+                let words: Arc<[UnitWord]> = utterance.words.clone().into();
+                parts.into_iter().map(|part| (part, words.clone())).collect()
+            }
+        }
+    }
+}
+
+/// What every token of a document tells about patches.
+pub fn closings_of(patches: &Patches) -> Vec<Closing> {
+    let mut closings = vec![Closing::default(); patches.n_tokens()];
+    for (&end, &told) in patches.ends.iter().zip(&patches.closes) {
+        let Some(closing) = closings.get_mut(told as usize) else { continue };
+        if told < end {
+            closing.after = true;
+        } else {
+            closing.before = true;
+        }
+    }
+    closings
+}
+
+impl Dataset for SpeechTextDataset {
+    type Batch = SpeechTextBatch;
+
+    fn costs(&self) -> Vec<u64> {
+        let cost = |i: usize| {
+            let readings = self.readings();
+            let sum: u64 = readings
+                .iter()
+                .flat_map(|draw| {
+                    let documents = self.read(i, draw.key).into_iter();
+                    documents.map(|(document, words)| {
+                        let n_tokens = (document.ids.len() - 1) as f64;
+                        let n_patches = self.n_patches(&document, &words, *draw, i);
+                        self.meter.cost(n_tokens, n_patches)
+                    })
+                })
+                .sum();
+            sum / readings.len() as u64
+        };
+        (0..self.n_items()).into_par_iter().map(cost).collect()
+    }
+
+    fn n_tokens(&self) -> Option<f64> {
+        let tokens = |i: usize| {
+            let readings = self.readings();
+            let documents = readings.iter().flat_map(|draw| self.read(i, draw.key));
+            let sum: usize = documents.map(|(document, _)| document.ids.len() - 1).sum();
+            sum as f64 / readings.len() as f64
+        };
+        Some((0..self.n_items()).map(tokens).sum())
+    }
+
+    fn load(&self, indices: &[usize], draw: Draw) -> SpeechTextBatch {
+        let mut batch = SpeechTextBatch::new(&self.cutting);
+        for &i in indices {
+            for (document, words) in self.read(i, draw.key) {
+                let item = i.to_string();
+                batch.push(&document, &words, &self.vocabulary, &self.cutting, draw, &item);
+            }
+        }
+        batch.speech_s = batch.n_units() as f64 / self.rate_hz;
+        batch
+    }
+}
+
+/// The ratio loss of learned boundaries.
+const RATIO: &str = "ratio";
+/// Patches for every token: watched.
+const PATCHES: &str = "patches_per_token";
+/// Millions of operations of matrix products for every token, forward: watched.
+const OPERATIONS: &str = "mop_per_token";
+
+impl SpeechTextBatch {
+    /// No documents yet, to be cut so.
+    pub fn new(cutting: &Cutting) -> Self {
+        Self {
+            ids: Vec::new(),
+            targets: Vec::new(),
+            is_unit: Vec::new(),
+            lengths: Vec::new(),
+            boundaries: match cutting {
+                Cutting::Plain => HostBoundaries::None,
+                Cutting::Given(..) => HostBoundaries::Given(Vec::new()),
+                Cutting::Learned => HostBoundaries::Learned(Vec::new()),
+            },
+            n_words: 0,
+            speech_s: 0.0,
+        }
+    }
+
+    /// Adds a document, cut as this draw has it for the item of this name; `words` are those that its spans are of.
+    ///
+    /// # Panics
+    ///
+    /// When it has fewer than two tokens, or does not begin with one that is no unit.
+    pub fn push(
+        &mut self,
+        document: &Document,
+        words: &[UnitWord],
+        vocabulary: &JointVocabulary,
+        cutting: &Cutting,
+        draw: Draw,
+        item: &str,
+    ) {
+        let n = document.ids.len() - 1;
+        let is_unit = |id: &u32| matches!(vocabulary.symbol(*id), Some(Symbol::Unit(_)));
+        let units: Vec<bool> = document.ids.iter().map(is_unit).collect();
+        self.ids.extend(&document.ids[..n]);
+        self.targets.extend(&document.ids[1..]);
+        self.is_unit.extend(&units[1..]);
+        self.lengths.push(n);
+        let written = document.words.iter().filter(|&&start| !units[start as usize]);
+        self.n_words += written.count();
+        match (&mut self.boundaries, cutting) {
+            (HostBoundaries::Given(closings), Cutting::Given(patching, closure)) => {
+                let mut stream = Stream::named(draw.key, &format!("patching {item}"));
+                let rule = patching.rule(draw.progress, &mut stream);
+                let patches = rule
+                    .patches(document, words, vocabulary, *closure)
+                    .expect("documents begin with a token that is no unit");
+                closings.extend(&closings_of(&patches)[..n]);
+            }
+            (HostBoundaries::Learned(alone), Cutting::Learned) => {
+                alone.extend(units[..n].iter().map(|unit| !unit));
+            }
+            (HostBoundaries::None, Cutting::Plain) => {}
+            _ => panic!("documents of a batch are cut alike"),
+        }
+    }
+
+    fn n_units(&self) -> usize {
+        self.is_unit.iter().filter(|unit| **unit).count()
+    }
+
+    fn n_read_units(&self) -> f64 {
+        match &self.boundaries {
+            HostBoundaries::Learned(alone) => alone.iter().filter(|alone| !**alone).count() as f64,
+            HostBoundaries::None | HostBoundaries::Given(_) => 0.0,
+        }
+    }
+
+    /// As the network over patches takes it.
+    ///
+    /// # Panics
+    ///
+    /// When it is for a network without patches.
+    pub fn documents(&self) -> Documents<'_> {
+        let boundaries = match &self.boundaries {
+            HostBoundaries::Given(closings) => Boundaries::Given(closings),
+            HostBoundaries::Learned(alone) => Boundaries::Learned { alone },
+            HostBoundaries::None => panic!("documents of a plain network have no patches"),
+        };
+        Documents { ids: &self.ids, offsets: Offsets::from_lengths(&self.lengths), boundaries }
+    }
+}
+
+impl Measured for SpeechTextBatch {
+    fn size(&self, _: &LossConfig) -> Size {
+        let (n, n_units) = (self.targets.len() as f64, self.n_units() as f64);
+        Size {
+            counts: vec![
+                ("ce", n),
+                ("text", n - n_units),
+                ("speech", n_units),
+                ("text_per_word", self.n_words as f64),
+                ("speech_per_s", self.speech_s),
+                (RATIO, self.n_read_units()),
+                (PATCHES, n),
+                (OPERATIONS, n),
+            ],
+            n_items: self.lengths.len(),
+            n_tokens: self.ids.len(),
+            audio_s: self.speech_s,
+        }
+    }
+}
+
+/// What a pass over patches gives besides states.
+#[derive(Debug)]
+pub struct Patched {
+    /// Patches of every document that became whole.
+    pub n_patches: Vec<usize>,
+    /// The ratio loss of learned boundaries.
+    pub ratio: Option<Tensor<1>>,
+}
+
+impl SpeechTextNet {
+    /// States of all tokens, `[n_tokens, d]`, and of what the patches were.
+    pub fn hidden(
+        &self,
+        batch: &SpeechTextBatch,
+        dropout: Dropout,
+    ) -> (Tensor<2>, Option<Patched>) {
+        match &self.network {
+            Network::Plain(lm) => {
+                let offsets = Offsets::from_lengths(&batch.lengths);
+                let input = Ragged { values: lm.embed(&batch.ids), offsets };
+                (lm.forward(&input, &[], dropout).last, None)
+            }
+            Network::Patch(lm) => {
+                let output = lm.forward(&batch.documents(), dropout);
+                let patched = Patched { n_patches: output.n_patches, ratio: output.ratio };
+                (output.hidden, Some(patched))
+            }
+        }
+    }
+
+    /// Rows of the embedding table.
+    pub fn n_vocabulary(&self) -> usize {
+        match &self.network {
+            Network::Plain(lm) => lm.n_tokens(),
+            Network::Patch(lm) => lm.n_tokens(),
+        }
+    }
+
+    /// Scores of the next token.
+    ///
+    /// # Shapes
+    ///
+    /// - `hidden`: `[n_rows, d]`
+    /// - output: `[n_rows, n_tokens]`
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match &self.network {
+            Network::Plain(lm) => lm.logits(hidden),
+            Network::Patch(lm) => lm.logits(hidden),
+        }
+    }
+}
+
+impl Learner for SpeechTextNet {
+    type Batch = SpeechTextBatch;
+
+    fn begin(&mut self, stage: &StageConfig) {
+        let again = stage.gradient_checkpointing;
+        match &mut self.network {
+            Network::Plain(lm) => lm.recompute(again),
+            Network::Patch(lm) => lm.recompute(again),
+        }
+    }
+
+    fn terms(&self, batch: &SpeechTextBatch, loss: &LossConfig, dropout: Dropout) -> Vec<Term> {
+        let mut terms = Vec::new();
+        let (hidden, patched) = self.hidden(batch, dropout);
+        let watched = |name, sum: f64| {
+            let sum = Tensor::from_floats([sum as f32], &hidden.device());
+            Term { name, weight: 0.0, sum }
+        };
+        let of_documents = batch.lengths.iter().enumerate().map(|(i, &n)| {
+            let n_patches = patched.as_ref().map_or(n, |patched| patched.n_patches[i]);
+            operations(&self.config, self.n_vocabulary(), n as f64, n_patches as f64)
+        });
+        terms.push(watched(OPERATIONS, of_documents.sum::<f64>() / 1e6));
+        if let Some(Patched { n_patches, ratio }) = patched {
+            terms.push(watched(PATCHES, n_patches.iter().sum::<usize>() as f64));
+            terms.extend(ratio.map(|sum| Term { name: RATIO, weight: self.ratio_weight, sum }));
+        }
+        // Each kind of token is scored once; both together are what is learned.
+        let of = |unit: bool| {
+            let rows = (0..batch.targets.len()).filter(|&i| batch.is_unit[i] == unit);
+            let rows: Vec<u32> = rows.map(|i| i as u32).collect();
+            (!rows.is_empty()).then(|| {
+                let targets: Vec<u32> =
+                    rows.iter().map(|&row| batch.targets[row as usize]).collect();
+                let logits = self.logits(ops::embedding(hidden.clone(), &rows));
+                ops::cross_entropy(logits, &targets, &vec![1.0; rows.len()])
+            })
+        };
+        let mut sum: Option<Tensor<1>> = None;
+        for (part, names) in
+            [(of(false), ["text", "text_per_word"]), (of(true), ["speech", "speech_per_s"])]
+        {
+            let Some(part) = part else { continue };
+            terms.extend(names.map(|name| Term { name, weight: 0.0, sum: part.clone() }));
+            sum = Some(match sum {
+                None => part,
+                Some(sum) => sum + part,
+            });
+        }
+        terms.extend(sum.map(|sum| Term { name: "ce", weight: loss.cross_entropy, sum }));
+        terms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sandhi_data::{patching::StaticConfig, text::Tokenizer};
+    use sandhi_nn::init::Init;
+
+    use super::*;
+    use crate::{chat::END, recipe::BatchConfig};
+
+    fn vocabulary() -> Arc<JointVocabulary> {
+        let texts = ["anna took the red ball to the kitchen"; 4];
+        let tokenizer = Tokenizer::train_bpe(texts, 280, &[END]).unwrap();
+        Arc::new(JointVocabulary::extend(&tokenizer, END, END, 5).unwrap())
+    }
+
+    /// Eight words of three units, a silence of two between them.
+    fn utterance(id: &str) -> UnitUtterance {
+        let words = "anna took the red ball to the kitchen".split(' ').zip(0_u32..);
+        UnitUtterance {
+            id: id.to_owned(),
+            units: (0..38).map(|i| i % 5).collect(),
+            words: words.map(|(word, i)| (word.to_owned(), 5 * i, 5 * i + 3).into()).collect(),
+            text: None,
+            language: None,
+        }
+    }
+
+    fn network(patches: bool) -> NetworkConfig {
+        let stack = |n: usize| serde_json::json!({ "n_layers": n, "n_heads": 2, "d_ff": 12 });
+        let config = if patches {
+            serde_json::json!({
+                "kind": "patch", "d_local": 8, "d_global": 16, "n_queries": 2, "cross_heads": 2,
+                "encoder": stack(1), "global": stack(1), "decoder": stack(1),
+            })
+        } else {
+            serde_json::json!({
+                "kind": "plain", "d_model": 8, "n_layers": 1, "n_heads": 2, "d_ff": 12,
+            })
+        };
+        serde_json::from_value(config).unwrap()
+    }
+
+    fn dataset(patches: bool, measure: Measure) -> SpeechTextDataset {
+        let vocabulary = vocabulary();
+        let rule = PatchingConfig::Static(StaticConfig { size: 4 });
+        SpeechTextDataset {
+            cutting: if patches { Cutting::Given(rule, Closure::Causal) } else { Cutting::Plain },
+            context: 200,
+            rate_hz: 25.0,
+            material: Material::Interleaved(vec![utterance("a"), utterance("b")]),
+            meter: Meter {
+                measure,
+                network: network(patches),
+                n_vocabulary: vocabulary.n_tokens(),
+            },
+            vocabulary,
+        }
+    }
+
+    /// Another reading has other blocks, the same one the same; every target follows its token.
+    #[test]
+    fn every_epoch_has_documents_of_its_own() {
+        let dataset = dataset(true, Measure::Tokens);
+        let load = |key| dataset.load(&[0, 1], Draw { key, progress: Some(0.0) });
+        let (first, again) = (load(1), load(1));
+        assert_eq!((&first.ids, &first.targets), (&again.ids, &again.targets));
+        assert!((2..12).any(|key| load(key).ids != first.ids));
+        for span in Offsets::from_lengths(&first.lengths).iter() {
+            let (ids, targets) = (&first.ids[span.clone()], &first.targets[span]);
+            assert_eq!(ids[1..], targets[..targets.len() - 1]);
+            assert_eq!(ids[0], dataset.vocabulary.begin());
+            assert_eq!(targets.last(), Some(&dataset.vocabulary.end()));
+        }
+        // Every word is written once or said once, whatever the blocks.
+        let HostBoundaries::Given(closings) = &first.boundaries else { panic!("they are given") };
+        assert_eq!(closings.len(), first.ids.len());
+        assert_eq!(first.speech_s, first.n_units() as f64 / 25.0);
+        assert!(first.n_words <= 16, "{}", first.n_words);
+    }
+
+    #[test]
+    fn what_a_token_tells_of_patches_by_hand() {
+        // B | a b c d | e | T: complete at d, e is ended by T.
+        let patches = Patches { ends: vec![1, 5, 6, 7], closes: vec![0, 4, 6, 6] };
+        let told = |before, after| Closing { before, after };
+        let open = told(false, false);
+        let expected =
+            [told(false, true), open, open, open, told(false, true), open, told(true, true)];
+        assert_eq!(closings_of(&patches), expected);
+        // The published shift tells at e; the end of what is there ends nothing.
+        let patches = Patches { ends: vec![1, 2, 3], closes: vec![0, 1, 3] };
+        assert_eq!(closings_of(&patches), [told(false, true), told(false, true), open]);
+    }
+
+    #[test]
+    fn kinds_of_tokens_are_means_of_their_own() {
+        let dataset = dataset(true, Measure::Tokens);
+        let batch = dataset.load(&[0, 1], Draw::FIXED);
+        let device = Device::flex();
+        let net = network(true).init(dataset.vocabulary.n_tokens(), &Init::new(1, &device));
+        let loss = LossConfig::default();
+        let size = batch.size(&loss);
+        let count = |name| size.counts.iter().find(|(n, _)| *n == name).unwrap().1;
+        let found = super::super::step::losses(&net, std::slice::from_ref(&batch), &loss);
+        let term = |name| found.terms[name];
+        assert_eq!(count("ce"), count("text") + count("speech"));
+        let sum = term("text") * count("text") + term("speech") * count("speech");
+        assert!((sum / count("ce") - term("ce")).abs() < 1e-5);
+        assert!((found.total - term("ce")).abs() < 1e-6, "only what is learned is in the total");
+        let per_second = term("speech") * count("speech") / batch.speech_s;
+        assert!((term("speech_per_s") - per_second).abs() < 1e-3);
+        assert!(term("patches_per_token") < 0.8, "{}", term("patches_per_token"));
+        // One by one the documents have the losses that they have together.
+        let alone: Vec<SpeechTextBatch> = (0..2).map(|i| dataset.load(&[i], Draw::FIXED)).collect();
+        let apart = super::super::step::losses(&net, &alone, &loss);
+        assert!((apart.total - found.total).abs() < 1e-6);
+    }
+
+    /// The same documents cost their tokens, their patches or what is computed of them.
+    #[test]
+    fn batches_are_measured_by_what_is_held_equal() {
+        let of = |patches, measure| dataset(patches, measure).costs()[0];
+        let tokens = of(true, Measure::Tokens);
+        assert_eq!(tokens, of(false, Measure::Tokens));
+        assert_eq!(tokens, of(false, Measure::Patches));
+        let patches = of(true, Measure::Patches);
+        assert!(patches < tokens && 3 * patches > tokens, "{patches} of {tokens}");
+        // A plain network: 2 operations a parameter and token, and what attention does.
+        let plain = of(false, Measure::Operations) as f64 * 1e3;
+        let n = tokens as f64 / 1e3;
+        let vocabulary = vocabulary().n_tokens() as f64;
+        let weights = 4.0 * 64.0 + 3.0 * 8.0 * 12.0 + 8.0 * vocabulary;
+        let expected = 2.0 * weights * n + 4.0 * 8.0 * n * (n + 1.0) / 2.0;
+        assert!((plain / expected - 1.0).abs() < 0.05, "{plain}, not {expected}");
+    }
+
+    #[test]
+    fn measures_have_names() {
+        let text = "max_items = 2\nmax_length = 10.0\nmeasure = \"operations\"";
+        let batch: BatchConfig = toml::from_str(text).unwrap();
+        assert_eq!(batch.measure, Measure::Operations);
+    }
+}
