@@ -250,8 +250,17 @@ impl Workshop {
             let (mut utterances, mut texts) = (utterances, texts);
             let held_utterances = utterances.split_off(utterances.len() - n.min(utterances.len()));
             let held_texts = texts.split_off(texts.len() - n.min(texts.len()));
-            if n > 0 {
-                dev.push(dataset(material(held_utterances, held_texts)?));
+            // What is held out is read in one way, all of it together.
+            match material(held_utterances, held_texts)? {
+                Material::Fixed(documents) => dev.extend(documents),
+                Material::Interleaved(utterances) => {
+                    for utterance in utterances {
+                        let mut stream = interleave::reading_stream(0, 0, &utterance.id);
+                        let document =
+                            interleave::interleaved(&utterance, made.vocabulary, &mut stream)?;
+                        dev.extend(self.parts(document, utterance.words.into(), made)?);
+                    }
+                }
             }
             let material = material(utterances, texts)?;
             let is_empty = match &material {
@@ -263,6 +272,10 @@ impl Workshop {
             }
             sources.push((source.weight(), dataset(material)));
         }
+        // Of every kind in each batch.
+        Stream::named(0, "dev").shuffle(&mut dev);
+        dev.truncate(stage.eval_items);
+        let dev = if dev.is_empty() { Vec::new() } else { vec![dataset(Material::Fixed(dev))] };
         Ok((sources, dev))
     }
 

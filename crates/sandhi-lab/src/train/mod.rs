@@ -543,24 +543,13 @@ impl Run<'_> {
             return Ok(());
         }
         let model = model.valid();
-        // Batches one by one, so that nothing is held twice; the mean is over batches of about equal size.
-        let one = |batch: &L::Batch| losses(&model, std::slice::from_ref(batch), &stage.loss);
-        let mean = |of: Vec<Losses>| {
-            let n = of.len() as f64;
-            of.into_iter().fold(Losses::default(), |mut mean, losses| {
-                mean.total += losses.total / n;
-                for (name, value) in losses.terms {
-                    *mean.terms.entry(name).or_default() += value / n;
-                }
-                mean
-            })
-        };
         // Data sets have different losses, which add up; what is read is the same whatever is heard beside it.
         let (mut found, mut mismatched, mut hears) = (Losses::default(), Losses::default(), false);
         for batches in sets {
-            let of_set = mean(batches.iter().map(|(batch, _)| one(batch)).collect());
-            let others = batches.iter().map(|(_, other)| Some(one(other.as_ref()?)));
-            let others = others.collect::<Option<Vec<Losses>>>().map(mean);
+            let of_set = losses(&model, batches.iter().map(|(batch, _)| batch), &stage.loss);
+            let others: Option<Vec<&L::Batch>> =
+                batches.iter().map(|(_, other)| other.as_ref()).collect();
+            let others = others.map(|others| losses(&model, others, &stage.loss));
             hears |= others.is_some();
             let other = others.unwrap_or_else(|| of_set.clone());
             for (sum, part) in [(&mut found, of_set), (&mut mismatched, other)] {

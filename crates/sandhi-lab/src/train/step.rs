@@ -31,9 +31,12 @@ pub struct Losses {
 }
 
 /// Sizes of all batches of a step together.
-pub fn total_size<B: Measured>(batches: &[B], loss: &LossConfig) -> Size {
+pub fn total_size<'a, B: Measured + 'a>(
+    batches: impl IntoIterator<Item = &'a B>,
+    loss: &LossConfig,
+) -> Size {
     let mut total = Size::default();
-    for size in batches.iter().map(|batch| batch.size(loss)) {
+    for size in batches.into_iter().map(|batch| batch.size(loss)) {
         total.n_items += size.n_items;
         total.n_tokens += size.n_tokens;
         total.audio_s += size.audio_s;
@@ -144,8 +147,12 @@ pub fn gradients<L: Learner>(
 }
 
 /// Losses without gradients, over batches together; the module must be on a device without autodiff.
-pub fn losses<L: Learner>(model: &L, batches: &[L::Batch], loss: &LossConfig) -> Losses {
-    let size = total_size(batches, loss);
+pub fn losses<'a, L: Learner>(
+    model: &L,
+    batches: impl IntoIterator<Item = &'a L::Batch> + Clone,
+    loss: &LossConfig,
+) -> Losses {
+    let size = total_size(batches.clone(), loss);
     let mut sum = Losses::default();
     for batch in batches {
         add(&mut sum, &part(model, batch, &size, loss, Dropout::OFF).0);
