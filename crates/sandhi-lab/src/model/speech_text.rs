@@ -247,6 +247,11 @@ impl SpeechTextModel {
         out
     }
 
+    /// Whether it knows where patches end of what it says itself.
+    pub fn can_go_on(&self) -> bool {
+        !matches!(self.patching, Some(PatchingConfig::Aligned(_)))
+    }
+
     /// What follows each of some beginnings, until one of `ends` or the longest continuation, and how many steps of the
     /// largest transformer it took.
     ///
@@ -259,7 +264,7 @@ impl SpeechTextModel {
         ends: &[u32],
         decoding: &Decoding,
     ) -> Result<Vec<(Answer, usize)>, Error> {
-        if matches!(self.patching, Some(PatchingConfig::Aligned(_))) {
+        if !self.can_go_on() {
             return Err(Error::GivenBoundaries);
         }
         let mut found = Vec::with_capacity(beginnings.len());

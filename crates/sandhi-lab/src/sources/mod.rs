@@ -150,6 +150,9 @@ pub enum Error {
         /// The source's kind.
         source_kind: &'static str,
     },
+    /// A model cannot do what it is asked for.
+    #[error(transparent)]
+    Model(#[from] Box<crate::model::Error>),
     /// A file of units is wrong.
     #[error(transparent)]
     Units(#[from] sandhi_data::units::Error),

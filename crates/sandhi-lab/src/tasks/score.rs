@@ -141,7 +141,7 @@ impl Number {
 }
 
 /// The numbers of one way of reading.
-fn numbers(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
+pub(super) fn numbers(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
     let mut found = of_content(cell, outcomes);
     if cell.kind.generates() {
         let pairs = cell.items.iter().zip(outcomes);

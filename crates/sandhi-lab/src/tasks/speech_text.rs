@@ -7,14 +7,15 @@
 //! T→T   <|begin|> <|text|> pieces of both, tokenized together        what counts begins at the dot
 //! ```
 //!
-//! Context and endings are spoken apart, in one voice, so that all endings follow the same units.
+//! Context and endings are spoken apart, in one voice, so that all endings follow the same units. Where endings are
+//! written the model also goes on by itself, and what it writes is held against the story's state.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use sandhi_data::{
     interleave::{self, Document, SpeechSpan},
     microworld::Item,
-    text::{JointVocabulary, Mode},
+    text::{JointVocabulary, Mode, Symbol},
     units::{UnitUtterance, UnitWord},
 };
 
@@ -27,6 +28,7 @@ use super::{
 };
 use crate::{
     frames::FrameCache,
+    generate::Decoding,
     model::SpeechTextModel,
     protocol::{PromptForm, Score, Side, Sides},
     recipe::EvalConfig,
@@ -35,7 +37,7 @@ use crate::{
 };
 
 /// Tasks whose items are documents with endings, which is all that such a model knows.
-const ABLE: [&str; 2] = ["story_cloze", "hella_swag"];
+const ABLE: [&str; 3] = ["story_cloze", "hella_swag", "continuation"];
 
 /// Tokens scored at once, about.
 const AT_ONCE: usize = 4_096;
@@ -72,7 +74,7 @@ pub fn evaluate_speech_text(
         let able = ABLE.contains(&cell.task.as_str());
         if !able && !config.tasks.is_empty() {
             let Cell { task, domain, .. } = cell;
-            tracing::warn!("{task}.{domain} is left out: a speech_text model answers nothing");
+            tracing::warn!("{task}.{domain} is left out: a speech_text model was taught no instructions");
         }
         able
     });
@@ -87,8 +89,14 @@ pub fn evaluate_speech_text(
         let heard = heard(model, workshop, cell, cache, &sides)?;
         let mut found: Vec<(Sides, Outcomes)> = Vec::new();
         for &sides in &sides {
-            let outcomes = outcomes(model, cell, sides, &heard)?;
-            let numbers = score::accuracies(cell, &outcomes);
+            let mut outcomes = outcomes(model, cell, sides, &heard)?;
+            let writes = cell.kind.generates() && sides.ending == Side::Written;
+            let numbers = if writes && model.can_go_on() {
+                go_on(model, cell, sides, &heard, &mut outcomes)?;
+                score::numbers(cell, &outcomes)
+            } else {
+                score::accuracies(cell, &outcomes)
+            };
             let choice = Some((PromptForm::Plain, 0));
             let place = (cell.task.as_str(), cell.domain.as_str());
             add_side(results, place, suffix(sides), &numbers, choice, sides);
@@ -171,6 +179,42 @@ fn outcomes(
         Outcome { text: String::new(), endings: endings.collect() }
     };
     Ok(cell.items.iter().map(outcome).collect())
+}
+
+/// What the model writes behind every context.
+fn go_on(
+    model: &SpeechTextModel,
+    cell: &Cell,
+    sides: Sides,
+    heard: &Heard,
+    outcomes: &mut Outcomes,
+) -> Result<(), Error> {
+    let vocabulary = &model.vocabulary;
+    let mut beginnings = Vec::with_capacity(cell.items.len());
+    for item in &cell.items {
+        let mut composer = Composer::new(vocabulary);
+        match heard.get(&(item.spoken.clone(), item.spoken.clone())) {
+            Some(units) if sides.context == Side::Spoken => {
+                composer.part(Part::Spoken(units))?;
+                composer.marker(Mode::Text);
+            }
+            _ => composer.part(Part::Written(&item.spoken))?,
+        }
+        beginnings.push(composer.document.ids);
+    }
+    let ends: Vec<u32> = Mode::ALL
+        .iter()
+        .map(|&mode| vocabulary.marker(mode))
+        .chain([vocabulary.begin(), vocabulary.end()])
+        .collect();
+    let decoding = Decoding { max_tokens: cell.max_tokens, ..Decoding::default() };
+    let answers = model.go_on(&beginnings, &ends, &decoding).map_err(Box::new)?;
+    for (outcome, (answer, _)) in outcomes.iter_mut().zip(answers) {
+        let is_text = |id: &u32| vocabulary.symbol(*id) == Some(Symbol::Text);
+        let ids: Vec<u32> = answer.ids.into_iter().filter(is_text).collect();
+        outcome.text = vocabulary.tokenizer().decode(&ids)?;
+    }
+    Ok(())
 }
 
 /// An item with each of its endings.
