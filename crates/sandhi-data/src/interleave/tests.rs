@@ -170,6 +170,20 @@ fn long_documents_are_cut_by_hand() {
     assert_eq!(error, "found a context of 3 tokens, expected 4 at least");
 }
 
+#[test]
+fn a_part_is_more_than_begin_and_marker() {
+    let vocabulary = vocabulary();
+    let (text, speech) = (vocabulary.marker(Mode::Text), vocabulary.marker(Mode::Speech));
+    let xyz = vocabulary.tokenizer().encode("xyz").unwrap();
+    // Speech of words without a unit: one marker follows the other.
+    let ids = [&[vocabulary.begin(), text][..], &xyz[..2], &[speech, text], &xyz].concat();
+    let ids = [&ids[..], &[vocabulary.end()]].concat();
+    let document = Document { ids, spans: Vec::new(), words: vec![2, 6], n_units: 0 };
+    let parts = split(document, vocabulary, 4).unwrap();
+    let parts: Vec<String> = parts.iter().map(|part| render(&part.ids)).collect();
+    assert_eq!(parts, ["B <t> x y", "B <s> <t> x", "B <t> y", "B <t> z E"]);
+}
+
 /// Utterances as long as those of published corpora: about 42.5 words of 5.8 units, silences of 3.7, one after most
 /// words (arXiv 2510.06195, section 3).
 fn like_a_corpus(n: usize) -> Vec<UnitUtterance> {
