@@ -78,8 +78,8 @@ fn silences_are_cut_at_edges_within_the_utterance_alone() {
             .collect();
         seen.insert(shown.join("| "));
     }
-    // Units: 0..3 w0 4..7 w1 8..13 w2 14..16 w3 17..21 w4 22..23 w5 24..26. Text has max(2, ⌊0.6 · 6⌋) = 3 words and speech
-    // max(2, ⌊3 / 2⌋) = 2; the word that is left goes to the second block, whichever that is.
+    // Units: 0..3 w0 4..7 w1 8..13 w2 14..16 w3 17..21 w4 22..23 w5 24..26. Text has max(2, ⌊0.6 · 6⌋) = 3 words and
+    // speech max(2, ⌊3 / 2⌋) = 2; the word that is left goes to the second block, whichever that is.
     // The silence ahead of w3, 14..16, leaves ⌈2 / 2⌉ = 1; the last one is whole.
     let text_first = "0..3| 15..16 16..17 17..21 21..22 22..23 23..24 24..26 ";
     // That behind w1, 8..13, leaves its first ⌈5 / 2⌉ = 3.
@@ -170,6 +170,20 @@ fn long_documents_are_cut_by_hand() {
     assert_eq!(error, "found a context of 3 tokens, expected 4 at least");
 }
 
+#[test]
+fn a_part_is_more_than_begin_and_marker() {
+    let vocabulary = vocabulary();
+    let (text, speech) = (vocabulary.marker(Mode::Text), vocabulary.marker(Mode::Speech));
+    let xyz = vocabulary.tokenizer().encode("xyz").unwrap();
+    // Speech of words without a unit: one marker follows the other.
+    let ids = [&[vocabulary.begin(), text][..], &xyz[..2], &[speech, text], &xyz].concat();
+    let ids = [&ids[..], &[vocabulary.end()]].concat();
+    let document = Document { ids, spans: Vec::new(), words: vec![2, 6], n_units: 0 };
+    let parts = split(document, vocabulary, 4).unwrap();
+    let parts: Vec<String> = parts.iter().map(|part| render(&part.ids)).collect();
+    assert_eq!(parts, ["B <t> x y", "B <s> <t> x", "B <t> y", "B <t> z E"]);
+}
+
 /// Utterances as long as those of published corpora: about 42.5 words of 5.8 units, silences of 3.7, one after most
 /// words (arXiv 2510.06195, section 3).
 fn like_a_corpus(n: usize) -> Vec<UnitUtterance> {
@@ -211,7 +225,7 @@ fn blocks_of_a_corpus_are_those_that_were_published() {
                         n_said += spans.iter().filter(|span| span.word.is_some()).count();
                         let n_units: usize = spans.iter().map(|span| span.units.len()).sum();
                         n_blocks += 1;
-                        n_odd += usize::from(n_units % 4 != 0);
+                        n_odd += usize::from(!n_units.is_multiple_of(4));
                     }
                 }
             }

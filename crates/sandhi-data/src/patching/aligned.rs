@@ -97,7 +97,7 @@ impl Aligned {
                 let n_words = words.len();
                 let text = words.get(*word as usize).ok_or(Error::Word { word: *word, n_words })?;
                 for end in piece_ends(&text.word, tokens.len(), vocabulary)? {
-                    mark(&mut marks, tokens.start + end);
+                    marks[tokens.start + end - 1] = true;
                 }
             }
             has_word |= word.is_some();
@@ -107,18 +107,11 @@ impl Aligned {
                 (Silence::Merged, Some(next)) => has_word && next.word.is_some(),
             };
             if is_end {
-                mark(&mut marks, tokens.end);
+                marks[tokens.end - 1] = true;
             }
             has_word &= next.is_some();
         }
         Ok(marks)
-    }
-}
-
-/// Marks the token ahead of a place.
-fn mark(marks: &mut [bool], end: usize) {
-    if let Some(mark) = end.checked_sub(1).and_then(|at| marks.get_mut(at)) {
-        *mark = true;
     }
 }
 
@@ -194,7 +187,8 @@ mod tests {
     #[test]
     fn pieces_share_the_units_of_their_word() {
         // No merges of "qzx" or of its space: the pieces are " ", "q", "z" and "x", of which the space has no character.
-        // A third of 6 units each; of 4 units ⌊4/3⌉ = 1, ⌊8/3⌉ = 3; of one unit the second of three: ⌊2/3⌉ = 1, all of it.
+        // A third of 6 units each. Of 4 units the pieces end at 4/3 and 8/3, that is 1 and 3; of one unit at 1/3 and
+        // 2/3, that is 0 and 1, so that one piece has all of it.
         let words = [("qzx", 0, 6), ("qzx", 6, 10), ("qzx", 10, 11)];
         let utterance = utterance("u", &[0; 13], &words);
         let piece = |silence| lengths(&utterance, Granularity::Piece, silence);
