@@ -74,7 +74,9 @@ pub fn evaluate_speech_text(
         let able = ABLE.contains(&cell.task.as_str());
         if !able && !config.tasks.is_empty() {
             let Cell { task, domain, .. } = cell;
-            tracing::warn!("{task}.{domain} is left out: a speech_text model was taught no instructions");
+            tracing::warn!(
+                "{task}.{domain} is left out: a speech_text model was taught no instructions"
+            );
         }
         able
     });
