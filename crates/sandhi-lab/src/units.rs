@@ -16,6 +16,7 @@ mod front;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use sandhi_data::units::UnitsHeader;
 
 use crate::{
     checkpoint::{self, files},
@@ -128,6 +129,16 @@ impl Kmeans {
     pub fn assign(&self, frames: &[f32]) -> Vec<u32> {
         assert!(frames.len().is_multiple_of(self.width), "frames are {} wide", self.width);
         frames.par_chunks_exact(self.width).map(|frame| self.nearest(frame).0).collect()
+    }
+
+    /// What their units are, of frames whose settings and weights have this fingerprint: units are never mixed with
+    /// those of other centers or frames.
+    pub fn header(&self, frames: &str, rate_hz: f64) -> UnitsHeader {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(frames.as_bytes());
+        hasher.update(&self.to_npy());
+        let quantizer = hasher.finalize().to_hex()[..32].to_owned();
+        UnitsHeader { quantizer, n_units: self.n_clusters() as u32, rate_hz }
     }
 
     /// The centers as a `.npy` file.

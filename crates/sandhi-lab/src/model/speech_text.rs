@@ -94,14 +94,7 @@ pub(super) struct SpeechTextSpec {
 impl Hearing {
     /// What its units are.
     pub fn header(&self) -> UnitsHeader {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.speech.frames_fingerprint().as_bytes());
-        hasher.update(&self.centers.to_npy());
-        UnitsHeader {
-            quantizer: hasher.finalize().to_hex()[..32].to_owned(),
-            n_units: self.centers.n_clusters() as u32,
-            rate_hz: self.speech.frame_rate_hz(),
-        }
+        self.centers.header(&self.speech.frames_fingerprint(), self.speech.frame_rate_hz())
     }
 
     /// Units of 16 kHz samples.

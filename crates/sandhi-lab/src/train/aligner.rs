@@ -216,7 +216,7 @@ mod tests {
             serde_json::from_value(serde_json::json!({ "d_model": 8 })).unwrap();
         let net = config.init(3, Hears::Units(4), &Init::new(1, &Device::flex()));
         let terms = |indices: &[usize]| -> Vec<f32> {
-            let terms = net.terms(&data.load(indices, 0), &loss, Dropout::OFF);
+            let terms = net.terms(&data.load(indices, Draw::FIXED), &loss, Dropout::OFF);
             assert_eq!([terms[0].name, terms[1].name], [BINARIZATION, FORWARD_SUM]);
             terms.into_iter().map(|term| sandhi_nn::weights::host(term.sum)[0]).collect()
         };

@@ -9,15 +9,14 @@
 //! window 1       [1  2  3  4]
 //! ```
 
-use burn::prelude::*;
-use sandhi_data::features::{self, FeatureConfig, FeatureExtractor};
-use sandhi_nn::{
-    encoder::{Encoder, EncoderConfig},
-    transformer::Dropout,
+use sandhi_data::{
+    features::{self, FeatureConfig, FeatureExtractor},
+    units::UnitsHeader,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::model::{HostRagged, extract};
+use super::Kmeans;
+use crate::model::{HostRagged, SpeechModel};
 
 /// How spectra become frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +121,8 @@ pub fn normalize(spectra: &mut [f32], n_mels: usize) {
 /// Windows over normalized spectra.
 #[derive(Debug)]
 pub struct Spectra {
+    /// A hash of the settings.
+    fingerprint: String,
     extractor: FeatureExtractor,
     window: FrameWindow,
     offset_s: f64,
@@ -143,7 +144,9 @@ impl Spectra {
             // Centered between multiples of the distance; samples begin where they are.
             FeatureConfig::Fbank(_) | FeatureConfig::Waveform(_) => 0.0,
         };
-        Ok(Self { extractor, window, offset_s })
+        let settings = serde_json::to_string(&(config, window)).expect("settings are plain values");
+        let fingerprint = blake3::hash(settings.as_bytes()).to_hex()[..16].to_owned();
+        Ok(Self { fingerprint, extractor, window, offset_s })
     }
 
     /// Normalized spectra of 16 kHz samples, `[n_spectra, n_mels]`.
@@ -202,14 +205,7 @@ impl Spectra {
 #[allow(clippy::large_enum_variant)] // there is one of them
 pub enum Front {
     /// An encoder.
-    Encoder {
-        /// What it hears.
-        extractor: FeatureExtractor,
-        /// Its settings.
-        config: EncoderConfig,
-        /// Its weights.
-        encoder: Encoder,
-    },
+    Encoder(SpeechModel),
     /// Spectra.
     Spectra(Spectra),
 }
@@ -218,7 +214,7 @@ impl Front {
     /// Values of a frame.
     pub fn width(&self) -> usize {
         match self {
-            Self::Encoder { config, .. } => config.d_encoder(),
+            Self::Encoder(speech) => speech.d_encoder(),
             Self::Spectra(spectra) => spectra.width(),
         }
     }
@@ -226,7 +222,7 @@ impl Front {
     /// Frames a second.
     pub fn rate_hz(&self) -> f64 {
         match self {
-            Self::Encoder { extractor, config, .. } => extractor.rate_hz() / config.stride() as f64,
+            Self::Encoder(speech) => speech.frame_rate_hz(),
             Self::Spectra(spectra) => spectra.rate_hz(),
         }
     }
@@ -236,16 +232,24 @@ impl Front {
     /// # Errors
     ///
     /// When the samples have no features, or more than the encoder takes.
-    pub fn frames(&self, samples: &[f32], device: &Device) -> Result<Vec<f32>, features::Error> {
+    pub fn frames(&self, samples: &[f32]) -> Result<Vec<f32>, features::Error> {
         match self {
-            Self::Encoder { extractor, config, encoder } => {
-                let features = extract(extractor, config.max_feature_frames(), samples)?;
+            Self::Encoder(speech) => {
+                let features = speech.extract(samples)?;
                 let features = HostRagged::gather(features.n_mels, [&features.values[..]]);
-                let frames = encoder.forward(&features.to_device(device), Dropout::OFF);
-                Ok(HostRagged::from_device(frames).values)
+                Ok(speech.encode(&features).values)
             }
             Self::Spectra(spectra) => spectra.frames(samples),
         }
+    }
+
+    /// What the units of these centers are.
+    pub fn header(&self, centers: &Kmeans) -> UnitsHeader {
+        let frames = match self {
+            Self::Encoder(speech) => speech.frames_fingerprint(),
+            Self::Spectra(spectra) => spectra.fingerprint.clone(),
+        };
+        centers.header(&frames, self.rate_hz())
     }
 }
 

@@ -1,7 +1,8 @@
-//! `sandhi units`: what sound files say in discrete units, one JSON line a file; `sandhi units fit`: centers for them.
+//! `sandhi units`: what sound files say in discrete units, one JSON line a file; `sandhi units fit`: centers for them;
+//! `sandhi units write`: a manifest as a file of units, with its words.
 //!
 //! ```text
-//! sounds ─ Front: an encoder's layer, or windows of spectra ─┬─ Kmeans::assign ─ units
+//! sounds ─ Front: an encoder's layer, or windows of spectra ─┬─ Kmeans::assign ─ units ─ words in units ─ file
 //!                                                            └─ Kmeans::fit ──── centers.npy
 //! ```
 
@@ -12,9 +13,10 @@ use burn::prelude::Device;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sandhi_data::{
     audio::Waveform,
-    features::{FEATURE_SAMPLE_RATE_HZ, FeatureConfig, FeatureExtractor, WhisperConfig},
+    features::{FEATURE_SAMPLE_RATE_HZ, FeatureConfig, WhisperConfig},
     manifest::{self, Utterance},
     rng::Stream,
+    units::{Format, UnitUtterance, UnitWriter, words_in_units},
 };
 use sandhi_lab::{
     checkpoint::write_atomically,
@@ -48,6 +50,8 @@ pub struct Args {
 enum Command {
     /// Find centers of clusters, by k-means.
     Fit(FitArgs),
+    /// Hear a manifest and write a file of units, with its texts and where its words lie.
+    Write(WriteArgs),
 }
 
 /// What frames are made by.
@@ -111,6 +115,28 @@ struct FitArgs {
     files: Vec<PathBuf>,
 }
 
+/// Arguments of `sandhi units write`.
+#[derive(Debug, clap::Args)]
+struct WriteArgs {
+    #[command(flatten)]
+    front: FrontArgs,
+    /// Centers of clusters, as for `sandhi units`.
+    #[arg(long, value_name = "FILE")]
+    kmeans: PathBuf,
+    /// Utterances to hear: a manifest or a data folder. Where it has word times, text and units can be interleaved.
+    #[arg(long, value_name = "PATH")]
+    manifest: PathBuf,
+    /// Only utterances of this part of the manifest, e.g. `train`.
+    #[arg(long)]
+    split: Option<String>,
+    /// The file: JSON lines where it ends in .jsonl, otherwise the format that is mapped into memory.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// No progress bar.
+    #[arg(long)]
+    quiet: bool,
+}
+
 /// A line of the output.
 #[derive(Debug, Serialize)]
 struct Line {
@@ -123,27 +149,91 @@ struct Line {
 
 /// Hears the files one after the other.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    if let Some(Command::Fit(args)) = args.command {
-        return fit(args);
+    match args.command {
+        Some(Command::Fit(args)) => return fit(args),
+        Some(Command::Write(args)) => return write(args),
+        None => {}
     }
     let path = args.kmeans.context("--kmeans says which centers")?;
-    let kmeans = Kmeans::read(&path)?;
-    let device = args.front.device.open()?;
-    let (front, name) = args.front.open(&device)?;
-    anyhow::ensure!(
-        kmeans.width() == front.width(),
-        "{}: centers are {} wide, frames of {name} are {}",
-        path.display(),
-        kmeans.width(),
-        front.width()
-    );
+    let (front, kmeans) = quantizer(args.front, &path)?;
     for path in &args.files {
         let file = path.display().to_string();
         let wave = Waveform::read_resampled(path, FEATURE_SAMPLE_RATE_HZ)?;
-        let frames = front.frames(&wave.samples, &device).with_context(|| file.clone())?;
+        let frames = front.frames(&wave.samples).with_context(|| file.clone())?;
         let units = kmeans.assign(&frames);
         let rate_hz = front.rate_hz();
         output::print(&serde_json::to_string(&Line { file, rate_hz, units })?)?;
+    }
+    Ok(())
+}
+
+/// What makes frames, and centers of such frames.
+fn quantizer(front: FrontArgs, centers: &Path) -> anyhow::Result<(Front, Kmeans)> {
+    let kmeans = Kmeans::read(centers)?;
+    let device = front.device.open()?;
+    let (front, name) = front.open(&device)?;
+    anyhow::ensure!(
+        kmeans.width() == front.width(),
+        "{}: centers are {} wide, frames of {name} are {}",
+        centers.display(),
+        kmeans.width(),
+        front.width()
+    );
+    Ok((front, kmeans))
+}
+
+fn bar(len: usize, what: &str, hidden: bool) -> anyhow::Result<ProgressBar> {
+    let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(len as u64), target);
+    let style = format!("{what} {{bar:30}} {{pos}}/{{len}}  {{msg}}");
+    bar.set_style(ProgressStyle::with_template(&style)?);
+    Ok(bar)
+}
+
+/// The sound of an utterance as front ends want it.
+fn sound(Utterance { audio, .. }: &Utterance) -> anyhow::Result<Waveform> {
+    let wave = Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)?;
+    Ok(wave.resampled(FEATURE_SAMPLE_RATE_HZ)?)
+}
+
+/// Hears a manifest and writes its units.
+fn write(args: WriteArgs) -> anyhow::Result<()> {
+    let import = manifest::import_split(&args.manifest, args.split.as_deref())?;
+    tell_rejected(&import.rejected);
+    let utterances = import.utterances;
+    anyhow::ensure!(!utterances.is_empty(), "there is nothing to hear");
+    let (front, kmeans) = quantizer(args.front, &args.kmeans)?;
+    let header = front.header(&kmeans);
+    let lines = args.out.extension().is_some_and(|extension| extension == "jsonl");
+    let format = if lines { Format::Jsonl } else { Format::Binary };
+    let mut writer = UnitWriter::create(&args.out, format, header.clone())?;
+    let hearing = bar(utterances.len(), "hearing", args.quiet)?;
+    let (mut n_units, mut n_words) = (0, 0);
+    for utterance in &utterances {
+        let wave = sound(utterance)?;
+        let frames = front.frames(&wave.samples).with_context(|| utterance.id.clone())?;
+        let units = kmeans.assign(&frames);
+        let words = words_in_units(&utterance.words, header.rate_hz, units.len() as u32);
+        (n_units, n_words) = (n_units + units.len(), n_words + words.len());
+        writer.push(&UnitUtterance {
+            id: utterance.id.clone(),
+            units,
+            words,
+            text: (!utterance.text.is_empty()).then(|| utterance.text.clone()),
+            language: utterance.language.clone().filter(|language| !language.is_empty()),
+        })?;
+        hearing.inc(1);
+    }
+    writer.finish()?;
+    hearing.finish_and_clear();
+    let (n, hz, out) = (utterances.len(), header.rate_hz, args.out.display());
+    eprintln!(
+        "{n} utterances, {n_units} units at {hz} Hz, {n_words} words with their units: {out}"
+    );
+    if n_words == 0 {
+        eprintln!(
+            "no word has its times, so that nothing can be interleaved; `sandhi align` finds them"
+        );
     }
     Ok(())
 }
@@ -173,9 +263,9 @@ impl FrontArgs {
         }
         let published = PublishedArgs { source, hub: self.hub };
         let model = SpeechEncoder::load_layer(&published.directory()?, self.layer, device)?;
-        let extractor = FeatureExtractor::new(&model.features)?;
-        let (config, encoder) = (model.config.encoder, model.encoder);
-        Ok((Front::Encoder { extractor, config, encoder }, name))
+        let config = model.config.encoder;
+        let speech = SpeechModel::new(model.features, config, model.encoder, None)?;
+        Ok((Front::Encoder(speech), name))
     }
 }
 
@@ -185,10 +275,12 @@ fn of_ours(dir: &Path, device: &Device, hub: &HubArgs) -> anyhow::Result<Front> 
     let speech: SpeechModel = match model {
         AnyModel::Ctc(model) => *model,
         AnyModel::Connector(model) => model.speech,
+        AnyModel::SpeechText(model) if model.hearing.is_some() => {
+            model.hearing.expect("asked the line before").speech
+        }
         other => anyhow::bail!("{}: a {} model has no encoder", dir.display(), other.kind()),
     };
-    let extractor = FeatureExtractor::new(&speech.features)?;
-    Ok(Front::Encoder { extractor, config: speech.config, encoder: speech.encoder })
+    Ok(Front::Encoder(speech))
 }
 
 /// Finds centers and writes them.
@@ -207,24 +299,13 @@ fn fit(args: FitArgs) -> anyhow::Result<()> {
     Stream::named(args.seed, "utterances").shuffle(&mut utterances);
     let device = args.front.device.open()?;
     let (front, _) = args.front.open(&device)?;
-    let bar = |len: usize, what: &str| -> anyhow::Result<ProgressBar> {
-        let hidden = args.quiet;
-        let target =
-            if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(Some(len as u64), target);
-        let style = format!("{what} {{bar:30}} {{pos}}/{{len}}  {{msg}}");
-        bar.set_style(ProgressStyle::with_template(&style)?);
-        Ok(bar)
-    };
     let width = front.width();
-    let hearing = bar(args.max_frames, "hearing")?;
+    let hearing = bar(args.max_frames, "hearing", args.quiet)?;
     let mut frames: Vec<f32> = Vec::new();
     let mut n_heard = 0;
-    for Utterance { audio, .. } in &utterances {
-        let file = || audio.path.display().to_string();
-        let wave = Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)?
-            .resampled(FEATURE_SAMPLE_RATE_HZ)?;
-        frames.extend(front.frames(&wave.samples, &device).with_context(file)?);
+    for utterance in &utterances {
+        let file = || utterance.audio.path.display().to_string();
+        frames.extend(front.frames(&sound(utterance)?.samples).with_context(file)?);
         n_heard += 1;
         hearing.set_position((frames.len() / width).min(args.max_frames) as u64);
         if frames.len() >= args.max_frames * width {
@@ -234,7 +315,7 @@ fn fit(args: FitArgs) -> anyhow::Result<()> {
     hearing.finish_and_clear();
     frames.truncate(args.max_frames * width);
     let n_frames = frames.len() / width;
-    let fitting = bar(args.iterations, "fitting")?;
+    let fitting = bar(args.iterations, "fitting", args.quiet)?;
     let config =
         FitConfig { n_clusters: args.clusters, iterations: args.iterations, seed: args.seed };
     let mut last = None;

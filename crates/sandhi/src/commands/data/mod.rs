@@ -2,6 +2,7 @@
 
 mod degrade;
 mod import;
+mod interleave;
 mod microworld;
 mod speak;
 mod validate;
@@ -23,6 +24,8 @@ enum Command {
     Import(import::Args),
     /// Copy the sound of a manifest as it would be heard in noise, at another speed or over a telephone.
     Degrade(degrade::Args),
+    /// What a model over text and units reads of unit files: statistics, and utterances block by block.
+    Interleave(interleave::Args),
     /// Decode all sound of a manifest and say what is in it and what is bad.
     Validate(validate::Args),
 }
@@ -33,6 +36,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Microworld(args) => microworld::run(args),
         Command::Import(args) => import::run(args),
         Command::Degrade(args) => degrade::run(args),
+        Command::Interleave(args) => interleave::run(args),
         Command::Validate(args) => validate::run(args),
     }
 }
