@@ -20,7 +20,7 @@ use sandhi_lab::{
     hf::Hub,
     model::{Aids, AnyModel, CtcNet, HostRagged},
     plan::{Plan, plan},
-    recipe::{ModelConfig, Overrides, Recipe, StageConfig, read_str},
+    recipe::{ModelConfig, NetworkConfig, Overrides, Recipe, StageConfig, read_str},
     train::{
         is_trained,
         learner::{
@@ -28,6 +28,7 @@ use sandhi_lab::{
             TextBatch, TextItem,
         },
         optimizer::{Optimizer, gradient_norm},
+        speech_text::{HostBoundaries, SpeechTextBatch},
         step::gradients,
         trains_encoder,
     },
@@ -37,6 +38,7 @@ use sandhi_nn::{
     init::Init,
     layers::Linear,
     lora::{self, Linears, LoraConfig},
+    patch::Closing,
     transformer::Dropout,
     weights,
 };
@@ -136,6 +138,30 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
     let audio_s = stage.batch.max_length;
     match &recipe.model {
         ModelConfig::Aligner(_) => panic!("none of the recipes below trains an aligner"),
+        ModelConfig::SpeechText(config) => {
+            // Spoken documents: one token alone, then units in fours.
+            let n_tokens = config.tokenizer.vocab_size + 2 + N_UNITS;
+            let length = (stage.batch.max_length / n as f64) as usize;
+            let alone: Vec<bool> = (0..n * length).map(|i| i % length == 0).collect();
+            let closing = |i: usize| match i % length {
+                0 => Closing::ALONE,
+                i => Closing { before: false, after: i % 4 == 0 },
+            };
+            let batches = [SpeechTextBatch {
+                ids: ids(n * length, 1, n_tokens),
+                targets: ids(n * length, 2, n_tokens),
+                is_unit: vec![true; n * length],
+                lengths: vec![length; n],
+                boundaries: match (&config.network, &config.patching) {
+                    (NetworkConfig::Plain(_), _) => HostBoundaries::None,
+                    (_, Some(_)) => HostBoundaries::Given((0..n * length).map(closing).collect()),
+                    (_, None) => HostBoundaries::Learned(alone),
+                },
+                n_words: 0,
+                speech_s: 1.0,
+            }];
+            measured(stage, &batches, || config.network.init(n_tokens, &init))
+        }
         ModelConfig::Text(config) => {
             let n_tokens = config.tokenizer.vocab_size;
             let length = (stage.batch.max_length / n as f64) as usize + 1;
@@ -318,6 +344,42 @@ fn connector(sizes: &str, batch: &str) -> String {
     )
 }
 
+const N_UNITS: usize = 100;
+
+fn units(network: &str, patching: &str, batch: &str) -> String {
+    format!(
+        r#"
+        name = "units"
+        seed = 1
+        [model]
+        kind = "speech_text"
+        tokenizer = {{ vocab_size = 600 }}
+        context = 100000
+        {patching}
+        [model.units]
+        from = "encoder"
+        encoder = {{ from = "directory", path = "../../weights/encoder" }}
+        centers = {{ from = "fit", n = {N_UNITS} }}
+        [model.network]
+        {network}
+        {STAGE}
+        data = [{{ source = "stories", form = "spoken", n = 20 }}]
+        batch = {{ {batch} }}
+        "#
+    )
+}
+
+/// A network over patches, with what is said beside its sizes.
+fn patches(more: &str) -> String {
+    let stack =
+        |n: usize, window: &str| format!("{{ n_layers = {n}, n_heads = 4, d_ff = 256{window} }}");
+    let (local, global) = (stack(2, ", window = 128"), stack(3, ""));
+    format!(
+        "kind = \"patch\"\n d_local = 96\n d_global = 160\n n_queries = 2\n cross_heads = 4\n \
+         encoder = {local}\n global = {global}\n decoder = {local}\n {more}"
+    )
+}
+
 #[test]
 fn plans_name_the_memory_that_training_takes() {
     let wide = "d_model = 384, n_layers = 2, n_heads = 6, d_ff = 1024, tie_embeddings = true";
@@ -371,6 +433,21 @@ fn plans_name_the_memory_that_training_takes() {
         ),
         ("connector and encoder", only(connector(slm, heard), "\"connector\", \"encoder\"")),
         ("connector, all", connector(slm, heard)),
+        (
+            "units, plain",
+            units(&format!("kind = \"plain\"\n{}", narrow.replace(", ", "\n")), "", long),
+        ),
+        ("units, patches", units(&patches(""), "patching = { kind = \"static\", size = 4 }", long)),
+        (
+            "units, patches, tied, a window",
+            units(
+                &patches("tie_embeddings = true\ncross_window = 8"),
+                "patching = { kind = \"static\", size = 4 }",
+                "max_items = 8, max_length = 2048",
+            ),
+        ),
+        // States drawn at random agree half of the time.
+        ("units, learned", units(&patches("router = { units_per_patch = 2.0 }"), "", long)),
         ("text, again", again(text(narrow, 300, long))),
         ("text, LoRA", branches(text(narrow, 300, long), "\"*lora_*\"")),
         ("text, LoRA, again", again(branches(text(grouped, 1000, long), "\"*lora_*\""))),

@@ -12,11 +12,10 @@ use std::sync::Arc;
 
 use burn::prelude::*;
 use sandhi_data::{
-    interleave::Document,
     patching::{Closed, Closure, PatchingConfig, Rule, TokenKind},
     rng::Stream,
-    text::{JointVocabulary, Tokenizer},
-    units::{UnitWord, UnitsHeader},
+    text::{JointVocabulary, Mode, Symbol, Tokenizer},
+    units::UnitsHeader,
 };
 use sandhi_nn::{
     init::Init,
@@ -38,7 +37,7 @@ use crate::{
     generate::{Answer, Decoding, decode},
     hf::Hub,
     recipe::NetworkConfig,
-    train::speech_text::{Cutting, Network, SpeechTextBatch, SpeechTextNet},
+    train::speech_text::{Cutting, Network, Reading, SpeechTextBatch, SpeechTextNet},
     units::Kmeans,
 };
 
@@ -113,8 +112,11 @@ impl Hearing {
 struct Reader<'a> {
     model: &'a SpeechTextModel,
     kept: Kept,
+    /// Of every token, whether it may come next; all may where absent.
+    allowed: Option<Vec<bool>>,
 }
 
+#[allow(clippy::large_enum_variant)] // there is one of them
 enum Kept {
     Plain(Cache),
     /// Where patches end is told by a rule for every sequence, or by the model.
@@ -123,7 +125,12 @@ enum Kept {
 
 impl<'a> Reader<'a> {
     /// Nothing read yet, with room for beginnings and `room` more tokens of each.
-    fn new(model: &'a SpeechTextModel, beginnings: &[Vec<u32>], room: usize) -> Self {
+    fn new(
+        model: &'a SpeechTextModel,
+        beginnings: &[Vec<u32>],
+        room: usize,
+        allowed: Option<Vec<bool>>,
+    ) -> Self {
         let capacities: Vec<usize> = beginnings.iter().map(|ids| ids.len() + room).collect();
         let kept = match &model.net.network {
             Network::Plain(lm) => Kept::Plain(lm.cache(&capacities)),
@@ -134,7 +141,7 @@ impl<'a> Reader<'a> {
                 Kept::Patch(lm.start(&capacities), rules)
             }
         };
-        Self { model, kept }
+        Self { model, kept, allowed }
     }
 
     /// Reads tokens of some sequences and gives the logits of what follows the last of each.
@@ -171,7 +178,14 @@ impl<'a> Reader<'a> {
             _ => unreachable!("what is kept is of this network"),
         };
         let last: Vec<u32> = offsets.iter().map(|span| span.end as u32 - 1).collect();
-        host(self.model.net.logits(ops::embedding(hidden, &last)))
+        let mut logits = host(self.model.net.logits(ops::embedding(hidden, &last)));
+        if let Some(allowed) = &self.allowed {
+            for row in logits.chunks_exact_mut(allowed.len()) {
+                let masked = row.iter_mut().zip(allowed).filter(|(_, allowed)| !**allowed);
+                masked.for_each(|(logit, _)| *logit = f32::NEG_INFINITY);
+            }
+        }
+        logits
     }
 
     /// Steps of the largest transformer that every sequence took.
@@ -217,7 +231,7 @@ impl SpeechTextModel {
     /// # Panics
     ///
     /// When a document has fewer than two tokens, or a given boundary does not fit it.
-    pub fn log_probs(&self, documents: &[(Document, Arc<[UnitWord]>)]) -> Vec<Vec<f64>> {
+    pub fn log_probs(&self, documents: &[Reading]) -> Vec<Vec<f64>> {
         let mut batch = SpeechTextBatch::new(&self.cutting());
         for (document, words) in documents {
             let draw = crate::train::dataset::Draw::FIXED;
@@ -246,7 +260,7 @@ impl SpeechTextModel {
     }
 
     /// What follows each of some beginnings, until one of `ends` or the longest continuation, and how many steps of the
-    /// largest transformer it took.
+    /// largest transformer it took. With a mode there are tokens of that mode alone, and ends.
     ///
     /// # Errors
     ///
@@ -254,6 +268,7 @@ impl SpeechTextModel {
     pub fn go_on(
         &self,
         beginnings: &[Vec<u32>],
+        mode: Option<Mode>,
         ends: &[u32],
         decoding: &Decoding,
     ) -> Result<Vec<(Answer, usize)>, Error> {
@@ -262,7 +277,8 @@ impl SpeechTextModel {
         }
         let mut found = Vec::with_capacity(beginnings.len());
         for (i, chunk) in beginnings.chunks(decoding.batch.max(1)).enumerate() {
-            let mut reader = Reader::new(self, chunk, decoding.max_tokens);
+            let allowed = mode.map(|mode| self.allowed(mode, ends));
+            let mut reader = Reader::new(self, chunk, decoding.max_tokens, allowed);
             let all: Vec<usize> = (0..chunk.len()).collect();
             let begun: Vec<&[u32]> = chunk.iter().map(Vec::as_slice).collect();
             let logits = reader.read(&begun, &all);
@@ -276,6 +292,18 @@ impl SpeechTextModel {
             found.extend(answers.into_iter().zip(taken));
         }
         Ok(found)
+    }
+
+    /// Whether each token is of a mode, or one of `ends`.
+    fn allowed(&self, mode: Mode, ends: &[u32]) -> Vec<bool> {
+        let is_allowed = |id: u32| {
+            ends.contains(&id)
+                || matches!(
+                    (self.vocabulary.symbol(id), mode),
+                    (Some(Symbol::Text), Mode::Text) | (Some(Symbol::Unit(_)), Mode::Speech)
+                )
+        };
+        (0..self.vocabulary.n_tokens() as u32).map(is_allowed).collect()
     }
 
     fn hidden(&self, batch: &SpeechTextBatch) -> Tensor<2> {

@@ -188,9 +188,9 @@ pub enum Error {
         /// The file.
         file: PathBuf,
         /// What it has.
-        found: sandhi_data::units::UnitsHeader,
+        found: Box<sandhi_data::units::UnitsHeader>,
         /// What the model has.
-        expected: sandhi_data::units::UnitsHeader,
+        expected: Box<sandhi_data::units::UnitsHeader>,
     },
     /// A task that Microworld does not have.
     #[error("stage {stage}: {error}")]

@@ -23,7 +23,7 @@ use crate::{
     frames::FrameCache,
     model::{Hearing, SpeechModel},
     recipe::{Form, NetworkConfig, SourceConfig, StageConfig, StoriesSource, UnitsSource},
-    train::speech_text::{Cutting, Material, Meter, SpeechTextDataset},
+    train::speech_text::{Cutting, Material, Meter, Reading, SpeechTextDataset},
 };
 
 /// What documents are made with.
@@ -162,7 +162,7 @@ impl Workshop {
         for source in &stage.sources {
             match source {
                 SourceConfig::Stories(source) => {
-                    texts.extend(self.stories(source).into_iter().take(n))
+                    texts.extend(self.stories(source).into_iter().take(n));
                 }
                 SourceConfig::Text(source) => {
                     texts.extend(
@@ -285,7 +285,7 @@ impl Workshop {
         document: Document,
         words: Arc<[UnitWord]>,
         made: &Made<'_>,
-    ) -> Result<Vec<(Document, Arc<[UnitWord]>)>, Error> {
+    ) -> Result<Vec<Reading>, Error> {
         let parts = interleave::split(document, made.vocabulary, made.context)?;
         Ok(parts.into_iter().map(|part| (part, words.clone())).collect())
     }
@@ -316,8 +316,8 @@ impl Workshop {
                     return Err(Error::OtherUnits {
                         stage: stage.name.clone(),
                         file: self.resolve(&source.files[0]),
-                        found: corpus.header().clone(),
-                        expected: made.units.clone(),
+                        found: Box::new(corpus.header().clone()),
+                        expected: Box::new(made.units.clone()),
                     });
                 }
                 let utterances: Result<Vec<UnitUtterance>, _> =
@@ -350,4 +350,50 @@ fn text_of(utterance: &UnitUtterance) -> String {
 pub(crate) fn in_domain(text: &str, like: &str, domain: Domain) -> Spoken {
     let take = sandhi_data::rng::stream(0, like) >> 32;
     Spoken::Made { text: text.to_owned(), language: Language::English, domain, take, speed: 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::recipe::{Recipe, read_str};
+
+    fn recipe() -> Recipe {
+        const LST: &str = include_str!("../../../../recipes/smoke/lst.toml");
+        read_str(LST, Path::new("lst.toml"), &Default::default()).unwrap()
+    }
+
+    /// Sources of one recipe can have different stories, of every level in turn.
+    #[test]
+    fn stories_go_on_where_others_end() {
+        let recipe = recipe();
+        let workshop = Workshop::new(Path::new("cache"), Path::new("."), &recipe);
+        let source = |from, n| StoriesSource {
+            weight: None,
+            form: Form::Written,
+            domain: Domain::Base,
+            levels: Vec::new(),
+            from,
+            n,
+        };
+        let all = workshop.stories(&source(0, 20));
+        assert_eq!(all.len(), 20);
+        assert_eq!(workshop.stories(&source(7, 13)), all[7..]);
+        let topics = StoriesSource { levels: vec![Level::Topic], ..source(0, 3) };
+        assert_eq!(workshop.stories(&topics), [0, 4, 8].map(|i| all[i].clone()));
+    }
+
+    #[test]
+    fn what_is_said_is_its_text_or_its_words() {
+        let utterance = |text: Option<&str>| UnitUtterance {
+            id: "a".into(),
+            units: vec![0; 4],
+            words: vec![("hello".to_owned(), 0, 2).into(), ("there".to_owned(), 2, 4).into()],
+            text: text.map(str::to_owned),
+            language: None,
+        };
+        assert_eq!(text_of(&utterance(Some("Hello, there."))), "Hello, there.");
+        assert_eq!(text_of(&utterance(None)), "hello there");
+    }
 }

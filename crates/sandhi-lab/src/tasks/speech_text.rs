@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use sandhi_data::{
     interleave::{self, Document, SpeechSpan},
     microworld::Item,
-    text::{JointVocabulary, Mode, Symbol},
+    text::{JointVocabulary, Mode},
     units::{UnitUtterance, UnitWord},
 };
 
@@ -210,11 +210,9 @@ fn go_on(
         .chain([vocabulary.begin(), vocabulary.end()])
         .collect();
     let decoding = Decoding { max_tokens: cell.max_tokens, ..Decoding::default() };
-    let answers = model.go_on(&beginnings, &ends, &decoding).map_err(Box::new)?;
+    let answers = model.go_on(&beginnings, Some(Mode::Text), &ends, &decoding).map_err(Box::new)?;
     for (outcome, (answer, _)) in outcomes.iter_mut().zip(answers) {
-        let is_text = |id: &u32| vocabulary.symbol(*id) == Some(Symbol::Text);
-        let ids: Vec<u32> = answer.ids.into_iter().filter(is_text).collect();
-        outcome.text = vocabulary.tokenizer().decode(&ids)?;
+        outcome.text = vocabulary.tokenizer().decode(&answer.ids)?;
     }
     Ok(())
 }
@@ -348,5 +346,76 @@ fn prediction(cell: &Cell, item: &Item, i: usize, found: &[(Sides, Outcomes)]) -
         text_hypothesis: read.as_ref().map(text),
         text_correct: read.as_ref().map(is_right),
         ..Prediction::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sandhi_data::text::Tokenizer;
+
+    use super::*;
+    use crate::chat::END;
+
+    const CONTEXT: &str = "Anna took the ball.";
+    const ENDINGS: [&str; 2] = ["Anna has it.", "Ben has it."];
+
+    fn said(id: &str, units: &[u32]) -> UnitUtterance {
+        UnitUtterance {
+            id: id.to_owned(),
+            units: units.to_vec(),
+            words: vec![(id.to_owned(), 0, 1).into()],
+            text: None,
+            language: None,
+        }
+    }
+
+    /// Begin, marker and context; what counts; only a change of sides has a marker, which does not count.
+    #[test]
+    fn four_directions_by_hand() {
+        let texts = [format!("{CONTEXT} {}", ENDINGS[0]), format!("{CONTEXT} {}", ENDINGS[1])];
+        let tokenizer = Tokenizer::train_bpe([texts.clone(), texts].concat(), 300, &[END]).unwrap();
+        let vocabulary = JointVocabulary::extend(&tokenizer, END, END, 5).unwrap();
+        let key = |text: &str| (text.to_owned(), CONTEXT.to_owned());
+        let heard: Heard = [(CONTEXT, &[1, 1, 2][..]), (ENDINGS[0], &[3, 4]), (ENDINGS[1], &[0])]
+            .map(|(text, units)| (key(text), said(text, units)))
+            .into();
+        let world = sandhi_data::microworld::Microworld::new(1);
+        let (task, language) =
+            (sandhi_data::microworld::Task::Transcribe, sandhi_data::language::Language::English);
+        let item = world.item_of(task, language, CONTEXT);
+        let endings = ENDINGS.map(str::to_owned);
+        let of = |context, ending| {
+            let sides = Sides { context, ending };
+            questions(&vocabulary, &item, &endings, sides, &heard).unwrap()
+        };
+        let (begin, text) = (vocabulary.begin(), vocabulary.marker(Mode::Text));
+        let speech = vocabulary.marker(Mode::Speech);
+        let units = |units: &[u32]| -> Vec<u32> {
+            units.iter().map(|&unit| vocabulary.unit(unit).unwrap()).collect()
+        };
+        let pieces = |text: &str| tokenizer.encode(text).unwrap();
+        let check = |scored: &Scored, head: Vec<u32>, counted: Vec<u32>| {
+            assert_eq!(scored.from, head.len());
+            assert_eq!(scored.document.ids, [head, counted].concat());
+        };
+        let heard_head = [vec![begin, speech], units(&[1, 1, 2])].concat();
+        let read_head = [vec![begin, text], pieces(CONTEXT)].concat();
+        let both = of(Side::Spoken, Side::Spoken);
+        check(&both[0], heard_head.clone(), units(&[3, 4]));
+        check(&both[1], heard_head.clone(), units(&[0]));
+        // Words of both, for rules that go by them.
+        assert_eq!(both[0].words.len(), 2);
+        let spans: Vec<_> =
+            both[0].document.spans.iter().map(|s| (s.tokens.clone(), s.word)).collect();
+        assert_eq!(spans, [(2..3, Some(0)), (3..5, None), (5..6, Some(1)), (6..7, None)]);
+        let written = of(Side::Spoken, Side::Written);
+        check(&written[1], [heard_head, vec![text]].concat(), pieces(ENDINGS[1]));
+        let spoken = of(Side::Written, Side::Spoken);
+        check(&spoken[0], [read_head.clone(), vec![speech]].concat(), units(&[3, 4]));
+        // Read together, as a text is.
+        let read = of(Side::Written, Side::Written);
+        let whole = pieces(&format!("{CONTEXT} {}", ENDINGS[0]));
+        assert_eq!(read[0].document.ids, [vec![begin, text], whole].concat());
+        assert!(read[0].from <= read_head.len() && read[0].from == read[1].from);
     }
 }

@@ -96,11 +96,14 @@ pub enum Cutting {
     Learned,
 }
 
+/// A document, and the words that its spans are of.
+pub type Reading = (Document, Arc<[UnitWord]>);
+
 /// What documents are made of.
 #[derive(Debug)]
 pub enum Material {
     /// Documents that are always the same, with the words of the utterances that they are of.
-    Fixed(Vec<(Document, Arc<[UnitWord]>)>),
+    Fixed(Vec<Reading>),
     /// Utterances that are interleaved anew every time they are read.
     Interleaved(Vec<UnitUtterance>),
 }
@@ -196,7 +199,7 @@ impl SpeechTextDataset {
     }
 
     /// The documents of an utterance as this reading has them, none longer than the context.
-    fn read(&self, i: usize, key: u64) -> Vec<(Document, Arc<[UnitWord]>)> {
+    fn read(&self, i: usize, key: u64) -> Vec<Reading> {
         match &self.material {
             Material::Fixed(documents) => vec![documents[i].clone()],
             Material::Interleaved(utterances) => {
@@ -470,7 +473,12 @@ impl Learner for SpeechTextNet {
             (!rows.is_empty()).then(|| {
                 let targets: Vec<u32> =
                     rows.iter().map(|&row| batch.targets[row as usize]).collect();
-                let logits = self.logits(ops::embedding(hidden.clone(), &rows));
+                let states = if rows.len() == batch.targets.len() {
+                    hidden.clone()
+                } else {
+                    ops::embedding(hidden.clone(), &rows)
+                };
+                let logits = self.logits(states);
                 ops::cross_entropy(logits, &targets, &vec![1.0; rows.len()])
             })
         };

@@ -8,6 +8,7 @@
 //! ot         optimal transport, against what people use in Python  their seconds over ours
 //! connectors every connector forward and backward, two beside PyTorch   the same, and seconds of sound a second
 //! otreg      what optimal transport adds to a training step        its share
+//! patches    a network over patches beside the same without        tokens a second, by length
 //! ```
 //!
 //! Medians over rounds, after one that does not count. Other comparisons with other programs are in `bench/`.
@@ -16,6 +17,7 @@ mod align;
 mod connectors;
 mod ot;
 mod otreg;
+mod patches;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -116,6 +118,8 @@ enum What {
     Connectors(connectors::Args),
     /// What optimal transport adds to a connector's training step.
     Otreg(otreg::Args),
+    /// A network over patches, trained and generating, against the same network with a patch a unit.
+    Patches(patches::Args),
 }
 
 /// What was measured.
@@ -164,6 +168,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         What::Ot(of_transport) => return ot::run(&of_transport, args.json),
         What::Connectors(of_zoo) => return connectors::run(&of_zoo, args.json),
         What::Otreg(of_step) => return otreg::run(&of_step, args.json, &args.device.open()?),
+        What::Patches(of_network) => {
+            return patches::run(&of_network, args.json, &args.device.open()?);
+        }
     };
     if args.json {
         return output::print_json(&report);

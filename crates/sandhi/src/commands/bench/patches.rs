@@ -1,0 +1,354 @@
+//! `sandhi bench patches`: what patches save, in training and in generation.
+//!
+//! ```text
+//! utterances of every length ─ interleaved ─┬─ patches as the recipe has them ─┐ forward and backward, in turn;
+//!                                           ├─ a patch a unit                  ├ then units behind a spoken prompt
+//!                                           └─ a plain transformer, if given   ┘
+//! ```
+//!
+//! Random weights, and utterances whose words and silences are as long as in audio books (5.8 and 3.7 units at 25 Hz, LST,
+//! <https://arxiv.org/abs/2510.06195>).
+
+use std::{sync::Arc, time::Instant};
+
+use anyhow::Context;
+use burn::prelude::Device;
+use sandhi_data::{
+    patching::{Closure, PatchingConfig, StaticConfig},
+    rng::Stream,
+    text::{JointVocabulary, Mode, Tokenizer},
+    units::{UnitUtterance, UnitsHeader},
+};
+use sandhi_lab::{
+    chat::END,
+    generate::Decoding,
+    model::SpeechTextModel,
+    recipe::{LossConfig, Measure, ModelConfig, NetworkConfig, Recipe},
+    train::{
+        dataset::{Dataset, Draw},
+        speech_text::{Cutting, Material, Meter, SpeechTextDataset},
+        step::gradients,
+    },
+};
+use sandhi_nn::{init::Init, transformer::Dropout, weights};
+use serde::Serialize;
+
+use super::{at_least_one, median};
+use crate::{output, recipe_args::RecipeArgs};
+
+/// Arguments of `sandhi bench patches`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// A recipe of a plain network to hold it against, too.
+    #[arg(long, value_name = "RECIPE")]
+    plain: Option<std::path::PathBuf>,
+    /// Seconds of an utterance, one row each.
+    #[arg(long, value_delimiter = ',', default_value = "5,15,45")]
+    seconds: Vec<f64>,
+    /// Seconds of all utterances of a step together.
+    #[arg(long, default_value_t = 180.0)]
+    step_seconds: f64,
+    /// Units that are generated behind every prompt, half an utterance long.
+    #[arg(long, default_value_t = 100)]
+    new_units: usize,
+    /// Prompts that are gone on with at once.
+    #[arg(long, default_value_t = 8)]
+    prompts: usize,
+    /// Rounds of each.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Report {
+    what: &'static str,
+    rounds: usize,
+    threads: usize,
+    rows: Vec<Row>,
+}
+
+/// A network on utterances of one length.
+#[derive(Debug, Serialize)]
+struct Row {
+    network: &'static str,
+    seconds: f64,
+    parameters: usize,
+    tokens: usize,
+    patches_per_token: f64,
+    /// Median seconds of forward and backward.
+    train_s: f64,
+    train_tokens_per_s: f64,
+    train_speech_per_s: f64,
+    /// How many times as fast as a patch a unit, median over rounds.
+    train_speedup: f64,
+    /// Median seconds of all prompts.
+    generate_s: f64,
+    generate_units_per_s: f64,
+    generate_speedup: f64,
+    /// Of the steps of the largest transformer, the share that is saved while generating.
+    steps_saved: f64,
+}
+
+const RATE_HZ: f64 = 25.0;
+const N_UNITS: u32 = 100;
+
+/// An utterance of words from a small vocabulary.
+fn utterance(i: usize, seconds: f64) -> UnitUtterance {
+    const WORDS: [&str; 8] = ["anna", "took", "the", "red", "ball", "to", "a", "kitchen"];
+    let mut rng = Stream::named(i as u64, "bench patches");
+    let length =
+        |rng: &mut Stream, mean: f64| (mean * (0.5 + rng.uniform())).round().max(1.0) as u32;
+    let n = (seconds * RATE_HZ).round() as u32;
+    let (mut words, mut at) = (Vec::new(), 0);
+    while at < n {
+        let end = (at + length(&mut rng, 5.8)).min(n);
+        words.push(((*rng.pick(&WORDS)).to_owned(), at, end).into());
+        at = end;
+        if rng.chance(0.25) {
+            at += length(&mut rng, 3.7);
+        }
+    }
+    UnitUtterance {
+        id: i.to_string(),
+        units: (0..n).map(|_| rng.below(N_UNITS as usize) as u32).collect(),
+        words,
+        text: None,
+        language: None,
+    }
+}
+
+/// A network, and how its documents are cut.
+struct Candidate {
+    name: &'static str,
+    network: NetworkConfig,
+    cutting: Cutting,
+}
+
+fn candidates(recipe: &Recipe, plain: Option<&Recipe>) -> anyhow::Result<Vec<Candidate>> {
+    let ModelConfig::SpeechText(config) = &recipe.model else {
+        anyhow::bail!("{}: no model over text and units", recipe.name)
+    };
+    anyhow::ensure!(
+        matches!(config.network, NetworkConfig::Patch(_)),
+        "{}: its network has no patches; --plain takes one without",
+        recipe.name
+    );
+    let network = config.network.clone();
+    let cutting = match &config.patching {
+        Some(patching) => Cutting::Given(patching.clone(), config.closure),
+        None => Cutting::Learned,
+    };
+    let mut found = vec![Candidate { name: "patches", network: network.clone(), cutting }];
+    if let NetworkConfig::Patch(mut network) = network {
+        network.router = None;
+        let one = PatchingConfig::Static(StaticConfig { size: 1 });
+        let cutting = Cutting::Given(one, Closure::Causal);
+        let network = NetworkConfig::Patch(network);
+        found.push(Candidate { name: "a patch a unit", network, cutting });
+    }
+    if let Some(plain) = plain {
+        let ModelConfig::SpeechText(config) = &plain.model else {
+            anyhow::bail!("{}: no model over text and units", plain.name)
+        };
+        anyhow::ensure!(
+            matches!(config.network, NetworkConfig::Plain(_)),
+            "{}: its network is not plain",
+            plain.name
+        );
+        let network = config.network.clone();
+        found.push(Candidate { name: "plain", network, cutting: Cutting::Plain });
+    }
+    Ok(found)
+}
+
+/// Measures and prints.
+pub fn run(args: &Args, json: bool, device: &Device) -> anyhow::Result<()> {
+    for (name, n) in
+        [("new-units", args.new_units), ("prompts", args.prompts), ("rounds", args.rounds)]
+    {
+        at_least_one(name, n)?;
+    }
+    for &seconds in args.seconds.iter().chain([&args.step_seconds]) {
+        anyhow::ensure!(
+            (1.0..=3600.0).contains(&seconds),
+            "a length is {seconds} s, expected 1 to 3600"
+        );
+    }
+    let recipe = args.recipe.read()?;
+    let plain = match &args.plain {
+        Some(path) => Some(sandhi_lab::recipe::read(path, &Default::default())?),
+        None => None,
+    };
+    let candidates = candidates(&recipe, plain.as_ref())?;
+    let texts = (0..8).map(|i| {
+        let words = utterance(i, 30.0).words;
+        words.into_iter().map(|word| word.word).collect::<Vec<_>>().join(" ")
+    });
+    let tokenizer = Tokenizer::train_bpe(texts.collect::<Vec<_>>(), 640, &[END])?;
+    let vocabulary = Arc::new(JointVocabulary::extend(&tokenizer, END, END, N_UNITS)?);
+    let mut rows = Vec::new();
+    for &seconds in &args.seconds {
+        rows.extend(of_length(args, seconds, &candidates, &vocabulary, device)?);
+    }
+    let threads = rayon::current_num_threads();
+    let report = Report { what: "patches", rounds: args.rounds, threads, rows };
+    if json {
+        return output::print_json(&report);
+    }
+    output::print(&table(&report))
+}
+
+/// All candidates on utterances of one length, in turn.
+fn of_length(
+    args: &Args,
+    seconds: f64,
+    candidates: &[Candidate],
+    vocabulary: &Arc<JointVocabulary>,
+    device: &Device,
+) -> anyhow::Result<Vec<Row>> {
+    let n = (args.step_seconds / seconds).round().max(1.0) as usize;
+    let utterances: Vec<UnitUtterance> = (0..n).map(|i| utterance(i, seconds)).collect();
+    let indices: Vec<usize> = (0..n).collect();
+    let loss = LossConfig::default();
+    let half = (seconds * RATE_HZ / 2.0) as usize;
+    let beginning = |i: usize| {
+        let units = utterance(i, seconds).units.into_iter().take(half);
+        let units = units.filter_map(|unit| vocabulary.unit(unit));
+        [vocabulary.begin(), vocabulary.marker(Mode::Speech)].into_iter().chain(units).collect()
+    };
+    let beginnings: Vec<Vec<u32>> = (0..args.prompts).map(beginning).collect();
+    let decoding = Decoding {
+        max_tokens: args.new_units,
+        batch: args.prompts,
+        temperature: 1.0,
+        ..Decoding::default()
+    };
+    let mut made = Vec::new();
+    for candidate in candidates {
+        let Candidate { network, cutting, .. } = candidate;
+        let net = network.init(vocabulary.n_tokens(), &Init::new(1, device));
+        let (patching, closure) = match cutting {
+            Cutting::Given(patching, closure) => (Some(patching.clone()), *closure),
+            Cutting::Plain | Cutting::Learned => (None, Closure::Causal),
+        };
+        let header = UnitsHeader { quantizer: "none".into(), n_units: N_UNITS, rate_hz: RATE_HZ };
+        let dataset = SpeechTextDataset {
+            vocabulary: vocabulary.clone(),
+            cutting: cutting.clone(),
+            context: 1 << 20,
+            rate_hz: RATE_HZ,
+            material: Material::Interleaved(utterances.clone()),
+            meter: Meter {
+                measure: Measure::Tokens,
+                network: network.clone(),
+                n_vocabulary: vocabulary.n_tokens(),
+            },
+        };
+        let batch = dataset.load(&indices, Draw { key: 1, progress: Some(1.0) });
+        let model = SpeechTextModel {
+            vocabulary: vocabulary.clone(),
+            units: header,
+            config: network.clone(),
+            patching,
+            closure,
+            context: 1 << 20,
+            net: net.clone(),
+            hearing: None,
+        };
+        made.push((weights::to_autodiff(net), [batch], model));
+    }
+    let mut train = vec![Vec::new(); made.len()];
+    let mut generate = vec![Vec::new(); made.len()];
+    let mut saved = vec![0.0; made.len()];
+    let mut patches = vec![1.0; made.len()];
+    for round in 0..=args.rounds {
+        for (i, (net, batches, model)) in made.iter().enumerate() {
+            let start = Instant::now();
+            let (losses, grads) = gradients(net, batches, &loss, 1, |_| Dropout::OFF);
+            std::hint::black_box(&grads);
+            let train_s = start.elapsed().as_secs_f64();
+            anyhow::ensure!(losses.total.is_finite(), "a loss is not finite");
+            patches[i] = losses.terms.get("patches_per_token").copied().unwrap_or(1.0);
+            let start = Instant::now();
+            let found = model.go_on(&beginnings, Some(Mode::Speech), &[], &decoding);
+            let generate_s = start.elapsed().as_secs_f64();
+            let found = found.context(candidates[i].name)?;
+            let steps: usize = found.iter().map(|(_, steps)| steps).sum();
+            // The last token of an answer is never read.
+            let read = found.len() * (args.new_units - 1).max(1);
+            saved[i] = 1.0 - steps as f64 / read as f64;
+            // The first round does not count.
+            if round > 0 {
+                train[i].push(train_s);
+                generate[i].push(generate_s);
+            }
+        }
+    }
+    let speedup = |times: &[Vec<f64>], i: usize| {
+        median(times[1].iter().zip(&times[i]).map(|(unit, own)| unit / own))
+    };
+    let row = |(i, (net, batches, _)): (usize, &(_, [_; 1], _))| {
+        let net: &sandhi_lab::train::speech_text::SpeechTextNet = net;
+        let batch: &sandhi_lab::train::speech_text::SpeechTextBatch = &batches[0];
+        let _: &SpeechTextModel = &made[i].2;
+        let (train_s, generate_s) =
+            (median(train[i].iter().copied()), median(generate[i].iter().copied()));
+        Row {
+            network: candidates[i].name,
+            seconds,
+            parameters: weights::parameters(net).iter().map(|info| info.n_values()).sum(),
+            tokens: batch.ids.len(),
+            patches_per_token: patches[i],
+            train_s,
+            train_tokens_per_s: batch.ids.len() as f64 / train_s,
+            train_speech_per_s: batch.speech_s / train_s,
+            train_speedup: speedup(&train, i),
+            generate_s,
+            generate_units_per_s: (args.prompts * args.new_units) as f64 / generate_s,
+            generate_speedup: speedup(&generate, i),
+            steps_saved: saved[i],
+        }
+    };
+    Ok(made.iter().enumerate().map(row).collect())
+}
+
+fn table(report: &Report) -> String {
+    let mut out = format!(
+        "{:<15} {:>8} {:>8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>10} {:>8} {:>7}\n",
+        "network",
+        "sound s",
+        "tokens",
+        "patches",
+        "train s",
+        "tokens/s",
+        "speech/s",
+        "times",
+        "units/s",
+        "times",
+        "saved"
+    );
+    for row in &report.rows {
+        out += &format!(
+            "{:<15} {:>8} {:>8} {:>8.3} {:>9.3} {:>10.0} {:>8.1} {:>8.2} {:>10.0} {:>8.2} {:>6.1}%\n",
+            row.network,
+            row.seconds,
+            row.tokens,
+            row.patches_per_token,
+            row.train_s,
+            row.train_tokens_per_s,
+            row.train_speech_per_s,
+            row.train_speedup,
+            row.generate_units_per_s,
+            row.generate_speedup,
+            100.0 * row.steps_saved
+        );
+    }
+    out += &format!(
+        "medians of {} rounds, {} threads; times: against a patch a unit\n",
+        report.rounds, report.threads
+    );
+    out
+}
