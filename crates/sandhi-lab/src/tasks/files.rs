@@ -140,6 +140,12 @@ pub fn evaluate_files(
 ) -> Result<Vec<Vec<Prediction>>, Error> {
     let mut predictions = Vec::new();
     let Some(choices) = &config.choices else { return Ok(predictions) };
+    if let AnyModel::SpeechText(_) = model {
+        return Err(Error::Task {
+            stage: "eval".into(),
+            error: "files of choices are for models with prompts; a speech_text model chooses the endings of stories".into(),
+        });
+    }
     let paths: Vec<PathBuf> = choices.paths.iter().map(|path| workshop.resolve(path)).collect();
     choice::check_names(&paths)?;
     let is_heard = matches!(model, AnyModel::Connector(_));

@@ -5,6 +5,7 @@
 mod align;
 mod data;
 mod hub;
+mod lst;
 mod ot;
 mod otreg;
 mod recipes;

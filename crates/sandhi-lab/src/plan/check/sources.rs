@@ -362,6 +362,12 @@ impl Checker<'_> {
             "eval",
             "an aligner writes nothing; leave the table out, and measure with `sandhi align` and `sandhi score boundaries`",
         );
+        let is_speech_text = matches!(self.recipe.model, ModelConfig::SpeechText(_));
+        self.need(
+            !is_speech_text || (eval.choices.is_none() && eval.manifest.is_none()),
+            "eval",
+            "a speech_text model is asked about Microworld's stories alone; leave manifest and choices out",
+        );
         self.counts("eval", "n", eval.n);
         self.at_least_one("eval", "max_tokens", eval.max_tokens);
         for task in eval.tasks.iter().filter(|task| !tasks::is_task(task)) {
