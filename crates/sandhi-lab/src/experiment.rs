@@ -165,9 +165,14 @@ pub fn evaluate(
     Ok(results)
 }
 
-/// Whether the model sees what it would not have in use, whatever its recipe says: where the transcript's tokens end.
+/// Whether the model sees what it would not have in use, whatever its recipe says: where the transcript's tokens end, or
+/// its words.
 fn is_told(model: &AnyModel) -> bool {
-    matches!(model, AnyModel::Connector(model) if model.segmenter == Some(Segmenter::Forced))
+    match model {
+        AnyModel::Connector(model) => model.segmenter == Some(Segmenter::Forced),
+        AnyModel::SpeechText(model) => !model.can_go_on(),
+        AnyModel::Ctc(_) | AnyModel::Text(_) | AnyModel::Aligner(_) => false,
+    }
 }
 
 /// Transcription of a manifest.

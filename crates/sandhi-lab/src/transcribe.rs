@@ -150,7 +150,7 @@ pub(crate) fn deaf() -> Error {
     }
 }
 
-/// What an aligner model answers.
+/// What a model over text and units answers.
 pub(crate) fn untaught() -> Error {
     Error::Task {
         stage: "transcribe".into(),
@@ -160,6 +160,7 @@ pub(crate) fn untaught() -> Error {
     }
 }
 
+/// What an aligner model answers.
 pub(crate) fn mute() -> Error {
     Error::Task {
         stage: "transcribe".into(),

@@ -446,6 +446,10 @@ fn plans_name_the_memory_that_training_takes() {
                 "max_items = 8, max_length = 2048",
             ),
         ),
+        (
+            "units, patches, again",
+            again(units(&patches(""), "patching = { kind = \"static\", size = 4 }", long)),
+        ),
         // States drawn at random agree half of the time.
         ("units, learned", units(&patches("router = { units_per_patch = 2.0 }"), "", long)),
         ("text, again", again(text(narrow, 300, long))),

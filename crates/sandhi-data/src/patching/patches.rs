@@ -18,7 +18,8 @@ pub enum Closure {
     /// When what has been read tells so: what a model is given in training is what it has when it generates.
     #[default]
     Causal,
-    /// At its last token, as the paper does: a patch that the end of a run cuts short tells of that end ahead of it.
+    /// At its last token, as the paper does: a patch that the end of a run cuts short tells of that end ahead of it. A model
+    /// that generates cannot have it so, and then closes patches as [`Closure::Causal`] does.
     Published,
 }
 

@@ -228,12 +228,17 @@ impl SpeechTextModel {
     ///
     /// Documents are cut into patches as in use, not as in training.
     ///
+    /// # Errors
+    ///
+    /// [`Error::TooLong`] for a document longer than the context.
+    ///
     /// # Panics
     ///
     /// When a document has fewer than two tokens, or a given boundary does not fit it.
-    pub fn log_probs(&self, documents: &[Reading]) -> Vec<Vec<f64>> {
+    pub fn log_probs(&self, documents: &[Reading]) -> Result<Vec<Vec<f64>>, Error> {
         let mut batch = SpeechTextBatch::new(&self.cutting());
         for (document, words) in documents {
+            self.fits(document.ids.len())?;
             let draw = crate::train::dataset::Draw::FIXED;
             batch.push(document, words, &self.vocabulary, &self.cutting(), draw, "");
         }
@@ -251,7 +256,13 @@ impl SpeechTextModel {
                 });
             out.push(probs.collect());
         }
-        out
+        Ok(out)
+    }
+
+    /// Refuses what is longer than the context.
+    fn fits(&self, found: usize) -> Result<(), Error> {
+        let context = self.context;
+        if found > context { Err(Error::TooLong { found, context }) } else { Ok(()) }
     }
 
     /// Whether it knows where patches end of what it says itself.
@@ -264,7 +275,9 @@ impl SpeechTextModel {
     ///
     /// # Errors
     ///
-    /// When patches end where words do, which is not known of what is not said yet.
+    /// [`Error::TooLong`] where a beginning leaves no room in the context; [`Error::GivenBoundaries`] when patches end
+    /// where words do, which is not known of what is not said yet. Patches of one size are told by what was read, whatever
+    /// the closure of training.
     pub fn go_on(
         &self,
         beginnings: &[Vec<u32>],
@@ -274,6 +287,9 @@ impl SpeechTextModel {
     ) -> Result<Vec<(Answer, usize)>, Error> {
         if !self.can_go_on() {
             return Err(Error::GivenBoundaries);
+        }
+        for ids in beginnings {
+            self.fits(ids.len() + 1)?;
         }
         let mut found = Vec::with_capacity(beginnings.len());
         for (i, chunk) in beginnings.chunks(decoding.batch.max(1)).enumerate() {
@@ -358,6 +374,17 @@ impl SpeechTextModel {
                 spec.units.n_units,
                 vocabulary.n_units()
             )));
+        }
+        let is_told = match &spec.network {
+            NetworkConfig::Plain(_) => false,
+            NetworkConfig::Patch(config) => config.router.is_none(),
+        };
+        if spec.patching.is_some() != is_told {
+            let what = if is_told { "is missing" } else { "is there, and nothing wants it" };
+            return Err(wrong(format!("patching {what}")));
+        }
+        if let Some(problem) = spec.patching.iter().flat_map(PatchingConfig::problems).next() {
+            return Err(wrong(format!("patching: {problem}")));
         }
         let net = spec.network.init(vocabulary.n_tokens(), &Init::blank(device));
         let net = get(checkpoint, NETWORK, net)?;

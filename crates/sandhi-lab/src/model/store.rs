@@ -109,6 +109,14 @@ pub enum Error {
     /// A published model cannot be loaded.
     #[error(transparent)]
     Published(Box<hf::Error>),
+    /// A document is longer than those that the model was trained on.
+    #[error("a document has {found} tokens, the model's context is {context}")]
+    TooLong {
+        /// Its tokens.
+        found: usize,
+        /// Those that the model takes.
+        context: usize,
+    },
     /// Patches end where words do.
     #[error(
         "the model's patches end where words do, which is not known of what it has not said yet; it cannot go on"

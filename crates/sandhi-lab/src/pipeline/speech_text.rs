@@ -126,7 +126,12 @@ fn vocabulary(
 ) -> Result<JointVocabulary, Error> {
     let path = place.dir.join("tokenizer.json");
     if path.exists() {
-        return Ok(JointVocabulary::from_tokenizer(Tokenizer::load(&path)?, END, END)?);
+        let vocabulary = JointVocabulary::from_tokenizer(Tokenizer::load(&path)?, END, END)?;
+        let (found, expected) = (vocabulary.n_units(), units.n_units as usize);
+        if found != expected {
+            return Err(sandhi_data::text::Error::UnitCount { found, expected }.into());
+        }
+        return Ok(vocabulary);
     }
     monitor.note("learning the tokenizer");
     let longest = recipe.stages.iter().rev().max_by_key(|stage| stage.steps);

@@ -12,13 +12,13 @@ use super::{
     F32, Work,
     check::{Base, Frames, SpeechBase, TextBase},
     cost::{self, Batch, CHARACTERS_HZ, PartLayers, PatchBatch},
-    count,
+    count, forward_operations,
     parts::{Counted, LORA, Size, learns},
     total,
 };
 use crate::{
     recipe::{
-        AlignerModelConfig, Form, ModelConfig, NetworkConfig, Recipe, SourceConfig,
+        AlignerModelConfig, Form, Measure, ModelConfig, NetworkConfig, Recipe, SourceConfig,
         SpeechTextModelConfig, StageConfig, StoriesSource, UnitsSource,
     },
     train::{dataset::TOKEN_S, is_trained, trainable},
@@ -72,6 +72,14 @@ impl Model<'_> {
                 (vectors, TEXT_TOKENS_AN_ITEM)
             }
         }
+    }
+
+    /// Tokens of a full batch of a model over text and units.
+    pub(super) fn tokens_of_documents(&self, stage: &StageConfig) -> Option<f64> {
+        let ModelConfig::SpeechText(config) = &self.recipe.model else { return None };
+        let n_vocabulary = self.parts.first().and_then(|part| part.rows_of(EMBEDDINGS))?;
+        let batch = documents(config, stage, n_vocabulary);
+        Some(batch.n_documents * batch.n_tokens)
     }
 
     /// The layers of every part over a full batch of equal items; `all` with an encoder that is heard once.
@@ -185,7 +193,8 @@ impl Model<'_> {
                 let n_tokens = self.parts.first().and_then(|part| part.rows_of(EMBEDDINGS))?;
                 match &config.network {
                     NetworkConfig::Plain(network) => {
-                        let batch = Batch::new(n, units);
+                        let batch = documents(config, stage, n_tokens);
+                        let batch = Batch::new(batch.n_documents, batch.n_tokens);
                         let mut layers = cost::language_model(network, n_tokens, &batch);
                         for layer in &mut layers {
                             layer.name = format!("network.{}", layer.name);
@@ -193,8 +202,7 @@ impl Model<'_> {
                         vec![layers]
                     }
                     NetworkConfig::Patch(network) => {
-                        let n_patches = units * patches_per_token(config, stage);
-                        let batch = PatchBatch { n_documents: n, n_tokens: units, n_patches };
+                        let batch = documents(config, stage, n_tokens);
                         cost::patch_lm(network, n_tokens, &batch).into()
                     }
                 }
@@ -365,6 +373,32 @@ pub(super) fn patches_per_token(config: &SpeechTextModelConfig, stage: &StageCon
         (None, NetworkConfig::Plain(_)) => 1.0,
     };
     1.0 - units + units / size
+}
+
+/// Tokens of a document where nothing says more: a story that is spoken has as many.
+const DOCUMENT: f64 = 256.0;
+
+/// A full batch of a stage, whatever it is measured by, as documents of equal length.
+fn documents(
+    config: &SpeechTextModelConfig,
+    stage: &StageConfig,
+    n_vocabulary: usize,
+) -> PatchBatch {
+    let per_token = patches_per_token(config, stage);
+    let n_tokens = DOCUMENT.min(config.context as f64);
+    let cost = match (stage.batch.measure, &config.network) {
+        (Measure::Tokens, _) | (Measure::Patches, NetworkConfig::Plain(_)) => n_tokens,
+        (Measure::Patches, NetworkConfig::Patch(_)) => n_tokens * per_token,
+        (Measure::Operations, network) => {
+            let parts = forward_operations(network, n_vocabulary, n_tokens, n_tokens * per_token);
+            parts.into_iter().map(|(_, operations)| operations).sum::<f64>() / 1e6
+        }
+    };
+    let length = stage.batch.max_length;
+    // Where fewer documents are allowed they are longer, by what a token costs on average.
+    let n_documents = (length / cost).min(stage.batch.max_items as f64).max(1.0);
+    let n_tokens = (length / n_documents * n_tokens / cost).min(config.context as f64);
+    PatchBatch { n_documents, n_tokens, n_patches: n_tokens * per_token }
 }
 
 /// The embeddings of an aligner's units.

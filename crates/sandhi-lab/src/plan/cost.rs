@@ -250,11 +250,17 @@ pub(super) fn patch_lm(
     let memory =
         linear(&named("memory_proj"), all_patches, d_global, gathered, all_patches * d_global);
     let mut decoder = vec![memory];
-    for mut layer in stack("decoder", &config.decoder, config.d_local, &tokens) {
-        layer.with_weights += 4.0 * d * d * (all_tokens + k * all_patches);
-        layer.between += 4.0 * d * k * all_tokens * window;
-        layer.kept += all_tokens * 5.0 * d + all_patches * k * 4.0 * d;
-        decoder.push(layer);
+    let blocks = stack("decoder", &config.decoder, config.d_local, &tokens);
+    for (i, block) in blocks.into_iter().enumerate() {
+        decoder.push(Layer {
+            name: named(&format!("decoder.layers.{i}.read")),
+            with_weights: 4.0 * d * d * (all_tokens + k * all_patches),
+            between: 4.0 * d * k * all_tokens * window,
+            kept: all_tokens * 5.0 * d + all_patches * k * 4.0 * d,
+            passing: all_tokens * d,
+            ..Layer::default()
+        });
+        decoder.push(Layer { name: format!("{}.block", block.name), ..block });
     }
     decoder.push(norm(&named("norm"), all_tokens * d));
     let head = if config.tie_embeddings { "embed_tokens" } else { "lm_head" };
@@ -591,7 +597,12 @@ fn layer_of(name: &str) -> &str {
     }
     if let Some(at) = name.find("layers.") {
         let number = at + "layers.".len();
-        return name[number..].find('.').map_or(name, |dot| &name[..number + dot]);
+        let Some(dot) = name[number..].find('.') else { return name };
+        let layer = &name[..number + dot];
+        // Blocks that read patches are two layers.
+        let behind = &name[layer.len()..];
+        let part = [".read.", ".block."].into_iter().find(|part| behind.starts_with(part));
+        return part.map_or(layer, |part| &name[..layer.len() + part.len() - 1]);
     }
     name.rsplit_once('.').map_or(name, |(layer, _)| layer)
 }
@@ -637,9 +648,14 @@ pub(super) fn step(parts: &[PartLayers], again: bool, is_trained: impl Fn(&str) 
     // Of every layer that gradients reach: kept, passing, and new gradients.
     let mut way_back: Vec<(f64, f64, f64)> = Vec::new();
     let mut used: BTreeMap<String, usize> = BTreeMap::new();
+    // A table may be used by a part that it does not belong to, where names have no prefix.
+    let all: Vec<&Inventory> =
+        parts.iter().filter(|part| part.prefix.is_empty()).filter_map(|part| part.list).collect();
     for part in parts {
         let mut known: BTreeMap<&str, Parameters> = BTreeMap::new();
-        for entry in part.list.iter().flat_map(|list| &list.0) {
+        let own: Vec<&Inventory> =
+            if part.prefix.is_empty() { all.clone() } else { part.list.into_iter().collect() };
+        for entry in own.into_iter().flat_map(|list| &list.0) {
             let layer = known.entry(layer_of(&entry.name)).or_default();
             let (n, trained) = (entry.n_values as f64, is_trained(&entry.name));
             layer.in_matrices += if entry.matrix { n } else { 0.0 };

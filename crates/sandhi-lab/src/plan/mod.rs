@@ -206,7 +206,7 @@ pub fn plan(recipe: &Recipe, base: &Path, hub: &Hub) -> Result<Plan, Problems> {
 }
 
 /// Operations of matrix products of a network over text and units, forward, for a document of so many tokens and
-/// patches: of each of its parts, by name.
+/// patches, all patches alike: of each of its parts, by name.
 pub fn forward_operations(
     network: &NetworkConfig,
     n_vocabulary: usize,
@@ -309,6 +309,8 @@ fn assemble(
                 let items = n_batches * stage.batch.max_items as f64;
                 units * rows.a_second + items * (rows.an_item + text)
             });
+            let of_documents = model.tokens_of_documents(stage).map(|n| n_batches * n);
+            let tokens = of_documents.or(tokens);
             let work = model.work(stage, n_items);
             let sum = |of: fn(&Work) -> f64| -> Option<f64> {
                 work.as_ref().map(|work| work.iter().map(of).sum())

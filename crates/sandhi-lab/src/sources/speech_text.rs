@@ -215,16 +215,23 @@ impl Workshop {
             },
         };
         let (mut sources, mut dev) = (Vec::new(), Vec::new());
+        let mut materials = Vec::with_capacity(stage.sources.len());
         for source in &stage.sources {
-            let (form, utterances, texts) = self.material(stage, source, made, progress)?;
-            let n_all = utterances.len() + texts.len();
-            let n = (stage.eval_items / stage.sources.len()).min(n_all / 10);
+            materials.push(self.material(stage, source, made, progress)?);
+        }
+        let n_items: usize = materials.iter().map(|(_, u, t)| u.len() + t.len()).sum();
+        let share = (stage.eval_items as f64 / n_items.max(1) as f64).min(0.1);
+        // By what is said, so that no source learns what another one holds out.
+        let is_held_out = |text: &str| Stream::named(0, &format!("dev {text}")).chance(share);
+        for (source, (form, utterances, texts)) in stage.sources.iter().zip(materials) {
             let material =
                 |utterances: Vec<UnitUtterance>, texts: Vec<String>| -> Result<Material, Error> {
                     Ok(match form {
                         Form::Interleaved => {
+                            // What is wrong with one is said now, and not in the middle of training.
                             for utterance in &utterances {
-                                interleave::pieces(utterance)?;
+                                let mut stream = interleave::reading_stream(0, 0, &utterance.id);
+                                interleave::interleaved(utterance, made.vocabulary, &mut stream)?;
                             }
                             Material::Interleaved(utterances)
                         }
@@ -247,9 +254,10 @@ impl Workshop {
                         }
                     })
                 };
-            let (mut utterances, mut texts) = (utterances, texts);
-            let held_utterances = utterances.split_off(utterances.len() - n.min(utterances.len()));
-            let held_texts = texts.split_off(texts.len() - n.min(texts.len()));
+            let (held_utterances, utterances): (Vec<_>, Vec<_>) =
+                utterances.into_iter().partition(|utterance| is_held_out(&text_of(utterance)));
+            let (held_texts, texts): (Vec<_>, Vec<_>) =
+                texts.into_iter().partition(|text| is_held_out(text));
             // What is held out is read in one way, all of it together.
             match material(held_utterances, held_texts)? {
                 Material::Fixed(documents) => dev.extend(documents),

@@ -111,7 +111,7 @@ fn unsupported_in(items: &[ChoiceItem], domain: &str, sides: Sides) -> Option<Un
 }
 
 /// Puts "not available" with its reason in the place of every accuracy of a side.
-fn add_unsupported(
+pub(super) fn add_unsupported(
     results: &mut Results,
     (task, domain): (&str, &str),
     sides: Sides,

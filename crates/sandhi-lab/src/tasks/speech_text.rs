@@ -23,14 +23,14 @@ use super::{
     Cell, Error, Outcome, Outcomes,
     cells::cells,
     choice::{Likelihood, best, shared},
-    files::suffix,
+    files::{add_unsupported, suffix},
     score::{self, add_side, scorers},
 };
 use crate::{
     frames::FrameCache,
     generate::Decoding,
     model::SpeechTextModel,
-    protocol::{PromptForm, Score, Side, Sides},
+    protocol::{PromptForm, Score, Side, Sides, Unsupported},
     recipe::EvalConfig,
     results::{Prediction, Results},
     sources::{Spoken, Workshop, in_domain},
@@ -83,6 +83,16 @@ pub fn evaluate_speech_text(
     let mut sides: Vec<Sides> =
         if config.sides.is_empty() { Sides::ALL.into() } else { config.sides.clone() };
     if model.hearing.is_none() {
+        // What is not heard cannot be spoken to it, nor said in its units.
+        let lack = |sides: Sides| match sides.context {
+            Side::Spoken => Unsupported::CannotHear,
+            Side::Written => Unsupported::CannotSpeak,
+        };
+        for &sides in sides.iter().filter(|&&sides| sides != Sides::T2T) {
+            for cell in &all {
+                add_unsupported(results, (&cell.task, &cell.domain), sides, lack(sides));
+            }
+        }
         sides.retain(|&sides| sides == Sides::T2T);
     }
     let mut predictions = Vec::with_capacity(all.len());
@@ -167,7 +177,8 @@ fn outcomes(
         let (now, later) = rest.split_at(n);
         let documents: Vec<_> =
             now.iter().map(|scored| (scored.document.clone(), scored.words.clone())).collect();
-        for (scored, log_probs) in now.iter().zip(model.log_probs(&documents)) {
+        let found = model.log_probs(&documents).map_err(Box::new)?;
+        for (scored, log_probs) in now.iter().zip(found) {
             likely.push(log_probs[scored.from - 1..].to_vec());
         }
         rest = later;
@@ -195,12 +206,9 @@ fn go_on(
     let mut beginnings = Vec::with_capacity(cell.items.len());
     for item in &cell.items {
         let mut composer = Composer::new(vocabulary);
-        match heard.get(&(item.spoken.clone(), item.spoken.clone())) {
-            Some(units) if sides.context == Side::Spoken => {
-                composer.part(Part::Spoken(units))?;
-                composer.marker(Mode::Text);
-            }
-            _ => composer.part(Part::Written(&item.spoken))?,
+        composer.part(part(sides.context, &item.spoken, &item.spoken, heard))?;
+        if sides.context == Side::Spoken {
+            composer.marker(Mode::Text);
         }
         beginnings.push(composer.document.ids);
     }
@@ -226,11 +234,7 @@ fn questions(
     heard: &Heard,
 ) -> Result<Vec<Scored>, Error> {
     let context = &item.spoken;
-    let side = |side: Side, text: &'_ String| match side {
-        Side::Spoken => heard.get(&(text.clone(), context.clone())),
-        Side::Written => None,
-    };
-    let before = side(sides.context, context).map_or(Part::Written(context), Part::Spoken);
+    let before = part(sides.context, context, context, heard);
     if let (Part::Written(context), Side::Written) = (before, sides.ending) {
         let tokenizer = vocabulary.tokenizer();
         let wholes: Vec<Vec<u32>> = endings
@@ -250,7 +254,7 @@ fn questions(
     endings
         .iter()
         .map(|ending| {
-            let after = side(sides.ending, ending).map_or(Part::Written(ending), Part::Spoken);
+            let after = part(sides.ending, ending, context, heard);
             let mut composer = Composer::new(vocabulary);
             composer.part(before)?;
             // What goes on in the same way needs no marker.
@@ -262,6 +266,17 @@ fn questions(
             Ok(composer.scored(from))
         })
         .collect()
+}
+
+/// A context, or the ending of one, on its side.
+fn part<'a>(side: Side, text: &'a str, context: &str, heard: &'a Heard) -> Part<'a> {
+    match side {
+        Side::Written => Part::Written(text),
+        Side::Spoken => {
+            let units = heard.get(&(text.to_owned(), context.to_owned()));
+            Part::Spoken(units.expect("what a side wants spoken was heard"))
+        }
+    }
 }
 
 /// Puts parts behind one another.

@@ -624,14 +624,25 @@ const ANSWER: &str = "ce";
 /// Items with the right audio, and with another's where something is heard.
 type DevBatch<B> = (B, Option<B>);
 
-/// The dev items in batches, with and without the right audio.
+/// The dev items in batches no larger than those of training, with and without the right audio.
 fn dev_batches<D: Dataset>(dev: &D, stage: &StageConfig) -> Vec<DevBatch<D::Batch>> {
-    let n = dev.costs().len().min(stage.eval_items);
-    let indices: Vec<usize> = (0..n).collect();
-    indices
-        .chunks(stage.batch.max_items.max(1))
-        .map(|chunk| (dev.load(chunk, Draw::FIXED), dev.mismatched(chunk)))
-        .collect()
+    let costs = dev.costs();
+    let indices: Vec<usize> = (0..costs.len().min(stage.eval_items)).collect();
+    let most = (stage.batch.max_length * 1000.0) as u64;
+    let mut batches = Vec::new();
+    let mut rest = indices.as_slice();
+    while !rest.is_empty() {
+        let mut cost = 0_u64;
+        let fits = |&&i: &&usize| {
+            cost = cost.saturating_add(costs[i]);
+            cost <= most
+        };
+        let n = rest.iter().take(stage.batch.max_items).take_while(fits).count().max(1);
+        let (now, later) = rest.split_at(n);
+        batches.push((dev.load(now, Draw::FIXED), dev.mismatched(now)));
+        rest = later;
+    }
+    batches
 }
 
 type Sources<D> = Arc<Vec<D>>;

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! The routing of H-Net (Hwang, Wang and Gu, 2025, <https://arxiv.org/abs/2507.07955>, equation 4), with its ratio loss
-//! (equation 10). There the unlike row begins a chunk and stands for it alone; here it ends a patch, whose vector is
-//! made of all its tokens. Only units are routed: text, markers and the ends of a document are patches of their own.
+//! (equation 10). There the unlike row begins a chunk and stands for it alone, so that what the main network gives at a row is of
+//! rows up to it. Here it ends a patch, whose vector is made of all its tokens, for the same reason: a patch that began with it
+//! would be whole only where the next one begins. Only units are routed: text, markers and the ends of a document are patches of their own.
 //! `p` depends on tokens up to `t` alone, so that what is learned can be used while generating.
 
 use burn::{prelude::*, tensor::TensorData};
@@ -75,7 +76,7 @@ pub(super) struct Routed {
     pub closings: Vec<Closing>,
 }
 
-/// Below this a vector has no direction.
+/// The square of a length below which a vector has no direction.
 const SHORTEST: f32 = 1e-6;
 
 impl Router {

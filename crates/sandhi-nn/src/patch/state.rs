@@ -35,10 +35,11 @@ pub struct State {
     /// The rows of each sequence's tokens; its patches have as many.
     slots: Vec<Range<usize>>,
     caches: [Cache; 3],
-    states: Tensor<2>,
-    keys: Keys,
+    /// States of tokens. What is kept is taken out to be written, so that it has one owner and is not copied.
+    states: Option<Tensor<2>>,
+    keys: Option<Keys>,
     /// For every block of the decoder, `n_queries` rows a patch.
-    memory: Vec<Keys>,
+    memory: Vec<Option<Keys>>,
     n_queries: usize,
     /// The last patch of every sequence as it left the smoothing, where boundaries are learned.
     smoothed: Vec<Option<Tensor<2>>>,
@@ -79,9 +80,9 @@ impl State {
         Self {
             progress: vec![Progress::default(); capacities.len()],
             caches: [stack(&model.encoder), stack(&model.global), cache(&decoder)],
-            states: zeros(n_rows),
-            keys: (zeros(n_rows), zeros(n_rows)),
-            memory: decoder.iter().map(|_| (zeros(n_memory), zeros(n_memory))).collect(),
+            states: Some(zeros(n_rows)),
+            keys: Some((zeros(n_rows), zeros(n_rows))),
+            memory: decoder.iter().map(|_| Some((zeros(n_memory), zeros(n_memory)))).collect(),
             n_queries: model.n_queries,
             smoothed: vec![None; capacities.len()],
             slots,
@@ -124,10 +125,13 @@ impl State {
         let tokens = order(1, &|i| self.progress[i].n_tokens);
         let patches = order(self.n_queries, &|i| self.progress[i].starts.len());
         let of = |rows: &Tensor<2>, order: &[u32]| ops::embedding(rows.clone(), order);
-        let pair = |(keys, values): &Keys, order: &[u32]| (of(keys, order), of(values, order));
+        let pair = |kept: &Option<Keys>, order: &[u32]| {
+            let (keys, values) = kept.as_ref().expect(KEPT);
+            Some((of(keys, order), of(values, order)))
+        };
         Self {
             caches: self.caches.each_ref().map(|cache| cache.fork(parents, capacities)),
-            states: of(&self.states, &tokens),
+            states: Some(of(self.states.as_ref().expect(KEPT), &tokens)),
             keys: pair(&self.keys, &tokens),
             memory: self.memory.iter().map(|keys| pair(keys, &patches)).collect(),
             n_queries: self.n_queries,
@@ -136,6 +140,16 @@ impl State {
             slots,
         }
     }
+}
+
+const KEPT: &str = "what is taken out is put back";
+
+/// Writes keys and values among those that are kept, and gives all.
+fn write(kept: &mut Option<Keys>, (keys, values): Keys, at: &[usize]) -> Keys {
+    let (k, v) = kept.take().expect(KEPT);
+    let written = (ops::write_rows(k, keys, at), ops::write_rows(v, values, at));
+    *kept = Some(written.clone());
+    written
 }
 
 /// A pass: over whole documents, or over tokens that follow what is kept.
@@ -209,17 +223,21 @@ impl Pass<'_> {
             .zip(new.iter())
             .flat_map(|(span, new)| span.end - new.len()..span.end)
             .collect();
-        let first = |row: usize| spans.iter().any(|span| span.start == row && !span.is_empty());
-        let previous =
-            written.iter().map(|&row| if first(row) { row } else { row - 1 } as u32).collect();
+        let previous = spans
+            .iter()
+            .zip(new.iter())
+            .flat_map(|(span, new)| {
+                let rows = span.end - new.len()..span.end;
+                rows.map(|row| row.max(span.start + 1) as u32 - 1)
+            })
+            .collect();
         let (states, keys) = match self {
             Self::Whole => (states, keys),
             Self::Kept { state, .. } => {
-                state.states = ops::write_rows(state.states.clone(), states, &written);
-                let (k, v) = state.keys.clone();
-                state.keys =
-                    (ops::write_rows(k, keys.0, &written), ops::write_rows(v, keys.1, &written));
-                (state.states.clone(), state.keys.clone())
+                let kept = state.states.take().expect(KEPT);
+                let states = ops::write_rows(kept, states, &written);
+                state.states = Some(states.clone());
+                (states, write(&mut state.keys, keys, &written))
             }
         };
         Tokens { states, keys, spans, previous }
@@ -231,7 +249,9 @@ impl Pass<'_> {
         match self {
             Self::Whole => keys.expect("whole documents have patches"),
             Self::Kept { state, sequences } => {
-                let Some(keys) = keys else { return state.memory[block].clone() };
+                let Some(keys) = keys else {
+                    return state.memory[block].clone().expect(KEPT);
+                };
                 let written: Vec<usize> = sequences
                     .iter()
                     .zip(layout.whole())
@@ -241,10 +261,7 @@ impl Pass<'_> {
                             ..(first + whole.end) * state.n_queries
                     })
                     .collect();
-                let (k, v) = state.memory[block].clone();
-                state.memory[block] =
-                    (ops::write_rows(k, keys.0, &written), ops::write_rows(v, keys.1, &written));
-                state.memory[block].clone()
+                write(&mut state.memory[block], keys, &written)
             }
         }
     }

@@ -114,6 +114,11 @@ fn a_model_over_patches_works_from_end_to_end() {
     let files = format!("stage.0.data=[{{ source = \"units\", files = [\"{base}/a.units\"] }}]");
     let from = "model.units={ from = \"files\", n = 20 }";
     train("files", &[from, &files, "eval.sides=[\"t2t\", \"s2s\"]"]).works();
+    let results: Value =
+        serde_json::from_slice(&fs::read(dir.path().join("files/results.json")).unwrap()).unwrap();
+    let of = |name: &str| &results["story_cloze"]["base"][name];
+    assert_eq!(of("accuracy_text")["n"], 3);
+    assert!(of("accuracy_s2s").to_string().contains("cannot hear"), "{results}");
     // Units of other centers, of another number, and stories that nothing could hear.
     let fit =
         ["units", "fit", "--model", &weights, "-n", "20", "--seed", "9", "--out", "other.npy"];
@@ -121,7 +126,9 @@ fn a_model_over_patches_works_from_end_to_end() {
     write("b.units", "other.npy").works();
     run(&["data", "interleave", "a.units", "b.units"]).fails_with(&["a.units", "b.units"]);
     let others = format!("stage.0.data=[{{ source = \"units\", files = [\"{base}/b.units\"] }}]");
-    train("others", &[&others]).fails_with(&["b.units", "quantizer", "the model has"]);
+    let centers =
+        format!("model.units.centers={{ from = \"file\", path = \"{base}/run/units.npy\" }}");
+    train("others", &[&others, &centers]).fails_with(&["b.units", "quantizer", "the model has"]);
     train("count", &["model.units={ from = \"files\", n = 21 }", &files])
         .fails_with(&["20 units, model.units.n is 21"]);
     train("deaf", &[from]).fails_with(&["what is spoken needs"]);
@@ -129,9 +136,9 @@ fn a_model_over_patches_works_from_end_to_end() {
     let mut bytes = fs::read(dir.path().join("a.units")).unwrap();
     bytes.truncate(bytes.len() / 2);
     fs::write(dir.path().join("half.units"), bytes).unwrap();
-    run(&["data", "interleave", "half.units"]).fails_with(&["half.units"]);
+    run(&["data", "interleave", "half.units"]).fails_with(&["half.units", "damaged"]);
     fs::write(dir.path().join("none.jsonl"), "").unwrap();
-    run(&["data", "interleave", "none.jsonl"]).fails_with(&["none.jsonl"]);
+    run(&["data", "interleave", "none.jsonl"]).fails_with(&["none.jsonl", "empty file"]);
     train("patching", &["model.patching={ kind = \"static\", size = 0 }"])
         .fails_with(&["model.patching", "size"]);
     train("context", &["model.context=4"]).fails_with(&["context is 4"]);
@@ -139,7 +146,9 @@ fn a_model_over_patches_works_from_end_to_end() {
         .fails_with(&["some sources have a weight"]);
     train("domain", &["stage.0.data=[{ source = \"stories\", n = 24, domain = \"voices\" }]"])
         .fails_with(&["expected \"base\""]);
-    run(&["transcribe", "run/model", "a.wav"]).fails_with(&["a.wav"]);
+    train("told", &["model.patching={ kind = \"aligned\" }"]).fails_with(&["oracle = true"]);
+    super::sine(&dir.path().join("a.wav"), 1.0);
+    run(&["transcribe", "run/model", "a.wav"]).fails_with(&["was not taught to write it down"]);
 
     let bench =
         ["bench", "patches", &smoke, "--path", &path, "--seconds", "1", "--step-seconds", "2"];

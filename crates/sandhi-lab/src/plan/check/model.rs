@@ -142,6 +142,12 @@ impl Checker<'_> {
                 }
             }
         }
+        let is_told = matches!(config.patching, Some(PatchingConfig::Aligned(_)));
+        self.need(
+            !is_told || self.recipe.oracle,
+            place,
+            "aligned patches need an aligner in use; the recipe has to say oracle = true",
+        );
         self.need(
             config.closure == Closure::Causal || config.wants_patching(),
             "model.closure",
@@ -359,7 +365,6 @@ impl Checker<'_> {
         (encoder, text)
     }
 
-    /// A connector is built to be counted: its shapes have to be numbers, and its layers a list.
     /// A speech encoder that a recipe begins with.
     fn speech_base(
         &mut self,
@@ -390,6 +395,7 @@ impl Checker<'_> {
         )
     }
 
+    /// A connector is built to be counted: its shapes have to be numbers, and its layers a list.
     fn connector_sizes(&mut self, config: &ConnectorModelConfig) {
         const LARGEST: u64 = 1 << 16;
         let value = serde_json::to_value(&config.connector).unwrap_or_default();
