@@ -649,8 +649,8 @@ pub(super) fn step(parts: &[PartLayers], again: bool, is_trained: impl Fn(&str) 
     let mut way_back: Vec<(f64, f64, f64)> = Vec::new();
     let mut used: BTreeMap<String, usize> = BTreeMap::new();
     // A table may be used by a part that it does not belong to, where names have no prefix.
-    let all: Vec<&Inventory> =
-        parts.iter().filter(|part| part.prefix.is_empty()).filter_map(|part| part.list).collect();
+    let shared = |part: &&PartLayers| part.prefix.is_empty() && !part.layers.is_empty();
+    let all: Vec<&Inventory> = parts.iter().filter(shared).filter_map(|part| part.list).collect();
     for part in parts {
         let mut known: BTreeMap<&str, Parameters> = BTreeMap::new();
         let own: Vec<&Inventory> =
