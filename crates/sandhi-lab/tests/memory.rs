@@ -143,7 +143,8 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
             // is alone, which makes a patch of the units before it, too.
             let n_tokens = config.tokenizer.vocab_size + 2 + N_UNITS;
             let length = (stage.batch.max_length / n as f64) as usize;
-            let alone: Vec<bool> = (0..n * length).map(|i| i % length % 4 == 0).collect();
+            let alone: Vec<bool> =
+                (0..n * length).map(|i| (i % length).is_multiple_of(4)).collect();
             let closing = |i: usize| match i % length {
                 0 => Closing::ALONE,
                 i => Closing { before: false, after: i % 4 == 0 },
