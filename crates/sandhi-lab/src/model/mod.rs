@@ -202,6 +202,17 @@ impl SpeechModel {
         HostRagged::from_device(self.encoder.forward(&features, Dropout::OFF))
     }
 
+    /// Encoder frames of 16 kHz samples, row-major `[n_frames, d_encoder]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::extract`].
+    pub fn frames(&self, samples: &[f32]) -> Result<Vec<f32>, sandhi_data::features::Error> {
+        let features = self.extract(samples)?;
+        let features = HostRagged::gather(features.n_mels, [&features.values[..]]);
+        Ok(self.encode(&features).values)
+    }
+
     /// Encoder and head as one module, where there is a head.
     pub fn ctc_net(&self) -> Option<CtcNet> {
         let head = self.recognizer.as_ref()?.head.clone();

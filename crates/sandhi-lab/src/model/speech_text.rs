@@ -28,7 +28,7 @@ use sandhi_nn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HostRagged, SpeechModel,
+    SpeechModel,
     store::{Error, SPEC, SpeechSpec, TOKENIZER, get, put},
 };
 use crate::{
@@ -37,7 +37,10 @@ use crate::{
     generate::{Answer, Decoding, decode},
     hf::Hub,
     recipe::NetworkConfig,
-    train::speech_text::{Cutting, Network, Reading, SpeechTextBatch, SpeechTextNet},
+    train::{
+        dataset::Draw,
+        speech_text::{Cutting, Network, Reading, SpeechTextBatch, SpeechTextNet},
+    },
     units::Kmeans,
 };
 
@@ -102,9 +105,7 @@ impl Hearing {
     ///
     /// When the samples have no features, or are longer than the encoder takes.
     pub fn units(&self, samples: &[f32]) -> Result<Vec<u32>, sandhi_data::features::Error> {
-        let features = self.speech.extract(samples)?;
-        let features = HostRagged::gather(features.n_mels, [&features.values[..]]);
-        Ok(self.centers.assign(&self.speech.encode(&features).values))
+        Ok(self.centers.assign(&self.speech.frames(samples)?))
     }
 }
 
@@ -215,13 +216,7 @@ impl NetworkConfig {
 impl SpeechTextModel {
     /// How documents are cut into patches.
     pub fn cutting(&self) -> Cutting {
-        match (&self.config, &self.patching) {
-            (NetworkConfig::Plain(_), _) => Cutting::Plain,
-            (NetworkConfig::Patch(_), Some(patching)) => {
-                Cutting::Given(patching.clone(), self.closure)
-            }
-            (NetworkConfig::Patch(_), None) => Cutting::Learned,
-        }
+        Cutting::new(&self.config, self.patching.as_ref(), self.closure)
     }
 
     /// Log-probabilities of the tokens of documents, each given those before it: one for every token but the first.
@@ -236,13 +231,13 @@ impl SpeechTextModel {
     ///
     /// When a document has fewer than two tokens, or a given boundary does not fit it.
     pub fn log_probs(&self, documents: &[Reading]) -> Result<Vec<Vec<f64>>, Error> {
-        let mut batch = SpeechTextBatch::new(&self.cutting());
+        let cutting = self.cutting();
+        let mut batch = SpeechTextBatch::new(&cutting);
         for (document, words) in documents {
             self.fits(document.ids.len())?;
-            let draw = crate::train::dataset::Draw::FIXED;
-            batch.push(document, words, &self.vocabulary, &self.cutting(), draw, "");
+            batch.push(document, words, &self.vocabulary, &cutting, Draw::FIXED, "");
         }
-        let hidden = self.hidden(&batch);
+        let (hidden, _) = self.net.hidden(&batch, Dropout::OFF);
         let mut out = Vec::with_capacity(documents.len());
         for span in Offsets::from_lengths(&batch.lengths).iter() {
             let rows: Vec<u32> = span.clone().map(|row| row as u32).collect();
@@ -322,10 +317,6 @@ impl SpeechTextModel {
         (0..self.vocabulary.n_tokens() as u32).map(is_allowed).collect()
     }
 
-    fn hidden(&self, batch: &SpeechTextBatch) -> Tensor<2> {
-        self.net.hidden(batch, Dropout::OFF).0
-    }
-
     pub(super) fn write(
         &self,
         writer: &mut CheckpointWriter,
@@ -375,10 +366,7 @@ impl SpeechTextModel {
                 vocabulary.n_units()
             )));
         }
-        let is_told = match &spec.network {
-            NetworkConfig::Plain(_) => false,
-            NetworkConfig::Patch(config) => config.router.is_none(),
-        };
+        let is_told = spec.network.wants_patching();
         if spec.patching.is_some() != is_told {
             let what = if is_told { "is missing" } else { "is there, and nothing wants it" };
             return Err(wrong(format!("patching {what}")));

@@ -44,7 +44,7 @@ pub(super) fn speech_text(
     let mut model = SpeechTextModel {
         units,
         config: config.network.clone(),
-        patching: config.patching.clone().filter(|_| config.wants_patching()),
+        patching: config.patching.clone().filter(|_| config.network.wants_patching()),
         closure: config.closure,
         context: config.context,
         net: config.network.init(vocabulary.n_tokens(), &init),

@@ -69,10 +69,10 @@ pub enum NetworkConfig {
     Patch(PatchLmConfig),
 }
 
-impl SpeechTextModelConfig {
+impl NetworkConfig {
     /// Whether where patches end is given with the data.
     pub fn wants_patching(&self) -> bool {
-        matches!(&self.network, NetworkConfig::Patch(config) if config.router.is_none())
+        matches!(self, Self::Patch(config) if config.router.is_none())
     }
 }
 

@@ -240,7 +240,7 @@ impl Workshop {
                             for utterance in utterances {
                                 let words: Arc<[UnitWord]> = utterance.words.clone().into();
                                 let document = interleave::spoken(&utterance, made.vocabulary)?;
-                                documents.extend(self.parts(document, words, made)?);
+                                documents.extend(parts(document, words, made)?);
                             }
                             Material::Fixed(documents)
                         }
@@ -248,7 +248,7 @@ impl Workshop {
                             let mut documents = Vec::new();
                             for text in texts {
                                 let document = interleave::written(&text, made.vocabulary)?;
-                                documents.extend(self.parts(document, Arc::from([]), made)?);
+                                documents.extend(parts(document, Arc::from([]), made)?);
                             }
                             Material::Fixed(documents)
                         }
@@ -266,7 +266,7 @@ impl Workshop {
                         let mut stream = interleave::reading_stream(0, 0, &utterance.id);
                         let document =
                             interleave::interleaved(&utterance, made.vocabulary, &mut stream)?;
-                        dev.extend(self.parts(document, utterance.words.into(), made)?);
+                        dev.extend(parts(document, utterance.words.into(), made)?);
                     }
                 }
             }
@@ -287,17 +287,6 @@ impl Workshop {
         Ok((sources, dev))
     }
 
-    /// A document in parts no longer than the context.
-    fn parts(
-        &self,
-        document: Document,
-        words: Arc<[UnitWord]>,
-        made: &Made<'_>,
-    ) -> Result<Vec<Reading>, Error> {
-        let parts = interleave::split(document, made.vocabulary, made.context)?;
-        Ok(parts.into_iter().map(|part| (part, words.clone())).collect())
-    }
-
     /// What a source has: utterances, or texts.
     fn material(
         &self,
@@ -307,9 +296,8 @@ impl Workshop {
         progress: &dyn Fn(usize, usize),
     ) -> Result<(Form, Vec<UnitUtterance>, Vec<String>), Error> {
         Ok(match source {
-            SourceConfig::Stories(StoriesSource { form: Form::Written, .. }) => {
-                let SourceConfig::Stories(source) = source else { unreachable!("matched above") };
-                (Form::Written, Vec::new(), self.stories(source))
+            SourceConfig::Stories(stories) if stories.form == Form::Written => {
+                (Form::Written, Vec::new(), self.stories(stories))
             }
             SourceConfig::Stories(stories) => {
                 let (Some(hearing), Some(cache)) = (made.hearing, made.cache) else {
@@ -346,6 +334,16 @@ impl Workshop {
     }
 }
 
+/// A document in parts no longer than the context.
+fn parts(
+    document: Document,
+    words: Arc<[UnitWord]>,
+    made: &Made<'_>,
+) -> Result<Vec<Reading>, Error> {
+    let parts = interleave::split(document, made.vocabulary, made.context)?;
+    Ok(parts.into_iter().map(|part| (part, words.clone())).collect())
+}
+
 /// What is said, as it was written down or as its words.
 fn text_of(utterance: &UnitUtterance) -> String {
     utterance.text.clone().unwrap_or_else(|| {
@@ -354,7 +352,7 @@ fn text_of(utterance: &UnitUtterance) -> String {
     })
 }
 
-/// The domain that stories of an evaluation are heard in.
+/// A text as it is heard in a domain, by the voice that says the text `like` there: sides of an item have one voice.
 pub(crate) fn in_domain(text: &str, like: &str, domain: Domain) -> Spoken {
     let take = sandhi_data::rng::stream(0, like) >> 32;
     Spoken::Made { text: text.to_owned(), language: Language::English, domain, take, speed: 1.0 }

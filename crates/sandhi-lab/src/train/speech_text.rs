@@ -79,7 +79,7 @@ pub struct SpeechTextBatch {
     pub lengths: Vec<usize>,
     /// Where patches end.
     pub boundaries: HostBoundaries,
-    /// Words that are written.
+    /// Words that are written: those that begin with a piece of text.
     pub n_words: usize,
     /// Seconds that the units last.
     pub speech_s: f64,
@@ -94,6 +94,40 @@ pub enum Cutting {
     Given(PatchingConfig, Closure),
     /// By the model.
     Learned,
+}
+
+impl Cutting {
+    /// How the documents of a network are cut; `patching` where it does not learn that.
+    pub fn new(
+        network: &NetworkConfig,
+        patching: Option<&PatchingConfig>,
+        closure: Closure,
+    ) -> Self {
+        match (network, patching) {
+            (NetworkConfig::Plain(_), _) => Self::Plain,
+            (NetworkConfig::Patch(_), Some(patching)) => Self::Given(patching.clone(), closure),
+            (NetworkConfig::Patch(_), None) => Self::Learned,
+        }
+    }
+
+    /// The patches of a document as this draw has them for the item of this name, where a rule gives them.
+    ///
+    /// # Panics
+    ///
+    /// When the document begins with a unit.
+    fn patches(
+        &self,
+        (document, words): (&Document, &[UnitWord]),
+        vocabulary: &JointVocabulary,
+        draw: Draw,
+        item: &str,
+    ) -> Option<Patches> {
+        let Self::Given(patching, closure) = self else { return None };
+        let mut stream = Stream::named(draw.key, &format!("patching {item}"));
+        let rule = patching.rule(draw.progress, &mut stream);
+        let patches = rule.patches(document, words, vocabulary, *closure);
+        Some(patches.expect("documents begin with a token that is no unit"))
+    }
 }
 
 /// A document, and the words that its spans are of.
@@ -181,20 +215,17 @@ impl SpeechTextDataset {
 
     /// Patches of a document, about as many where the model says where they end.
     fn n_patches(&self, document: &Document, words: &[UnitWord], draw: Draw, item: usize) -> f64 {
-        let n_tokens = (document.ids.len() - 1) as f64;
-        match (&self.cutting, &self.meter.network) {
-            (Cutting::Given(patching, closure), _) => {
-                let mut stream = Stream::named(draw.key, &format!("patching {item}"));
-                let rule = patching.rule(draw.progress, &mut stream);
-                let patches = rule.patches(document, words, &self.vocabulary, *closure);
-                patches.map_or(n_tokens, |patches| patches.n_patches() as f64)
-            }
-            (Cutting::Learned, NetworkConfig::Patch(config)) => {
-                let size = config.router.unwrap_or_default().units_per_patch;
-                let n_units = document.n_units as f64;
-                n_tokens - n_units + n_units / size
-            }
-            _ => n_tokens,
+        let item = item.to_string();
+        let patches = self.cutting.patches((document, words), &self.vocabulary, draw, &item);
+        if let Some(patches) = patches {
+            return patches.n_patches() as f64;
+        }
+        let (n_tokens, n_units) = ((document.ids.len() - 1) as f64, document.n_units as f64);
+        match &self.meter.network {
+            NetworkConfig::Plain(_) => n_tokens,
+            NetworkConfig::Patch(config) => config
+                .router
+                .map_or(n_tokens, |router| n_tokens - n_units + n_units / router.units_per_patch),
         }
     }
 
@@ -259,7 +290,9 @@ impl Dataset for SpeechTextDataset {
             let sum: usize = documents.map(|(document, _)| document.ids.len() - 1).sum();
             sum as f64 / readings.len() as f64
         };
-        Some((0..self.n_items()).map(tokens).sum())
+        // Summed in order, so that the sum is the same on any number of threads.
+        let of_items: Vec<f64> = (0..self.n_items()).into_par_iter().map(tokens).collect();
+        Some(of_items.iter().sum())
     }
 
     fn load(&self, indices: &[usize], draw: Draw) -> SpeechTextBatch {
@@ -321,21 +354,20 @@ impl SpeechTextBatch {
         self.targets.extend(&document.ids[1..]);
         self.is_unit.extend(&units[1..]);
         self.lengths.push(n);
-        let written = document.words.iter().filter(|&&start| !units[start as usize]);
-        self.n_words += written.count();
-        match (&mut self.boundaries, cutting) {
-            (HostBoundaries::Given(closings), Cutting::Given(patching, closure)) => {
-                let mut stream = Stream::named(draw.key, &format!("patching {item}"));
-                let rule = patching.rule(draw.progress, &mut stream);
-                let patches = rule
-                    .patches(document, words, vocabulary, *closure)
-                    .expect("documents begin with a token that is no unit");
+        let begins_with_text = |start: &&u32| {
+            let first = document.ids.get(**start as usize);
+            matches!(first.and_then(|id| vocabulary.symbol(*id)), Some(Symbol::Text))
+        };
+        self.n_words += document.words.iter().filter(begins_with_text).count();
+        let patches = cutting.patches((document, words), vocabulary, draw, item);
+        match (&mut self.boundaries, patches, cutting) {
+            (HostBoundaries::Given(closings), Some(patches), _) => {
                 closings.extend(&closings_of(&patches)[..n]);
             }
-            (HostBoundaries::Learned(alone), Cutting::Learned) => {
+            (HostBoundaries::Learned(alone), _, Cutting::Learned) => {
                 alone.extend(units[..n].iter().map(|unit| !unit));
             }
-            (HostBoundaries::None, Cutting::Plain) => {}
+            (HostBoundaries::None, _, Cutting::Plain) => {}
             _ => panic!("documents of a batch are cut alike"),
         }
     }
@@ -500,7 +532,11 @@ impl Learner for SpeechTextNet {
 
 #[cfg(test)]
 mod tests {
-    use sandhi_data::{patching::StaticConfig, text::Tokenizer};
+    use sandhi_data::{
+        interleave::SpeechSpan,
+        patching::StaticConfig,
+        text::{Mode, Tokenizer},
+    };
     use sandhi_nn::init::Init;
 
     use super::*;
@@ -575,6 +611,25 @@ mod tests {
         assert_eq!(closings.len(), first.ids.len());
         assert_eq!(first.speech_s, first.n_units() as f64 / 25.0);
         assert!(first.n_words <= 16, "{}", first.n_words);
+    }
+
+    /// A word that is said without a unit of its own begins where its block ends, and is not a written one.
+    #[test]
+    fn words_count_as_written_by_their_first_piece() {
+        let dataset = dataset(false, Measure::Tokens);
+        let vocabulary = &dataset.vocabulary;
+        let unit = vocabulary.unit(0).unwrap();
+        let piece = vocabulary.tokenizer().encode(" ball").unwrap()[0];
+        let (text, speech) = (vocabulary.marker(Mode::Text), vocabulary.marker(Mode::Speech));
+        let document = Document {
+            ids: vec![vocabulary.begin(), speech, unit, unit, text, piece, vocabulary.end()],
+            spans: vec![SpeechSpan { tokens: 2..4, word: Some(0) }],
+            words: vec![2, 4, 5, 7],
+            n_units: 2,
+        };
+        let mut batch = SpeechTextBatch::new(&Cutting::Plain);
+        batch.push(&document, &[], vocabulary, &Cutting::Plain, Draw::FIXED, "");
+        assert_eq!(batch.n_words, 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use sandhi_data::{
 use serde::{Deserialize, Serialize};
 
 use super::Kmeans;
-use crate::model::{HostRagged, SpeechModel};
+use crate::model::SpeechModel;
 
 /// How spectra become frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,11 +234,7 @@ impl Front {
     /// When the samples have no features, or more than the encoder takes.
     pub fn frames(&self, samples: &[f32]) -> Result<Vec<f32>, features::Error> {
         match self {
-            Self::Encoder(speech) => {
-                let features = speech.extract(samples)?;
-                let features = HostRagged::gather(features.n_mels, [&features.values[..]]);
-                Ok(speech.encode(&features).values)
-            }
+            Self::Encoder(speech) => speech.frames(samples),
             Self::Spectra(spectra) => spectra.frames(samples),
         }
     }

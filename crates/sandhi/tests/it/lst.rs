@@ -108,6 +108,9 @@ fn a_model_over_patches_works_from_end_to_end() {
     let aligned =
         run(&["data", "interleave", "a.units", "--aligned", "--merged", "--json"]).works();
     assert_ne!(lines(&aligned), numbers);
+    // Words are never cut short.
+    assert!(numbers[0]["partial_share"].is_number(), "{numbers:?}");
+    assert!(lines(&aligned)[0].get("partial_share").is_none(), "{aligned}");
 
     // They are learned from; the model hears nothing and is asked in writing alone.
     let base = dir.path().display();

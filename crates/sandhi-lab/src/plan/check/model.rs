@@ -130,7 +130,7 @@ impl Checker<'_> {
             }
         }
         let place = "model.patching";
-        match (&config.patching, config.wants_patching()) {
+        match (&config.patching, config.network.wants_patching()) {
             (None, true) => self.problem(place, "is missing; where patches end is not learned"),
             (Some(_), false) => self.problem(
                 place,
@@ -149,7 +149,7 @@ impl Checker<'_> {
             "aligned patches need an aligner in use; the recipe has to say oracle = true",
         );
         self.need(
-            config.closure == Closure::Causal || config.wants_patching(),
+            config.closure == Closure::Causal || config.network.wants_patching(),
             "model.closure",
             "is for patches that are given",
         );

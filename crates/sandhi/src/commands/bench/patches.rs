@@ -23,14 +23,16 @@ use sandhi_lab::{
     chat::END,
     generate::Decoding,
     model::SpeechTextModel,
-    recipe::{LossConfig, Measure, ModelConfig, NetworkConfig, Recipe},
+    recipe::{LossConfig, Measure, ModelConfig, NetworkConfig, Recipe, SpeechTextModelConfig},
     train::{
         dataset::{Dataset, Draw},
-        speech_text::{Cutting, Material, Meter, SpeechTextDataset},
+        speech_text::{
+            Cutting, Material, Meter, SpeechTextBatch, SpeechTextDataset, SpeechTextNet,
+        },
         step::gradients,
     },
 };
-use sandhi_nn::{init::Init, transformer::Dropout, weights};
+use sandhi_nn::{init::Init, patch::PatchLmConfig, transformer::Dropout, weights};
 use serde::Serialize;
 
 use super::{at_least_one, median};
@@ -124,42 +126,62 @@ fn utterance(i: usize, seconds: f64) -> UnitUtterance {
 struct Candidate {
     name: &'static str,
     network: NetworkConfig,
-    cutting: Cutting,
+    patching: Option<PatchingConfig>,
+    closure: Closure,
+}
+
+/// A candidate on utterances of one length: their batch, and what was measured.
+struct Trial {
+    net: SpeechTextNet,
+    batch: [SpeechTextBatch; 1],
+    model: SpeechTextModel,
+    train: Vec<f64>,
+    generate: Vec<f64>,
+    steps_saved: f64,
+    patches_per_token: f64,
+}
+
+fn speech_text(recipe: &Recipe) -> anyhow::Result<&SpeechTextModelConfig> {
+    match &recipe.model {
+        ModelConfig::SpeechText(config) => Ok(config),
+        _ => anyhow::bail!("{}: no model over text and units", recipe.name),
+    }
 }
 
 fn candidates(recipe: &Recipe, plain: Option<&Recipe>) -> anyhow::Result<Vec<Candidate>> {
-    let ModelConfig::SpeechText(config) = &recipe.model else {
-        anyhow::bail!("{}: no model over text and units", recipe.name)
-    };
+    let config = speech_text(recipe)?;
     anyhow::ensure!(
         matches!(config.network, NetworkConfig::Patch(_)),
         "{}: its network has no patches; --plain takes one without",
         recipe.name
     );
-    let network = config.network.clone();
-    let cutting = match &config.patching {
-        Some(patching) => Cutting::Given(patching.clone(), config.closure),
-        None => Cutting::Learned,
-    };
-    let mut found = vec![Candidate { name: "patches", network: network.clone(), cutting }];
-    if let NetworkConfig::Patch(mut network) = network {
-        network.router = None;
-        let one = PatchingConfig::Static(StaticConfig { size: 1 });
-        let cutting = Cutting::Given(one, Closure::Causal);
-        let network = NetworkConfig::Patch(network);
-        found.push(Candidate { name: "a patch a unit", network, cutting });
+    let mut found = vec![Candidate {
+        name: "patches",
+        network: config.network.clone(),
+        patching: config.patching.clone(),
+        closure: config.closure,
+    }];
+    if let NetworkConfig::Patch(network) = &config.network {
+        found.push(Candidate {
+            name: "a patch a unit",
+            network: NetworkConfig::Patch(PatchLmConfig { router: None, ..network.clone() }),
+            patching: Some(PatchingConfig::Static(StaticConfig { size: 1 })),
+            closure: Closure::Causal,
+        });
     }
     if let Some(plain) = plain {
-        let ModelConfig::SpeechText(config) = &plain.model else {
-            anyhow::bail!("{}: no model over text and units", plain.name)
-        };
+        let config = speech_text(plain)?;
         anyhow::ensure!(
             matches!(config.network, NetworkConfig::Plain(_)),
             "{}: its network is not plain",
             plain.name
         );
-        let network = config.network.clone();
-        found.push(Candidate { name: "plain", network, cutting: Cutting::Plain });
+        found.push(Candidate {
+            name: "plain",
+            network: config.network.clone(),
+            patching: None,
+            closure: Closure::Causal,
+        });
     }
     Ok(found)
 }
@@ -226,18 +248,13 @@ fn of_length(
         temperature: 1.0,
         ..Decoding::default()
     };
-    let mut made = Vec::new();
-    for candidate in candidates {
-        let Candidate { network, cutting, .. } = candidate;
+    let mut trials = Vec::with_capacity(candidates.len());
+    for Candidate { network, patching, closure, .. } in candidates {
         let net = network.init(vocabulary.n_tokens(), &Init::new(1, device));
-        let (patching, closure) = match cutting {
-            Cutting::Given(patching, closure) => (Some(patching.clone()), *closure),
-            Cutting::Plain | Cutting::Learned => (None, Closure::Causal),
-        };
         let header = UnitsHeader { quantizer: "none".into(), n_units: N_UNITS, rate_hz: RATE_HZ };
         let dataset = SpeechTextDataset {
             vocabulary: vocabulary.clone(),
-            cutting: cutting.clone(),
+            cutting: Cutting::new(network, patching.as_ref(), *closure),
             context: 1 << 20,
             rate_hz: RATE_HZ,
             material: Material::Interleaved(utterances.clone()),
@@ -252,67 +269,71 @@ fn of_length(
             vocabulary: vocabulary.clone(),
             units: header,
             config: network.clone(),
-            patching,
-            closure,
+            patching: patching.clone(),
+            closure: *closure,
             context: 1 << 20,
             net: net.clone(),
             hearing: None,
         };
-        made.push((weights::to_autodiff(net), [batch], model));
+        trials.push(Trial {
+            net: weights::to_autodiff(net),
+            batch: [batch],
+            model,
+            train: Vec::new(),
+            generate: Vec::new(),
+            steps_saved: 0.0,
+            patches_per_token: 1.0,
+        });
     }
-    let mut train = vec![Vec::new(); made.len()];
-    let mut generate = vec![Vec::new(); made.len()];
-    let mut saved = vec![0.0; made.len()];
-    let mut patches = vec![1.0; made.len()];
     for round in 0..=args.rounds {
-        for (i, (net, batches, model)) in made.iter().enumerate() {
+        for (trial, candidate) in trials.iter_mut().zip(candidates) {
             let start = Instant::now();
-            let (losses, grads) = gradients(net, batches, &loss, 1, |_| Dropout::OFF);
+            let (losses, grads) = gradients(&trial.net, &trial.batch, &loss, 1, |_| Dropout::OFF);
             std::hint::black_box(&grads);
             let train_s = start.elapsed().as_secs_f64();
             anyhow::ensure!(losses.total.is_finite(), "a loss is not finite");
-            patches[i] = losses.terms.get("patches_per_token").copied().unwrap_or(1.0);
+            if let Some(&patches) = losses.terms.get("patches_per_token") {
+                trial.patches_per_token = patches;
+            }
             let start = Instant::now();
-            let found = model.go_on(&beginnings, Some(Mode::Speech), &[], &decoding);
+            let found = trial.model.go_on(&beginnings, Some(Mode::Speech), &[], &decoding);
             let generate_s = start.elapsed().as_secs_f64();
-            let found = found.context(candidates[i].name)?;
+            let found = found.context(candidate.name)?;
             let steps: usize = found.iter().map(|(_, steps)| steps).sum();
             // The last token of an answer is never read.
             let read = found.len() * (args.new_units - 1).max(1);
-            saved[i] = 1.0 - steps as f64 / read as f64;
+            trial.steps_saved = 1.0 - steps as f64 / read as f64;
             // The first round does not count.
             if round > 0 {
-                train[i].push(train_s);
-                generate[i].push(generate_s);
+                trial.train.push(train_s);
+                trial.generate.push(generate_s);
             }
         }
     }
-    let speedup = |times: &[Vec<f64>], i: usize| {
-        median(times[1].iter().zip(&times[i]).map(|(unit, own)| unit / own))
-    };
-    let row = |(i, (net, batches, _)): (usize, &(_, [_; 1], _))| {
-        let net: &sandhi_lab::train::speech_text::SpeechTextNet = net;
-        let batch: &sandhi_lab::train::speech_text::SpeechTextBatch = &batches[0];
-        let _: &SpeechTextModel = &made[i].2;
-        let (train_s, generate_s) =
-            (median(train[i].iter().copied()), median(generate[i].iter().copied()));
+    let speedup =
+        |unit: &[f64], own: &[f64]| median(unit.iter().zip(own).map(|(unit, own)| unit / own));
+    let unit = &trials[1];
+    let row = |(candidate, trial): (&Candidate, &Trial)| {
+        let train_s = median(trial.train.iter().copied());
+        let generate_s = median(trial.generate.iter().copied());
+        let batch = &trial.batch[0];
         Row {
-            network: candidates[i].name,
+            network: candidate.name,
             seconds,
-            parameters: weights::parameters(net).iter().map(|info| info.n_values()).sum(),
+            parameters: weights::parameters(&trial.net).iter().map(|info| info.n_values()).sum(),
             tokens: batch.ids.len(),
-            patches_per_token: patches[i],
+            patches_per_token: trial.patches_per_token,
             train_s,
             train_tokens_per_s: batch.ids.len() as f64 / train_s,
             train_speech_per_s: batch.speech_s / train_s,
-            train_speedup: speedup(&train, i),
+            train_speedup: speedup(&unit.train, &trial.train),
             generate_s,
             generate_units_per_s: (args.prompts * args.new_units) as f64 / generate_s,
-            generate_speedup: speedup(&generate, i),
-            steps_saved: saved[i],
+            generate_speedup: speedup(&unit.generate, &trial.generate),
+            steps_saved: trial.steps_saved,
         }
     };
-    Ok(made.iter().enumerate().map(row).collect())
+    Ok(candidates.iter().zip(&trials).map(row).collect())
 }
 
 fn table(report: &Report) -> String {

@@ -61,8 +61,9 @@ struct Statistics {
     spoken_share: f64,
     words_a_text_block: f64,
     units_a_speech_block: f64,
-    /// Of the speech blocks, those whose last patch is cut short.
-    partial_share: f64,
+    /// Of the speech blocks, those whose last patch is cut short; not where patches are words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial_share: Option<f64>,
     /// Of the tokens, those that are units.
     unit_share: f64,
     patches_a_token: f64,
@@ -83,6 +84,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let tokenizer = Tokenizer::train_bpe(texts, 1_000, &[END])?;
     let vocabulary = JointVocabulary::extend(&tokenizer, END, END, corpus.header().n_units)?;
+    let size = (!args.aligned).then_some(args.size);
     let rule = if args.aligned {
         let granularity = if args.by_pieces { Granularity::Piece } else { Granularity::Word };
         let silence = if args.merged { Silence::Merged } else { Silence::Separate };
@@ -100,7 +102,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let blocks = draw_blocks(&spans, &mut stream.clone());
         let document = interleave::interleaved(&utterance, &vocabulary, &mut stream)?;
         let patches = rule.patches(&document, &utterance.words, &vocabulary, Closure::Causal)?;
-        found.add(&utterance, &spans, &blocks, document.ids.len(), patches.n_patches(), args.size);
+        found.add(&utterance, &spans, &blocks, document.ids.len(), patches.n_patches(), size);
         if i >= args.show.unwrap_or(0) {
             continue;
         }
@@ -198,7 +200,8 @@ struct Totals {
     text_blocks: usize,
     speech_blocks: usize,
     said_units: usize,
-    partial: usize,
+    /// Where patches are of one size.
+    partial: Option<usize>,
 }
 
 impl Totals {
@@ -209,7 +212,7 @@ impl Totals {
         blocks: &[Block],
         n_tokens: usize,
         n_patches: usize,
-        size: usize,
+        size: Option<usize>,
     ) {
         self.utterances += 1;
         self.tokens += n_tokens;
@@ -232,7 +235,9 @@ impl Totals {
                     let n: usize = spans.iter().map(|span| span.units.len()).sum();
                     self.speech_blocks += 1;
                     self.said_units += n;
-                    self.partial += usize::from(!n.is_multiple_of(size));
+                    if let Some(size) = size {
+                        *self.partial.get_or_insert(0) += usize::from(!n.is_multiple_of(size));
+                    }
                     self.spoken += spans.iter().filter(|span| span.word.is_some()).count();
                 }
             }
@@ -250,7 +255,7 @@ impl Totals {
             spoken_share: share(self.spoken, self.words),
             words_a_text_block: share(self.words - self.spoken, self.text_blocks),
             units_a_speech_block: share(self.said_units, self.speech_blocks),
-            partial_share: share(self.partial, self.speech_blocks),
+            partial_share: self.partial.map(|partial| share(partial, self.speech_blocks)),
             unit_share: share(self.said_units, self.tokens),
             patches_a_token: share(self.patches, self.tokens),
         }
@@ -275,13 +280,11 @@ fn table(s: &Statistics) -> String {
             s.words_a_text_block, s.units_a_speech_block
         ),
     );
-    line(
-        "partial",
-        format!(
-            "{:.1} % of the speech blocks end in a patch that is cut short",
-            100.0 * s.partial_share
-        ),
-    );
+    if let Some(share) = s.partial_share {
+        let share = 100.0 * share;
+        let text = format!("{share:.1} % of the speech blocks end in a patch that is cut short");
+        line("partial", text);
+    }
     line("tokens", format!("{:.1} % of them units", 100.0 * s.unit_share));
     line("patches", format!("{:.3} for a token", s.patches_a_token));
     out
