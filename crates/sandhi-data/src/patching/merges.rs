@@ -21,7 +21,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{replace_file, units::UnitsHeader};
+use crate::{
+    replace_file,
+    units::{UnitUtterance, UnitWord, UnitsHeader},
+};
 
 /// What is wrong with merges, or with what they are applied to.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,8 @@ pub struct UnitMerges {
     merges: Vec<Pair>,
     /// The merge of every pair.
     ranks: HashMap<Pair, u32>,
+    /// Units that every merge stands for.
+    lengths: Vec<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -130,7 +135,22 @@ impl UnitMerges {
 
     fn of(quantizer: String, n_units: u32, merges: Vec<Pair>) -> Self {
         let ranks = merges.iter().zip(0..).map(|(&pair, rank)| (pair, rank)).collect();
-        Self { quantizer, n_units, merges, ranks }
+        let mut merged =
+            Self { quantizer, n_units, merges: Vec::new(), ranks, lengths: Vec::new() };
+        for &(left, right) in &merges {
+            let length = merged.length(left) + merged.length(right);
+            merged.lengths.push(length);
+        }
+        Self { merges, ..merged }
+    }
+
+    /// Units that a symbol stands for.
+    ///
+    /// # Panics
+    ///
+    /// When it is neither a unit nor a merge.
+    pub fn length(&self, symbol: u32) -> u32 {
+        symbol.checked_sub(self.n_units).map_or(1, |rank| self.lengths[rank as usize])
     }
 
     /// Units and merges: one more than the largest symbol.
@@ -138,9 +158,9 @@ impl UnitMerges {
         self.n_units + self.merges.len() as u32
     }
 
-    /// The hash of the quantizer whose units they merge.
-    pub fn quantizer(&self) -> &str {
-        &self.quantizer
+    /// Whether they merge these units.
+    pub fn are_of(&self, units: &UnitsHeader) -> bool {
+        (&self.quantizer, self.n_units) == (&units.quantizer, units.n_units)
     }
 
     /// The symbols of units: merges in their order, from the left.
@@ -157,6 +177,33 @@ impl UnitMerges {
             symbols = merged(&symbols, pair, self.n_units + rank).0;
         }
         Ok(symbols)
+    }
+
+    /// An utterance with symbols in place of its units. Merges do not ask where words end: the boundary of a word goes
+    /// to that of a symbol that is nearest, the earlier one of two.
+    ///
+    /// # Errors
+    ///
+    /// [`MergesError::Outside`] for a number that is no unit.
+    pub fn apply_to(&self, utterance: UnitUtterance) -> Result<UnitUtterance, MergesError> {
+        let units = self.apply(&utterance.units)?;
+        // Where every symbol begins, in units, and where the last one ends.
+        let mut borders = vec![0];
+        borders.extend(units.iter().scan(0, |at, &symbol| {
+            *at += self.length(symbol);
+            Some(*at)
+        }));
+        let nearest = |unit: u32| {
+            let after = borders.partition_point(|&border| border < unit).min(borders.len() - 1);
+            let is_before = after > 0 && unit - borders[after - 1] <= borders[after].abs_diff(unit);
+            (after - usize::from(is_before)) as u32
+        };
+        let word = |UnitWord { word, start, end }| {
+            let (start, end) = (nearest(start), nearest(end));
+            UnitWord { word, start, end }
+        };
+        let words = utterance.words.into_iter().map(word).collect();
+        Ok(UnitUtterance { units, words, ..utterance })
     }
 
     /// The units of symbols.
@@ -384,7 +431,12 @@ mod tests {
         assert_eq!(merges.merges, [(1, 2), (3, 4)]);
         assert_eq!(merges.apply(&units).unwrap(), [5, 4, 5]);
         assert_eq!(merges.expand(&[5, 4, 5]).unwrap(), units);
-        assert_eq!((merges.n_symbols(), merges.quantizer()), (6, "5ae1"));
+        assert_eq!(merges.n_symbols(), 6);
+        let other = UnitsHeader { quantizer: "6".into(), ..header(4) };
+        assert_eq!(
+            [header(4), header(5), other].map(|of| merges.are_of(&of)),
+            [true, false, false]
+        );
     }
 
     #[test]
@@ -396,6 +448,29 @@ mod tests {
         assert_eq!(merges.apply(&[2; 5]).unwrap(), [3, 3, 2]);
         // Nothing occurs twice, also not across sequences.
         assert_eq!(learn(3, &[vec![0, 1], vec![2]], 9).merges, []);
+    }
+
+    #[test]
+    fn words_lie_where_symbols_do() {
+        let merges = learn(4, &[vec![3, 1, 2, 1, 2, 3, 1, 2]], 10);
+        assert_eq!([3, 4, 5].map(|symbol| merges.length(symbol)), [1, 2, 3]);
+        // Symbols 5, 4 and 5 begin at 0, 3 and 5; 2 goes to 3, 4 to the earlier of 3 and 5, 6 to 5.
+        let words = [("a", 0, 2), ("b", 2, 4), ("c", 4, 5), ("d", 6, 8)];
+        let utterance = UnitUtterance {
+            id: "u".into(),
+            units: vec![3, 1, 2, 1, 2, 3, 1, 2],
+            words: words.map(|(word, start, end)| (word.to_owned(), start, end).into()).into(),
+            text: None,
+            language: None,
+        };
+        let found = merges.apply_to(utterance.clone()).unwrap();
+        assert_eq!(found.units, [5, 4, 5]);
+        let spans: Vec<_> = found.words.iter().map(|word| (word.start, word.end)).collect();
+        assert_eq!(spans, [(0, 1), (1, 1), (1, 2), (2, 3)]);
+        // Without merges all is as it was.
+        assert_eq!(learn(4, &[vec![0]], 9).apply_to(utterance.clone()).unwrap(), utterance);
+        let empty = UnitUtterance { units: Vec::new(), words: Vec::new(), ..utterance };
+        assert_eq!(merges.apply_to(empty.clone()).unwrap(), empty);
     }
 
     #[test]

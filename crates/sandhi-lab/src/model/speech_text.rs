@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use burn::prelude::*;
 use sandhi_data::{
-    patching::{Closed, Closure, PatchingConfig, Rule, TokenKind},
+    patching::{Closed, Closure, PatchingConfig, Rule, TokenKind, UnitMerges},
     rng::Stream,
     text::{JointVocabulary, Mode, Symbol, Tokenizer},
     units::UnitsHeader,
@@ -46,14 +46,17 @@ use crate::{
 
 const NETWORK: &str = "network.safetensors";
 const UNITS: &str = "units.npy";
+const MERGES: &str = "unit_merges.json";
 
 /// A language model over text and units.
 #[derive(Debug, Clone)]
 pub struct SpeechTextModel {
     /// What tokens are.
     pub vocabulary: Arc<JointVocabulary>,
-    /// Which units those are.
+    /// Which units those are, or are merges of.
     pub units: UnitsHeader,
+    /// Byte-pair merges of units; a token stands for a unit where there are none.
+    pub merges: Option<Arc<UnitMerges>>,
     /// The network's settings.
     pub config: NetworkConfig,
     /// Where patches end, where that is not learned.
@@ -83,6 +86,9 @@ pub struct Hearing {
 pub(super) struct SpeechTextSpec {
     network: NetworkConfig,
     units: UnitsHeader,
+    /// Whether units are merged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    merged: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     patching: Option<PatchingConfig>,
     #[serde(default)]
@@ -325,6 +331,9 @@ impl SpeechTextModel {
     ) -> Result<SpeechTextSpec, Error> {
         put(writer, NETWORK, &self.net, dtype)?;
         writer.bytes(TOKENIZER, self.vocabulary.tokenizer().to_json()?.as_bytes())?;
+        if let Some(merges) = &self.merges {
+            writer.bytes(MERGES, merges.to_json().as_bytes())?;
+        }
         let speech = match &self.hearing {
             Some(hearing) => {
                 hearing.speech.write(writer, dtype, whole)?;
@@ -336,6 +345,7 @@ impl SpeechTextModel {
         Ok(SpeechTextSpec {
             network: self.config.clone(),
             units: self.units.clone(),
+            merged: self.merges.is_some(),
             patching: self.patching.clone(),
             closure: self.closure,
             context: self.context,
@@ -359,10 +369,21 @@ impl SpeechTextModel {
         if let Some(problem) = problems.into_iter().next() {
             return Err(wrong(format!("network: {problem}")));
         }
-        if vocabulary.n_units() != spec.units.n_units as usize {
+        let merges = if spec.merged {
+            let path = checkpoint.dir().join(MERGES);
+            let merges = UnitMerges::parse(&checkpoint.bytes(MERGES)?, &path)
+                .map_err(|error| wrong(error.to_string()))?;
+            if !merges.are_of(&spec.units) {
+                return Err(wrong(format!("{MERGES} is of other units than units.quantizer")));
+            }
+            Some(Arc::new(merges))
+        } else {
+            None
+        };
+        let n_symbols = merges.as_ref().map_or(spec.units.n_units, |merges| merges.n_symbols());
+        if vocabulary.n_units() != n_symbols as usize {
             return Err(wrong(format!(
-                "units.n_units is {}, {TOKENIZER} has {}",
-                spec.units.n_units,
+                "{n_symbols} units and merges of them, {TOKENIZER} has {}",
                 vocabulary.n_units()
             )));
         }
@@ -397,6 +418,6 @@ impl SpeechTextModel {
         }
         let SpeechTextSpec { network: config, units, patching, closure, context, .. } = spec;
         let vocabulary = Arc::new(vocabulary);
-        Ok(Self { vocabulary, units, config, patching, closure, context, net, hearing })
+        Ok(Self { vocabulary, units, merges, config, patching, closure, context, net, hearing })
     }
 }

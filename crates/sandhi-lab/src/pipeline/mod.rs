@@ -89,6 +89,15 @@ pub enum Error {
         /// Width of the frames.
         expected: usize,
     },
+    /// Merges of units cannot be learned, read or written.
+    #[error(transparent)]
+    Merges(#[from] sandhi_data::patching::MergesError),
+    /// Merges that were found before are of other units.
+    #[error("{}: merges of other units than this run's; take the file away to learn them again", path.display())]
+    OtherMerges {
+        /// The file.
+        path: PathBuf,
+    },
     /// The tokenizer cannot be made.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use burn::prelude::*;
 use sandhi_data::{
+    patching::UnitMerges,
     text::{JointVocabulary, Tokenizer},
     units::UnitsHeader,
 };
@@ -39,10 +40,20 @@ pub(super) fn speech_text(
         Some(hearing) => hearing.header(),
         None => header(recipe, workshop)?,
     };
-    let vocabulary = Arc::new(vocabulary(recipe, config, place, workshop, &units, monitor)?);
+    let cache = hearing
+        .as_ref()
+        .map(|hearing| FrameCache::new(&place.cache, &hearing.speech.frames_fingerprint()));
+    let heard = hearing.as_ref().zip(cache.as_ref());
+    let merges = match config.unit_merges {
+        Some(n) => Some(Arc::new(merges(recipe, n, place, workshop, &units, heard, monitor)?)),
+        None => None,
+    };
+    let n_symbols = merges.as_ref().map_or(units.n_units, |merges| merges.n_symbols());
+    let vocabulary = Arc::new(vocabulary(recipe, config, place, workshop, n_symbols, monitor)?);
     let init = Init::new(recipe.seed, &place.device.clone().autodiff());
     let mut model = SpeechTextModel {
         units,
+        merges,
         config: config.network.clone(),
         patching: config.patching.clone().filter(|_| config.network.wants_patching()),
         closure: config.closure,
@@ -51,10 +62,6 @@ pub(super) fn speech_text(
         vocabulary,
         hearing,
     };
-    let cache = model
-        .hearing
-        .as_ref()
-        .map(|hearing| FrameCache::new(&place.cache, &hearing.speech.frames_fingerprint()));
     let also = format!("{:?}{}", model.units, model.vocabulary.tokenizer().to_json()?);
     let sources = marks(recipe, place, workshop, &also)?;
     let cutting = model.cutting();
@@ -63,6 +70,7 @@ pub(super) fn speech_text(
         let made = Made {
             vocabulary: &model.vocabulary,
             units: &model.units,
+            merges: model.merges.as_ref(),
             hearing: model.hearing.as_ref(),
             cache: cache.as_ref(),
             network: &model.config,
@@ -115,19 +123,52 @@ fn header(recipe: &Recipe, workshop: &Workshop) -> Result<UnitsHeader, Error> {
     }
 }
 
+/// The merges of this run, found now or before it was interrupted.
+fn merges(
+    recipe: &Recipe,
+    n: u32,
+    place: &Place,
+    workshop: &Workshop,
+    units: &UnitsHeader,
+    heard: Option<(&Hearing, &FrameCache)>,
+    monitor: &mut dyn Monitor,
+) -> Result<UnitMerges, Error> {
+    let path = place.dir.join("unit_merges.json");
+    if path.exists() {
+        let merges = UnitMerges::load(&path)?;
+        return match merges.are_of(units) {
+            true => Ok(merges),
+            false => Err(Error::OtherMerges { path }),
+        };
+    }
+    let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
+    let sequences = workshop.unit_sequences(&recipe.stages[0], heard, &progress)?;
+    let merges = UnitMerges::learn(units, &sequences, n)?;
+    let before: usize = sequences.iter().map(Vec::len).sum();
+    let after: usize = sequences
+        .iter()
+        .map(|units| merges.apply(units).map(|symbols| symbols.len()))
+        .sum::<Result<_, _>>()?;
+    let share = after as f64 / before.max(1) as f64;
+    let n = merges.n_symbols() - units.n_units;
+    monitor.note(&format!("{n} merges of units: {share:.3} symbols for a unit"));
+    merges.save(&path)?;
+    Ok(merges)
+}
+
 /// The vocabulary of this run, found now or before it was interrupted.
 fn vocabulary(
     recipe: &Recipe,
     config: &SpeechTextModelConfig,
     place: &Place,
     workshop: &Workshop,
-    units: &UnitsHeader,
+    n_symbols: u32,
     monitor: &mut dyn Monitor,
 ) -> Result<JointVocabulary, Error> {
     let path = place.dir.join("tokenizer.json");
     if path.exists() {
         let vocabulary = JointVocabulary::from_tokenizer(Tokenizer::load(&path)?, END, END)?;
-        let (found, expected) = (vocabulary.n_units(), units.n_units as usize);
+        let (found, expected) = (vocabulary.n_units(), n_symbols as usize);
         if found != expected {
             return Err(sandhi_data::text::Error::UnitCount { found, expected }.into());
         }
@@ -138,7 +179,7 @@ fn vocabulary(
     let longest = longest.expect("a plan has a stage");
     let texts = workshop.texts_beside_units(longest, config.tokenizer.n_documents)?;
     let tokenizer = Tokenizer::train_bpe(texts, config.tokenizer.vocab_size, &[END])?;
-    let vocabulary = JointVocabulary::extend(&tokenizer, END, END, units.n_units)?;
+    let vocabulary = JointVocabulary::extend(&tokenizer, END, END, n_symbols)?;
     write_atomically(&path, vocabulary.tokenizer().to_json()?.as_bytes())?;
     Ok(vocabulary)
 }

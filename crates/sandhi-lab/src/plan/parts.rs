@@ -241,6 +241,7 @@ pub(super) fn counted(
                     Kmeans::read(&path).ok()?.n_clusters()
                 }
             };
+            let n_units = n_units + config.unit_merges.unwrap_or(0) as usize;
             let n_tokens = config.tokenizer.vocab_size + Mode::ALL.len() + n_units;
             // Here the parts are those of one network, and their names have no prefix.
             let parts = count::network(&config.network, n_tokens).into_iter();

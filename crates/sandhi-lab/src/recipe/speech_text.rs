@@ -28,6 +28,10 @@ pub struct SpeechTextModelConfig {
     pub tokenizer: TokenizerConfig,
     /// What units are.
     pub units: SpeechUnitsConfig,
+    /// Byte-pair merges of units, tokens beside them, learned from what the first stage hears: speech becomes shorter by a
+    /// larger vocabulary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_merges: Option<u32>,
     /// What predicts the next token.
     pub network: NetworkConfig,
     /// Where patches end; for a network over patches that does not learn it.

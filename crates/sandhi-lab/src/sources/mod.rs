@@ -156,6 +156,9 @@ pub enum Error {
     /// A file of units is wrong.
     #[error(transparent)]
     Units(#[from] sandhi_data::units::Error),
+    /// Units are not those that merges are of.
+    #[error(transparent)]
+    Merges(#[from] sandhi_data::patching::MergesError),
     /// An utterance cannot be put into tokens.
     #[error(transparent)]
     Interleave(#[from] sandhi_data::interleave::Error),

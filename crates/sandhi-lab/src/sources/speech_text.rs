@@ -12,6 +12,7 @@ use sandhi_data::{
     interleave::{self, Document},
     language::Language,
     microworld::{Level, Split, Story, Style},
+    patching::UnitMerges,
     rng::Stream,
     speech::Domain,
     text::JointVocabulary,
@@ -31,8 +32,10 @@ use crate::{
 pub struct Made<'a> {
     /// What tokens are.
     pub vocabulary: &'a Arc<JointVocabulary>,
-    /// Which units those are.
+    /// Which units those are, or are merges of.
     pub units: &'a UnitsHeader,
+    /// Byte-pair merges of units.
+    pub merges: Option<&'a Arc<UnitMerges>>,
     /// What makes units of sound.
     pub hearing: Option<&'a Hearing>,
     /// Where frames are kept.
@@ -136,6 +139,35 @@ impl Workshop {
         Ok(frames)
     }
 
+    /// Units of what a stage hears and of its files, utterance by utterance: what merges are learned from.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be spoken, read or analyzed; [`Error::Silent`] when there is none.
+    pub(crate) fn unit_sequences(
+        &self,
+        stage: &StageConfig,
+        hearing: Option<(&Hearing, &FrameCache)>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Vec<Vec<u32>>, Error> {
+        let mut sequences = Vec::new();
+        for source in &stage.sources {
+            if let SourceConfig::Units(source) = source {
+                let corpus = self.corpus(source)?;
+                for i in 0..corpus.len() {
+                    sequences.push(corpus.get(i)?.units);
+                }
+            } else if let Some((hearing, cache)) = hearing {
+                let heard = self.units(&self.heard_stories(source), hearing, cache, progress)?;
+                sequences.extend(heard.into_iter().map(|utterance| utterance.units));
+            }
+        }
+        match sequences.is_empty() {
+            true => Err(Error::Silent { stage: stage.name.clone() }),
+            false => Ok(sequences),
+        }
+    }
+
     /// What of a source is spoken by the studio.
     fn heard_stories(&self, source: &SourceConfig) -> Vec<Spoken> {
         match source {
@@ -207,6 +239,7 @@ impl Workshop {
             cutting: made.cutting.clone(),
             context: made.context,
             rate_hz: made.units.rate_hz,
+            merges: made.merges.cloned(),
             material,
             meter: Meter {
                 measure: stage.batch.measure,
@@ -217,7 +250,15 @@ impl Workshop {
         let (mut sources, mut dev) = (Vec::new(), Vec::new());
         let mut materials = Vec::with_capacity(stage.sources.len());
         for source in &stage.sources {
-            materials.push(self.material(stage, source, made, progress)?);
+            let (form, utterances, texts) = self.material(stage, source, made, progress)?;
+            let utterances = match made.merges {
+                Some(merges) => utterances
+                    .into_iter()
+                    .map(|utterance| merges.apply_to(utterance))
+                    .collect::<Result<_, _>>()?,
+                None => utterances,
+            };
+            materials.push((form, utterances, texts));
         }
         let n_items: usize = materials.iter().map(|(_, u, t)| u.len() + t.len()).sum();
         let share = (stage.eval_items as f64 / n_items.max(1) as f64).min(0.1);

@@ -12,7 +12,7 @@ use burn::prelude::*;
 use rayon::prelude::*;
 use sandhi_data::{
     interleave::{self, Document},
-    patching::{Closure, Patches, PatchingConfig},
+    patching::{Closure, Patches, PatchingConfig, UnitMerges},
     rng::Stream,
     text::{JointVocabulary, Symbol},
     units::{UnitUtterance, UnitWord},
@@ -153,6 +153,8 @@ pub struct SpeechTextDataset {
     pub context: usize,
     /// Units a second.
     pub rate_hz: f64,
+    /// What units were merged by.
+    pub merges: Option<Arc<UnitMerges>>,
     /// What documents are made of.
     pub material: Material,
     /// What batches are measured by.
@@ -303,7 +305,13 @@ impl Dataset for SpeechTextDataset {
                 batch.push(&document, &words, &self.vocabulary, &self.cutting, draw, &item);
             }
         }
-        batch.speech_s = batch.n_units() as f64 / self.rate_hz;
+        let unit = |id: &u32| match self.vocabulary.symbol(*id) {
+            Some(Symbol::Unit(unit)) => {
+                self.merges.as_ref().map_or(1, |merges| u64::from(merges.length(unit)))
+            }
+            _ => 0,
+        };
+        batch.speech_s = batch.targets.iter().map(unit).sum::<u64>() as f64 / self.rate_hz;
         batch
     }
 }
@@ -582,6 +590,7 @@ mod tests {
             cutting: if patches { Cutting::Given(rule, Closure::Causal) } else { Cutting::Plain },
             context: 200,
             rate_hz: 25.0,
+            merges: None,
             material: Material::Interleaved(vec![utterance("a"), utterance("b")]),
             meter: Meter {
                 measure,

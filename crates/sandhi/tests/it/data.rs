@@ -74,6 +74,32 @@ fn a_manifest_is_imported_and_validated() {
     assert!(!dir.path().join("no.jsonl").exists());
     let args = ["data", "import", "nemo.json", "--out", "no.jsonl", "--format", "nimo"];
     sandhi(dir.path(), &args).fails_with(&["nimo", "slam-llm"]);
+
+    // Words of an aligner, by id; those of nobody, twice the same and beyond the sound are refused.
+    let ids: Vec<String> = ours
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| line["id"].as_str().unwrap().to_owned())
+        .collect();
+    let words = |records: &[(&str, f64)]| {
+        let line = |(id, end): &(&str, f64)| {
+            serde_json::json!({ "id": id, "words": [["hello", 0.1, end]] }).to_string()
+        };
+        let text = records.iter().map(line).collect::<Vec<_>>().join("\n");
+        fs::write(dir.path().join("words.jsonl"), text).unwrap();
+        let args = ["data", "import", "ours.jsonl", "--words", "words.jsonl", "--out", "w.jsonl"];
+        sandhi(dir.path(), &args)
+    };
+    let ran = words(&[(&ids[0], 0.3)]);
+    assert!(ran.err.contains("words of 1 utterances of 2"), "{}", ran.err);
+    ran.works();
+    let timed = sandhi_data::manifest::import(&dir.path().join("w.jsonl"), None).unwrap();
+    let found: Vec<_> = timed.utterances.iter().map(|utterance| utterance.words.len()).collect();
+    assert_eq!((found, timed.utterances[0].words[0].end_s), (vec![1, 0], 0.3));
+    words(&[("c", 0.3)]).fails_with(&["words.jsonl", "\"c\"", "ids of the manifest"]);
+    words(&[(&ids[0], 0.3), (&ids[0], 0.4)]).fails_with(&["words.jsonl", "twice"]);
+    words(&[(&ids[0], 0.7)]).fails_with(&["\"hello\" at 0.7 s", "the 0.5 s of its sound"]);
+    words(&[(&ids[0], 0.05)]).fails_with(&["words.jsonl:1", "0 <= start <= end"]);
 }
 
 #[test]

@@ -116,6 +116,15 @@ impl Checker<'_> {
         self.need(found >= needed, "model.tokenizer", format_args!("vocab_size: {wrong}"));
         self.sane("model.tokenizer", 0, &[found]);
         self.counts("model.tokenizer", "n_documents", config.tokenizer.n_documents);
+        if let Some(found) = config.unit_merges {
+            self.need(
+                (1..=1_000_000).contains(&found),
+                "model",
+                format_args!(
+                    "unit_merges is {found}, expected 1 to 1000000; none where it is left out"
+                ),
+            );
+        }
         let place = "model.network";
         match &config.network {
             NetworkConfig::Plain(network) => self.transformer(place, network),

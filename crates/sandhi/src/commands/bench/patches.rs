@@ -257,6 +257,7 @@ fn of_length(
             cutting: Cutting::new(network, patching.as_ref(), *closure),
             context: 1 << 20,
             rate_hz: RATE_HZ,
+            merges: None,
             material: Material::Interleaved(utterances.clone()),
             meter: Meter {
                 measure: Measure::Tokens,
@@ -268,6 +269,7 @@ fn of_length(
         let model = SpeechTextModel {
             vocabulary: vocabulary.clone(),
             units: header,
+            merges: None,
             config: network.clone(),
             patching: patching.clone(),
             closure: *closure,
