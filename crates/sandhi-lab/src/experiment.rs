@@ -119,6 +119,11 @@ pub fn evaluate(
             let progress = |what: &str, done, total| monitor.preparing(what, done, total);
             tasks::evaluate_files(model, &workshop, config, &place.cache, &mut results, &progress)?
         }
+        (_, AnyModel::SpeechText(model)) if !config.unit_files.is_empty() => {
+            let progress = |what: &str, done, total| monitor.preparing(what, done, total);
+            tasks::evaluate_unit_files(model, &workshop, config, &mut results, &progress)?;
+            Vec::new()
+        }
         (Some(path), model) => {
             let split = config.manifest_split.as_deref();
             vec![manifest(model, &workshop.resolve(path), split, &mut results)?]
@@ -157,9 +162,7 @@ pub fn evaluate(
     results.meta.duration_s = monitor.now_s() - began;
     results.write(&place.dir.join("results.json"))?;
     // Numbers are there without pictures of them, too.
-    if let AnyModel::Connector(model) = model
-        && let Err(error) = tasks::write_pictures(model, &workshop, config, &place.dir)
-    {
+    if let Err(error) = tasks::write_pictures(model, &workshop, config, &place.dir) {
         tracing::warn!("no pictures of utterances: {error}");
     }
     Ok(results)

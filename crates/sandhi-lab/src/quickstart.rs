@@ -148,7 +148,8 @@ pub fn run(
         .unwrap_or_else(|| EvalConfig { pictures: 1, ..EvalConfig::new(200, Half::Test) });
     let results = experiment::evaluate(recipe, &config, &model, place, provenance, monitor)?;
     results.write(&dir.join("results.json"))?;
-    let run = report::Run { dir: &place.dir, recipe, model: &model, results: &results };
+    let run =
+        report::Run { dir: &place.dir, recipe, model: &model, results: &results, beside: &[] };
     let data = ReportData {
         title: "Sandhi quickstart: hearing with a text model's understanding".into(),
         explanation: explanation(&results),

@@ -131,6 +131,21 @@ impl Kmeans {
         frames.par_chunks_exact(self.width).map(|frame| self.nearest(frame).0).collect()
     }
 
+    /// Cosine between a frame and the center of a unit; 0 where either has no direction.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such unit, or the frame is of another width.
+    pub fn cosine(&self, unit: u32, frame: &[f32]) -> f64 {
+        let center = &self.centers[unit as usize * self.width..][..self.width];
+        assert_eq!(frame.len(), self.width, "width of a frame");
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+        };
+        let norms = (dot(center, center) * dot(frame, frame)).sqrt();
+        if norms > 0.0 { dot(center, frame) / norms } else { 0.0 }
+    }
+
     /// What their units are, of frames whose settings and weights have this fingerprint: units are never mixed with
     /// those of other centers or frames.
     pub fn header(&self, frames: &str, rate_hz: f64) -> UnitsHeader {
@@ -199,6 +214,9 @@ mod tests {
         // In the plane: squared distances of (1, 1) are 2, 1 and 1.
         let plane = kmeans(&[0.0, 0.0, 2.0, 1.0, 1.0, 2.0], 2);
         assert_eq!(plane.assign(&[1.0, 1.0]), [1]);
+        // (1, 1) and (2, 1): 3 of the root of 2 × 5; a center at 0 has no direction.
+        assert!((plane.cosine(1, &[1.0, 1.0]) - 3.0 / 10.0_f64.sqrt()).abs() < 1e-9);
+        assert_eq!(plane.cosine(0, &[1.0, 1.0]), 0.0);
         // More than a block of lanes: only the last entry differs.
         let mut centers = vec![0.0; 2 * 19];
         centers[37] = 1.0;

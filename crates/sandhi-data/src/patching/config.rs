@@ -142,17 +142,32 @@ impl PatchingConfig {
 
     /// The rule of a document: at a share of training, or outside where there is none. Draws once, whatever the kind.
     pub fn rule(&self, progress: Option<f64>, stream: &mut Stream) -> Rule {
-        let (size, granularity, silence) = match self {
-            Self::Static(config) => (config.size, Granularity::Word, Silence::Separate),
-            Self::Aligned(config) => (1, config.granularity, config.silence),
-            Self::Mixed(config) => (config.size, config.granularity, config.silence),
-            Self::Curriculum(config) => (config.size, config.granularity, config.silence),
-        };
-        if stream.chance(self.p_aligned(progress)) {
-            Rule::Aligned(Aligned::new(granularity, silence))
-        } else {
-            Rule::Static(Static::new(size))
+        let is_aligned = stream.chance(self.p_aligned(progress));
+        match self.size().filter(|_| !is_aligned) {
+            Some(size) => Rule::Static(Static::new(size)),
+            None => Rule::Aligned(self.words()),
         }
+    }
+
+    /// Units of a static patch, where there are such patches.
+    pub fn size(&self) -> Option<usize> {
+        match self {
+            Self::Static(config) => Some(config.size),
+            Self::Aligned(_) => None,
+            Self::Mixed(config) => Some(config.size),
+            Self::Curriculum(config) => Some(config.size),
+        }
+    }
+
+    /// The rule by which patches are words, where it has such patches; else that of words and silences.
+    pub fn words(&self) -> Aligned {
+        let (granularity, silence) = match self {
+            Self::Static(_) => (Granularity::default(), Silence::default()),
+            Self::Aligned(config) => (config.granularity, config.silence),
+            Self::Mixed(config) => (config.granularity, config.silence),
+            Self::Curriculum(config) => (config.granularity, config.silence),
+        };
+        Aligned::new(granularity, silence)
     }
 }
 

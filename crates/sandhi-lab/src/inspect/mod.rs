@@ -6,6 +6,7 @@
 //! transport      one utterance                           the plan between its vectors and its tokens
 //! picture        the plan                                as SVG
 //! segments       one utterance                           where it is cut, and the nearest token of every vector
+//! patch_segments one utterance                           where a model over text and units ends patches of it
 //! lanes          the segments                            as SVG
 //! forgetting     texts, before and after training        perplexity, divergence, choices of the almanac
 //! misalignment   stories, spoken and written             the divergence of what is expected to follow
@@ -19,6 +20,7 @@ mod geometry;
 mod lanes;
 mod layers;
 mod misalignment;
+mod patch_segments;
 mod picture;
 mod segments;
 #[cfg(test)]
@@ -36,6 +38,7 @@ pub use self::{
     lanes::svg as lanes_svg,
     layers::{DepthRow, LayersRow, add_layers, layers},
     misalignment::{MisalignmentRow, SpeechConfig, add_misalignment, misalignment},
+    patch_segments::patch_segments,
     picture::svg,
     segments::{Cuts, Nearest, Segmented, SegmentsRequest, VectorSpan, segments},
     transport::{Column, DepthPlan, TransportRequest, Transported, transport, transport_settings},
@@ -84,6 +87,9 @@ pub enum Error {
         "this connector's vectors do not stand for equal times, which is what is looked at here"
     )]
     NotUniform,
+    /// There is no sound for a model whose units come in files.
+    #[error("the model's units come in files, so that it hears nothing")]
+    Deaf,
     /// Settings that make no sense, named.
     #[error("{0}")]
     Settings(String),

@@ -145,7 +145,7 @@ pub fn segments(model: &ConnectorModel, request: &SegmentsRequest<'_>) -> Result
 }
 
 /// The picture of a log-mel spectrogram, whatever the encoder itself is given.
-fn spectrogram(samples: &[f32]) -> Result<Vec<u8>, Error> {
+pub(super) fn spectrogram(samples: &[f32]) -> Result<Vec<u8>, Error> {
     Ok(report::png(SPECTROGRAM, &log_mel(samples)?)?.unwrap_or_default())
 }
 

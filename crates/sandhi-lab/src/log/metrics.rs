@@ -31,10 +31,20 @@ pub struct Record {
 impl Record {
     /// A value that is a number (`null`, which stands for one that was not finite, is NaN).
     pub fn number(&self, name: &str) -> Option<f64> {
-        match self.values.get(name)? {
-            serde_json::Value::Null => Some(f64::NAN),
-            value => value.as_f64(),
-        }
+        number(self.values.get(name)?)
+    }
+
+    /// A number in a table of numbers, such as `ce` in `terms`.
+    pub fn number_in(&self, table: &str, name: &str) -> Option<f64> {
+        number(self.values.get(table)?.get(name)?)
+    }
+}
+
+/// A number as it is written: `null` where it is not finite.
+fn number(value: &serde_json::Value) -> Option<f64> {
+    match value {
+        serde_json::Value::Null => Some(f64::NAN),
+        value => value.as_f64(),
     }
 }
 

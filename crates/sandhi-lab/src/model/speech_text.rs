@@ -261,7 +261,7 @@ impl SpeechTextModel {
     }
 
     /// Refuses what is longer than the context.
-    fn fits(&self, found: usize) -> Result<(), Error> {
+    pub(crate) fn fits(&self, found: usize) -> Result<(), Error> {
         let context = self.context;
         if found > context { Err(Error::TooLong { found, context }) } else { Ok(()) }
     }

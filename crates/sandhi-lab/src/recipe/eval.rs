@@ -32,6 +32,10 @@ pub struct EvalConfig {
     /// Only utterances of this split of the manifest; all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest_split: Option<String>,
+    /// Files of units whose utterances are measured instead of Microworld: how likely they are to a speech_text model, written,
+    /// spoken and interleaved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unit_files: Vec<String>,
     /// Sides of choices that are asked for by name, `s2t`, `t2t`, `s2s` or `t2s`: those that the model does not have are
     /// said to be so. Of files only these are measured; all that the model has where nothing is said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -53,6 +57,7 @@ impl EvalConfig {
             pictures: 0,
             manifest: None,
             manifest_split: None,
+            unit_files: Vec::new(),
             sides: Vec::new(),
             choices: None,
         }

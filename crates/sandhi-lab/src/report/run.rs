@@ -7,9 +7,10 @@
 //! utterances ─ pictures, what the model answers ─────┘
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sandhi_data::{
+    alignment::Alignment,
     features::{FeatureConfig, Features},
     language::Language,
     manifest,
@@ -19,14 +20,14 @@ use sandhi_data::{
 use sandhi_nn::weights::{self, ParameterInfo};
 
 use super::{
-    Answer, Chart, Example, Highlight, LogMel, ParameterRow, ReportData, Word, html::Unit,
+    Answer, Chart, Curve, Example, Highlight, LogMel, ParameterRow, ReportData, Word, html::Unit,
 };
 use crate::{
     experiment::Error,
     generate::Decoding,
     inspect::{self, Segmented, SegmentsRequest, TransportRequest, Transported},
     log::{Record, read_metrics},
-    model::{AnyModel, ConnectorModel, Segmenter, SpeechModel},
+    model::{AnyModel, ConnectorModel, Segmenter, SpeechModel, SpeechTextModel},
     recipe::{PadMass, Recipe, TransportConfig},
     results::{Results, TEXT},
     sources::{self, Sound, Spoken, Workshop},
@@ -46,6 +47,8 @@ pub struct Run<'a> {
     pub model: &'a AnyModel,
     /// What was measured; nothing where it was not.
     pub results: &'a Results,
+    /// Folders of runs whose losses are drawn beside its own, against operations.
+    pub beside: &'a [PathBuf],
 }
 
 /// An utterance that a report shows.
@@ -129,7 +132,7 @@ impl Shown {
 ///
 /// When the log cannot be read, or an utterance cannot be heard.
 pub fn of_run(run: &Run<'_>, shown: &[Shown]) -> Result<ReportData, Error> {
-    let Run { dir, recipe, model, results } = *run;
+    let Run { dir, recipe, model, results, beside } = *run;
     let records = read_metrics(&dir.join("metrics.jsonl"))?;
     let mut explanation = vec![recipe.about.clone()];
     explanation.retain(|about| !about.is_empty());
@@ -137,19 +140,33 @@ pub fn of_run(run: &Run<'_>, shown: &[Shown]) -> Result<ReportData, Error> {
         explanation.push(BESIDE_TEXT.to_owned());
     }
     let titles = results.scores.keys();
+    let mut charts = charts(&records);
+    let mut runs = vec![(name_of(recipe), records)];
+    for dir in beside {
+        let model = dir.join("model");
+        let recipe = inspect::recipe_of(&model)?;
+        let name = recipe.as_ref().map_or_else(|| dir.display().to_string(), name_of);
+        runs.push((name, read_metrics(&dir.join("metrics.jsonl"))?));
+    }
+    charts.extend(over_operations(&runs));
     Ok(ReportData {
         title: recipe.name.clone(),
         explanation,
         highlights: highlights(results),
-        charts: charts(&records),
+        charts,
         parameters: parameters(model, recipe),
         results: results.clone(),
         task_titles: titles.map(|t| (t.clone(), tasks::task_title(t).to_owned())).collect(),
         examples: match model {
             AnyModel::Connector(model) => examples(model, recipe, shown)?,
+            AnyModel::SpeechText(model) => patched(model, shown)?,
             _ => Vec::new(),
         },
     })
+}
+
+fn name_of(recipe: &Recipe) -> String {
+    format!("{}, seed {}", recipe.name, recipe.seed)
 }
 
 /// What columns of a table mean.
@@ -205,6 +222,49 @@ fn charts(records: &[Record]) -> Vec<Chart> {
     charts
 }
 
+/// Held-out losses of what is written and of what is spoken against operations, of runs side by side; none of runs that
+/// did not count them.
+fn over_operations(runs: &[(String, Vec<Record>)]) -> Vec<Chart> {
+    let of = |term: &str, what: &str, y_label: &str| {
+        let curves: Vec<Curve> = runs
+            .iter()
+            .map(|(name, records)| Curve { name: name.clone(), points: against(records, term) })
+            .filter(|curve| !curve.points.is_empty())
+            .collect();
+        (!curves.is_empty()).then(|| Chart {
+            title: format!("Held-out loss of {what} against operations"),
+            caption: "Operations of matrix products, counted from the shapes that ran, three times those forward for a step."
+                .to_owned(),
+            x_label: "operations (10⁹)".to_owned(),
+            y_label: y_label.to_owned(),
+            curves,
+            fill_between: false,
+        })
+    };
+    [("text_per_word", "text", "nats a word"), ("speech_per_s", "speech", "nats a second")]
+        .into_iter()
+        .filter_map(|(term, what, y_label)| of(term, what, y_label))
+        .collect()
+}
+
+/// A held-out term against the operations until then, in thousands of millions.
+fn against(records: &[Record], term: &str) -> Vec<(f64, f64)> {
+    let mut operations = 0.0;
+    let mut points = Vec::new();
+    for record in records {
+        if let (Some(per_token), Some(n)) =
+            (record.number_in("terms", "mop_per_token"), record.number("tokens"))
+        {
+            // Backward takes twice the products of forward.
+            operations += 3.0 * 1e-3 * per_token * n;
+        }
+        if let Some(loss) = record.number_in("dev_terms", term) {
+            points.push((operations, loss));
+        }
+    }
+    points
+}
+
 /// The parts of a model; `trainable` knows their parameters behind a prefix.
 fn parameters(model: &AnyModel, recipe: &Recipe) -> Vec<ParameterRow> {
     let stages = trainable(recipe);
@@ -253,14 +313,11 @@ fn examples(
     }
     let example = |shown: &Shown| {
         let Shown { title, text, sound: Sound { wave, words }, .. } = shown;
-        let times = words.iter();
         Ok(Example {
             title: title.clone(),
             transcript: text.clone(),
             audio_wav: wave.to_wav_bytes().map_err(sources::Error::from)?,
-            words: times
-                .map(|w| Word { label: w.label.clone(), start_s: w.start_s, end_s: w.end_s })
-                .collect(),
+            words: heard_words(words),
             log_mel: Some(log_mel(model, shown)?),
             transported: transported(model, shown, &config, pad),
             segmented: Some(segmented(model, shown)?),
@@ -268,6 +325,29 @@ fn examples(
         })
     };
     shown.iter().map(example).collect()
+}
+
+/// Utterances with sound and patches.
+fn patched(model: &SpeechTextModel, shown: &[Shown]) -> Result<Vec<Example>, Error> {
+    let example = |Shown { title, text, sound: Sound { wave, words }, .. }: &Shown| {
+        let samples = &wave.samples;
+        let request = SegmentsRequest { samples, text: Some(text), words: Some(words) };
+        Ok(Example {
+            title: title.clone(),
+            transcript: text.clone(),
+            audio_wav: wave.to_wav_bytes().map_err(sources::Error::from)?,
+            words: heard_words(words),
+            log_mel: Some(inspect::log_mel(samples)?),
+            segmented: Some(inspect::patch_segments(model, &request)?),
+            ..Example::default()
+        })
+    };
+    shown.iter().map(example).collect()
+}
+
+fn heard_words(words: &[Alignment]) -> Vec<Word> {
+    let word = |w: &Alignment| Word { label: w.label.clone(), start_s: w.start_s, end_s: w.end_s };
+    words.iter().map(word).collect()
 }
 
 /// The encoder's features; the log-mel spectrogram of an encoder that hears samples.
@@ -384,6 +464,28 @@ mod tests {
         let expected = [("asr", "Yes."), ("first_word", "Yes"), ("last_word", "Yes")];
         assert_eq!(found[..3], expected.map(|(name, answer)| (name, answer.to_owned())));
         assert_eq!(found.len(), 4);
+    }
+
+    #[test]
+    fn losses_against_operations_by_hand() {
+        let record = |step: u64, values: serde_json::Value| {
+            let mut line = serde_json::json!({ "stage": "a", "step": step });
+            let line_values = line.as_object_mut().unwrap();
+            line_values.extend(values.as_object().unwrap().clone());
+            serde_json::from_value::<Record>(line).unwrap()
+        };
+        let trained = |step, tokens| {
+            record(step, serde_json::json!({ "tokens": tokens, "terms": { "mop_per_token": 2.0 } }))
+        };
+        let dev = |step, loss| {
+            record(step, serde_json::json!({ "dev_terms": { "text_per_word": loss } }))
+        };
+        // Three times 2 M a token: 1000 and 3000 tokens are 6 and 18 thousand millions.
+        let records = vec![trained(1, 1000), dev(1, 5.0), trained(2, 2000), dev(2, 4.0)];
+        assert_eq!(against(&records, "text_per_word"), [(6.0, 5.0), (18.0, 4.0)]);
+        let charts = over_operations(&[("one".into(), records), ("none".into(), Vec::new())]);
+        assert_eq!(charts.len(), 1);
+        assert_eq!((charts[0].curves.len(), charts[0].curves[0].name.as_str()), (1, "one"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use sandhi_data::{manifest, speech};
 
 pub(crate) use self::said::{Wanted, begins_word, said, token_times};
-pub(crate) use self::speech_text::{Made, in_domain};
+pub(crate) use self::speech_text::{Made, cut, in_domain, text_of};
 pub use self::{
     spoken::Lesson,
     workshop::{Sound, Spoken, WORLD_SEED, Workshop, recordings, resolve},
@@ -156,6 +156,9 @@ pub enum Error {
     /// A file of units is wrong.
     #[error(transparent)]
     Units(#[from] sandhi_data::units::Error),
+    /// A document cannot be cut into patches.
+    #[error(transparent)]
+    Patching(#[from] sandhi_data::patching::Error),
     /// Units are not those that merges are of.
     #[error(transparent)]
     Merges(#[from] sandhi_data::patching::MergesError),
@@ -188,6 +191,20 @@ pub enum Error {
     OtherUnits {
         /// The stage.
         stage: String,
+        /// The file.
+        file: PathBuf,
+        /// What it has.
+        found: Box<sandhi_data::units::UnitsHeader>,
+        /// What the model has.
+        expected: Box<sandhi_data::units::UnitsHeader>,
+    },
+    /// What is measured has units of another quantizer.
+    #[error(
+        "{} has {} units at {} Hz of quantizer {}, the model has {} at {} Hz of {}",
+        file.display(), found.n_units, found.rate_hz, found.quantizer,
+        expected.n_units, expected.rate_hz, expected.quantizer
+    )]
+    HeldOut {
         /// The file.
         file: PathBuf,
         /// What it has.

@@ -265,36 +265,42 @@ impl Workshop {
         // By what is said, so that no source learns what another one holds out.
         let is_held_out = |text: &str| Stream::named(0, &format!("dev {text}")).chance(share);
         for (source, (form, utterances, texts)) in stage.sources.iter().zip(materials) {
-            let material =
-                |utterances: Vec<UnitUtterance>, texts: Vec<String>| -> Result<Material, Error> {
-                    Ok(match form {
-                        Form::Interleaved => {
-                            // What is wrong with one is said now, and not in the middle of training.
-                            for utterance in &utterances {
-                                let mut stream = interleave::reading_stream(0, 0, &utterance.id);
-                                interleave::interleaved(utterance, made.vocabulary, &mut stream)?;
-                            }
-                            Material::Interleaved(utterances)
+            let material = |utterances: Vec<UnitUtterance>,
+                            texts: Vec<String>|
+             -> Result<Material, Error> {
+                Ok(match form {
+                    Form::Interleaved => {
+                        // What is wrong with one is said now, and not in the middle of training.
+                        for utterance in &utterances {
+                            let mut stream = interleave::reading_stream(0, 0, &utterance.id);
+                            interleave::interleaved(utterance, made.vocabulary, &mut stream)?;
                         }
-                        Form::Spoken => {
-                            let mut documents = Vec::new();
-                            for utterance in utterances {
-                                let words: Arc<[UnitWord]> = utterance.words.clone().into();
-                                let document = interleave::spoken(&utterance, made.vocabulary)?;
-                                documents.extend(parts(document, words, made)?);
-                            }
-                            Material::Fixed(documents)
+                        Material::Interleaved(utterances)
+                    }
+                    Form::Spoken => {
+                        let mut documents = Vec::new();
+                        for utterance in utterances {
+                            let words: Arc<[UnitWord]> = utterance.words.clone().into();
+                            let document = interleave::spoken(&utterance, made.vocabulary)?;
+                            documents.extend(cut(document, words, made.vocabulary, made.context)?);
                         }
-                        Form::Written => {
-                            let mut documents = Vec::new();
-                            for text in texts {
-                                let document = interleave::written(&text, made.vocabulary)?;
-                                documents.extend(parts(document, Arc::from([]), made)?);
-                            }
-                            Material::Fixed(documents)
+                        Material::Fixed(documents)
+                    }
+                    Form::Written => {
+                        let mut documents = Vec::new();
+                        for text in texts {
+                            let document = interleave::written(&text, made.vocabulary)?;
+                            documents.extend(cut(
+                                document,
+                                Arc::from([]),
+                                made.vocabulary,
+                                made.context,
+                            )?);
                         }
-                    })
-                };
+                        Material::Fixed(documents)
+                    }
+                })
+            };
             let (held_utterances, utterances): (Vec<_>, Vec<_>) =
                 utterances.into_iter().partition(|utterance| is_held_out(&text_of(utterance)));
             let (held_texts, texts): (Vec<_>, Vec<_>) =
@@ -307,7 +313,12 @@ impl Workshop {
                         let mut stream = interleave::reading_stream(0, 0, &utterance.id);
                         let document =
                             interleave::interleaved(&utterance, made.vocabulary, &mut stream)?;
-                        dev.extend(parts(document, utterance.words.into(), made)?);
+                        dev.extend(cut(
+                            document,
+                            utterance.words.into(),
+                            made.vocabulary,
+                            made.context,
+                        )?);
                     }
                 }
             }
@@ -376,17 +387,22 @@ impl Workshop {
 }
 
 /// A document in parts no longer than the context.
-fn parts(
+///
+/// # Errors
+///
+/// When the context has no room for more than markers.
+pub(crate) fn cut(
     document: Document,
     words: Arc<[UnitWord]>,
-    made: &Made<'_>,
-) -> Result<Vec<Reading>, Error> {
-    let parts = interleave::split(document, made.vocabulary, made.context)?;
+    vocabulary: &JointVocabulary,
+    context: usize,
+) -> Result<Vec<Reading>, interleave::Error> {
+    let parts = interleave::split(document, vocabulary, context)?;
     Ok(parts.into_iter().map(|part| (part, words.clone())).collect())
 }
 
 /// What is said, as it was written down or as its words.
-fn text_of(utterance: &UnitUtterance) -> String {
+pub(crate) fn text_of(utterance: &UnitUtterance) -> String {
     utterance.text.clone().unwrap_or_else(|| {
         let words: Vec<&str> = utterance.words.iter().map(|word| word.word.as_str()).collect();
         words.join(" ")

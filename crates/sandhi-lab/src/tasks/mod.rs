@@ -14,6 +14,7 @@ mod cells;
 mod choice;
 mod files;
 mod follows;
+mod held_out;
 mod pictures;
 mod score;
 mod speech_text;
@@ -39,6 +40,7 @@ use self::{
 pub use self::{
     cells::{DOMAINS, TASKS, is_domain, is_task, task_title},
     files::{check_choices, evaluate_files},
+    held_out::evaluate_unit_files,
     pictures::{Pictured, find, write as write_pictures},
     score::scorers,
     speech_text::evaluate_speech_text,

@@ -13,8 +13,8 @@ use super::cells::cells;
 use crate::{
     checkpoint::write_atomically,
     experiment::Error,
-    inspect::{MAX_DRAWN_S, SegmentsRequest, lanes_svg, segments},
-    model::ConnectorModel,
+    inspect::{MAX_DRAWN_S, SegmentsRequest, lanes_svg, patch_segments, segments},
+    model::AnyModel,
     recipe::{EvalConfig, Half},
     sources::{self, Spoken, Workshop},
 };
@@ -31,19 +31,25 @@ pub struct Pictured {
     pub spoken: Spoken,
 }
 
-/// Draws the first utterances of every language, or of the manifest, into `dir/pictures`; nothing where choices of files
-/// are made.
+/// Draws the first utterances of every language, or of the manifest, into `dir/pictures`: where a connector or a model over
+/// text and units cuts them. Nothing where choices of files are made or files of units are measured, and of models that cut
+/// or hear nothing.
 ///
 /// # Errors
 ///
 /// When one cannot be spoken, heard or written.
 pub fn write(
-    model: &ConnectorModel,
+    model: &AnyModel,
     workshop: &Workshop,
     config: &EvalConfig,
     dir: &Path,
 ) -> Result<(), Error> {
-    if config.pictures == 0 {
+    let draws = match model {
+        AnyModel::Connector(_) => true,
+        AnyModel::SpeechText(model) => model.hearing.is_some(),
+        _ => false,
+    };
+    if config.pictures == 0 || !draws {
         return Ok(());
     }
     for Pictured { name, spoken } in pictured(workshop, config)? {
@@ -58,7 +64,12 @@ pub fn write(
             text: Some(spoken.text()),
             words: Some(&sound.words),
         };
-        let picture = lanes_svg(&segments(model, &request)?);
+        let found = match model {
+            AnyModel::Connector(model) => segments(model, &request)?,
+            AnyModel::SpeechText(model) => patch_segments(model, &request)?,
+            _ => continue,
+        };
+        let picture = lanes_svg(&found);
         let path = dir.join("pictures").join(format!("{}.svg", file_name(&name)));
         write_atomically(&path, picture.as_bytes())?;
     }
@@ -68,7 +79,7 @@ pub fn write(
 /// What is drawn.
 fn pictured(workshop: &Workshop, config: &EvalConfig) -> Result<Vec<Pictured>, Error> {
     let n = config.pictures;
-    if config.choices.is_some() {
+    if config.choices.is_some() || !config.unit_files.is_empty() {
         return Ok(Vec::new());
     }
     if let Some(path) = &config.manifest {

@@ -84,6 +84,11 @@ pub(super) struct Number {
 }
 
 impl Number {
+    /// Name of the metric.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A function of summed counts.
     fn of<T>(name: &str, counts: Vec<T>, score: impl Fn(&T) -> f64 + Send + Sync + 'static) -> Self
     where
@@ -99,7 +104,7 @@ impl Number {
     }
 
     /// A function of the ratio of summed counts; not a number where nothing is counted.
-    fn ratio(
+    pub(super) fn ratio(
         name: &str,
         counts: Vec<Ratio>,
         score: impl Fn(f64) -> f64 + Send + Sync + 'static,
@@ -118,7 +123,7 @@ impl Number {
         Self { score: Some(score), ..Self::share(name, credits) }
     }
 
-    fn metric(&self) -> Metric {
+    pub(super) fn metric(&self) -> Metric {
         Metric::from(Bootstrap::default().statistic(self.n, &self.value))
     }
 

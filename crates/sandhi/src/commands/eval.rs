@@ -46,6 +46,10 @@ pub struct Args {
     /// Utterances of each language, or of the manifest, that are drawn in pictures/, for a connector; none of `--choices`.
     #[arg(long, default_value_t = 1)]
     pictures: usize,
+    /// Measure how likely the utterances of a file of units are to a speech_text model, written, spoken and interleaved,
+    /// instead of Microworld; may be repeated.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["manifest", "choices", "tasks", "dev", "n"])]
+    units: Vec<PathBuf>,
     /// Choose the endings of a file or folder of choice items instead of Microworld: HellaSwag, StoryCloze, MMLU, spoken
     /// StoryCloze or our JSONL; may be repeated.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["manifest", "tasks", "dev", "n"])]
@@ -98,7 +102,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         shots: args.shots,
         instruction: args.instruction,
     });
+    anyhow::ensure!(
+        args.units.is_empty() || matches!(model, AnyModel::SpeechText(_)),
+        "--units: a {} model knows no units",
+        model.kind()
+    );
+    let absolute = |path: &PathBuf| Ok(std::path::absolute(path)?.display().to_string());
+    let unit_files = args.units.iter().map(absolute).collect::<std::io::Result<_>>()?;
     let config = EvalConfig {
+        unit_files,
         tasks: args.tasks,
         domains: args.domains,
         pictures: args.pictures,

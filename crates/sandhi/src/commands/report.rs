@@ -22,13 +22,17 @@ pub struct Args {
     /// Where it goes; report.html in the run's directory when not given.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Show the first utterances of this manifest to a connector, instead of a sentence of Microworld in each acoustic
+    /// Show the first utterances of this manifest to a model that cuts speech, instead of a sentence of Microworld in each acoustic
     /// domain.
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     /// How many of the manifest's utterances.
     #[arg(long, default_value = "4", requires = "manifest")]
     n: NonZeroUsize,
+    /// The directory of another run over text and units, whose losses are drawn beside these against operations; may be
+    /// repeated.
+    #[arg(long, value_name = "RUN")]
+    beside: Vec<PathBuf>,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -58,7 +62,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let workshop = Workshop::new(&args.run.cache, &PathBuf::new(), &recipe);
     let shown = match (&model, &args.manifest) {
-        (AnyModel::Connector(_), Some(path)) => {
+        (model, Some(path)) if hears(model) => {
             let shown = Shown::of_manifest(&workshop, path, args.n.get())?;
             ensure!(
                 !shown.is_empty(),
@@ -67,17 +71,37 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             );
             shown
         }
-        (AnyModel::Connector(_), None) => Shown::of_microworld(&workshop)?,
+        (model, None) if hears(model) => Shown::of_microworld(&workshop)?,
         (_, None) => Vec::new(),
         (_, Some(_)) => anyhow::bail!(
-            "--manifest: {} is a {} model, and only connectors are shown with utterances",
+            "--manifest: {} is a {} model; only connectors, and models over text and units that hear, are shown with \
+             utterances",
             model_dir.display(),
             model.kind()
         ),
     };
-    let run = Run { dir: &args.dir, recipe: &recipe, model: &model, results: &results };
+    for dir in &args.beside {
+        let log = dir.join("metrics.jsonl");
+        ensure!(log.exists(), "--beside: {} has no metrics.jsonl", dir.display());
+    }
+    let run = Run {
+        dir: &args.dir,
+        recipe: &recipe,
+        model: &model,
+        results: &results,
+        beside: &args.beside,
+    };
     let data = of_run(&run, &shown)?;
     let out = args.out.unwrap_or_else(|| args.dir.join("report.html"));
     write_html(&out, &data)?;
     output::print(&out.display().to_string())
+}
+
+/// Whether utterances can be shown with what the model makes of them.
+fn hears(model: &AnyModel) -> bool {
+    match model {
+        AnyModel::Connector(_) => true,
+        AnyModel::SpeechText(model) => model.hearing.is_some(),
+        _ => false,
+    }
 }

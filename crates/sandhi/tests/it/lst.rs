@@ -122,11 +122,39 @@ fn a_model_over_patches_works_from_end_to_end() {
     let of = |name: &str| &results["story_cloze"]["base"][name];
     assert_eq!(of("accuracy_text")["n"], 3);
     assert!(of("accuracy_s2s").to_string().contains("cannot hear"), "{results}");
+    // How likely utterances of a file are, in every form; the end of a recipe can ask for it, too.
+    let eval = |units: &str| {
+        run(&["eval", "files/model", "--units", units, "--out", "likely", "--json", "--quiet"])
+    };
+    let likely = eval("a.jsonl").json();
+    let of = |likely: &Value, name: &str| likely["held_out"]["a"][name]["value"].as_f64().unwrap();
+    for name in ["loss_per_word", "loss_per_second", "perplexity_pieces", "perplexity_units"] {
+        assert!(of(&likely, name) > 1.0, "{name}: {likely}");
+    }
+    let both = [of(&likely, "loss_per_word"), of(&likely, "loss_per_word_interleaved")];
+    assert!(both[1] > 1.0 && both[0] != both[1], "{likely}");
+    // Random weights know nothing of 20 units beside the rest of the vocabulary; a few steps are no more than a hint.
+    assert!((2.0..2000.0).contains(&of(&likely, "perplexity_units")), "{likely}");
+
+    // Pairs of units as tokens of their own: fewer tokens, the same seconds, the same merges when it is run again.
+    let asked = format!("eval.unit_files=[\"{base}/a.units\"]");
+    train("merged", &["model.unit_merges=8", from, &files, &asked]).works();
+    let merges = text("merged/unit_merges.json");
+    let results: Value =
+        serde_json::from_slice(&fs::read(dir.path().join("merged/results.json")).unwrap()).unwrap();
+    assert!(of(&results, "loss_per_second") > 1.0, "{results}");
+    let learned: Value = serde_json::from_str(&merges).unwrap();
+    assert_eq!(learned["merges"].as_array().unwrap().len(), 8);
+    assert_eq!(text("merged/model/unit_merges.json"), merges);
+    let again = run(&["eval", "merged/model", "--units", "a.units", "--out", "again", "--json"]);
+    assert_eq!(of(&again.json(), "loss_per_second"), of(&results, "loss_per_second"));
+
     // Units of other centers, of another number, and stories that nothing could hear.
     let fit =
         ["units", "fit", "--model", &weights, "-n", "20", "--seed", "9", "--out", "other.npy"];
     run(&[&fit[..], &["--manifest", "spoken/manifest.jsonl", "--quiet"]].concat()).works();
     write("b.units", "other.npy").works();
+    eval("b.units").fails_with(&["b.units", "quantizer", "the model has"]);
     run(&["data", "interleave", "a.units", "b.units"]).fails_with(&["a.units", "b.units"]);
     let others = format!("stage.0.data=[{{ source = \"units\", files = [\"{base}/b.units\"] }}]");
     let centers =

@@ -368,6 +368,26 @@ impl Checker<'_> {
             "eval",
             "a speech_text model is asked about Microworld's stories alone; leave manifest and choices out",
         );
+        let place = "eval.unit_files";
+        self.need(
+            is_speech_text || eval.unit_files.is_empty(),
+            place,
+            "files of units are for speech_text models",
+        );
+        let units: Vec<_> =
+            eval.unit_files.iter().filter_map(|path| self.path(place, path)).collect();
+        for path in &units {
+            self.right(place, UnitCorpus::open(std::slice::from_ref(path)));
+        }
+        let mut names: Vec<_> = units.iter().filter_map(|path| path.file_stem()).collect();
+        names.sort();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            let name = twice[0].to_string_lossy();
+            self.problem(
+                place,
+                format_args!("two files are called {name}, which names their results"),
+            );
+        }
         self.counts("eval", "n", eval.n);
         self.at_least_one("eval", "max_tokens", eval.max_tokens);
         for task in eval.tasks.iter().filter(|task| !tasks::is_task(task)) {

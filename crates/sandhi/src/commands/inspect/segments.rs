@@ -6,7 +6,8 @@ use anyhow::{Context, bail, ensure};
 use sandhi_data::audio::Waveform;
 use sandhi_lab::{
     hf::ModelSource,
-    inspect::{MAX_DRAWN_S, Segmented, SegmentsRequest, lanes_svg, segments},
+    inspect::{MAX_DRAWN_S, Segmented, SegmentsRequest, lanes_svg, patch_segments, segments},
+    model::AnyModel,
     sources::{Sound, Workshop},
     tasks,
 };
@@ -17,7 +18,7 @@ use crate::{output, run_args::RunArgs};
 /// Arguments of `sandhi inspect segments`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A connector model's directory.
+    /// The directory of a connector model, or of a model over text and units.
     model: ModelSource,
     /// A sound file (WAV, FLAC, MP3 or OGG), or the id of an evaluation's item, as predictions name it.
     utterance: String,
@@ -50,13 +51,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "{name} is {:.0} s long, expected at most {MAX_DRAWN_S:.0} s",
         wave.duration_s()
     );
-    let (model, _) = super::open(&args.model, &args.run.device.open()?, &args.run.hub.hub()?)?;
+    let model = AnyModel::open(&args.model, &args.run.device.open()?, &args.run.hub.hub()?)?;
     let request = SegmentsRequest {
         samples: &wave.samples,
         text: text.as_deref(),
         words: Some(&sound.words).filter(|words| !words.is_empty()).map(Vec::as_slice),
     };
-    let found = segments(&model, &request).with_context(|| name.clone())?;
+    let found = match &model {
+        AnyModel::Connector(model) => segments(model, &request),
+        AnyModel::SpeechText(model) => patch_segments(model, &request),
+        other => bail!(
+            "{} is a {} model, expected a connector or speech_text: only those cut speech",
+            args.model,
+            other.kind()
+        ),
+    };
+    let found = found.with_context(|| name.clone())?;
     if let Some(path) = &args.out {
         output::write(Some(path), &lanes_svg(&found))?;
     }

@@ -1,0 +1,198 @@
+//! How likely utterances of unit files are: written, spoken and interleaved.
+//!
+//! ```text
+//! utterance ─┬─ written      <|begin|> <|text|> pieces                 loss_per_word    perplexity_pieces
+//!            ├─ spoken       <|begin|> <|speech|> units                loss_per_second  perplexity_units
+//!            └─ interleaved  <|begin|> <|text|> pieces <|speech|> …    loss_per_word_interleaved, loss_per_second_interleaved
+//! ```
+//!
+//! Markers and the end are read and not counted. Blocks are those of one reading, the same for every model; longer documents
+//! are cut to the context.
+
+use std::{ops::Add, path::Path, sync::Arc};
+
+use sandhi_data::{
+    interleave,
+    text::Symbol,
+    units::{UnitCorpus, UnitUtterance},
+};
+
+use super::{
+    Error,
+    score::{Number, Ratio},
+};
+use crate::{
+    model::SpeechTextModel,
+    recipe::EvalConfig,
+    results::Results,
+    sources::{Workshop, cut, text_of},
+    train::speech_text::Reading,
+};
+
+/// Name of the task.
+const HELD_OUT: &str = "held_out";
+
+/// Utterances scored at once.
+const AT_ONCE: usize = 16;
+
+/// What utterances cost, by what it is of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    text_nats: f64,
+    pieces: f64,
+    words: f64,
+    speech_nats: f64,
+    units: f64,
+}
+
+impl Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            text_nats: self.text_nats + other.text_nats,
+            pieces: self.pieces + other.pieces,
+            words: self.words + other.words,
+            speech_nats: self.speech_nats + other.speech_nats,
+            units: self.units + other.units,
+        }
+    }
+}
+
+/// Measures every file of `config.unit_files`, a domain each.
+///
+/// # Errors
+///
+/// [`Error::HeldOut`] for units of another quantizer than the model's; when a file is damaged, or an utterance cannot be put
+/// into tokens.
+pub fn evaluate_unit_files(
+    model: &SpeechTextModel,
+    workshop: &Workshop,
+    config: &EvalConfig,
+    results: &mut Results,
+    progress: &dyn Fn(&str, usize, usize),
+) -> Result<(), Error> {
+    for path in &config.unit_files {
+        let path = workshop.resolve(path);
+        let corpus = UnitCorpus::open(std::slice::from_ref(&path))?;
+        if *corpus.header() != model.units {
+            return Err(Error::HeldOut {
+                file: path,
+                found: Box::new(corpus.header().clone()),
+                expected: Box::new(model.units.clone()),
+            });
+        }
+        let domain = domain(&path);
+        let forms = forms(model, &corpus, &|done| progress(&domain, done, corpus.len()))?;
+        for number in numbers(&forms, model.units.rate_hz) {
+            results.set(HELD_OUT, &domain, number.name(), number.metric());
+        }
+    }
+    Ok(())
+}
+
+/// What a file is called in results.
+fn domain(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "units".to_owned(), |s| s.to_string_lossy().into_owned())
+}
+
+/// Costs of every utterance written, spoken and interleaved.
+fn forms(
+    model: &SpeechTextModel,
+    corpus: &UnitCorpus,
+    progress: &dyn Fn(usize),
+) -> Result<[Vec<Cost>; 3], Error> {
+    let mut forms = [const { Vec::new() }; 3];
+    let indices: Vec<usize> = (0..corpus.len()).collect();
+    for chunk in indices.chunks(AT_ONCE) {
+        let mut utterances = Vec::with_capacity(chunk.len());
+        for &i in chunk {
+            let utterance = corpus.get(i)?;
+            utterances.push(match &model.merges {
+                Some(merges) => merges.apply_to(utterance)?,
+                None => utterance,
+            });
+        }
+        for (form, costs) in forms.iter_mut().enumerate() {
+            let mut readings: Vec<Reading> = Vec::new();
+            let mut of = Vec::new();
+            for (i, utterance) in utterances.iter().enumerate() {
+                for reading in read(model, utterance, form)? {
+                    readings.push(reading);
+                    of.push(i);
+                }
+            }
+            let mut found = vec![Cost::default(); utterances.len()];
+            let log_probs = model.log_probs(&readings).map_err(Box::new)?;
+            for ((reading, log_probs), i) in readings.iter().zip(log_probs).zip(of) {
+                found[i] = found[i] + cost(model, reading, &log_probs);
+            }
+            costs.extend(found);
+        }
+        progress(forms[0].len());
+    }
+    Ok(forms)
+}
+
+/// The documents of an utterance in one of its forms, none longer than the context.
+fn read(
+    model: &SpeechTextModel,
+    utterance: &UnitUtterance,
+    form: usize,
+) -> Result<Vec<Reading>, Error> {
+    let vocabulary = &model.vocabulary;
+    let document = match form {
+        0 => interleave::written(&text_of(utterance), vocabulary)?,
+        1 => interleave::spoken(utterance, vocabulary)?,
+        _ => {
+            let mut stream = interleave::reading_stream(0, 0, &utterance.id);
+            interleave::interleaved(utterance, vocabulary, &mut stream)?
+        }
+    };
+    Ok(cut(document, Arc::from(utterance.words.as_slice()), vocabulary, model.context)?)
+}
+
+/// What the tokens of a document cost, each given those before it.
+fn cost(model: &SpeechTextModel, (document, _): &Reading, log_probs: &[f64]) -> Cost {
+    let mut cost = Cost::default();
+    for (&id, log_prob) in document.ids[1..].iter().zip(log_probs) {
+        match model.vocabulary.symbol(id) {
+            Some(Symbol::Text) => {
+                cost.text_nats -= log_prob;
+                cost.pieces += 1.0;
+            }
+            Some(Symbol::Unit(unit)) => {
+                cost.speech_nats -= log_prob;
+                let n = model.merges.as_ref().map_or(1, |merges| merges.length(unit));
+                cost.units += f64::from(n);
+            }
+            Some(Symbol::Begin | Symbol::End | Symbol::Marker(_)) | None => {}
+        }
+    }
+    let is_text = |start: &&u32| {
+        let first = document.ids.get(**start as usize);
+        matches!(first.and_then(|&id| model.vocabulary.symbol(id)), Some(Symbol::Text))
+    };
+    cost.words = document.words.iter().filter(is_text).count() as f64;
+    cost
+}
+
+fn numbers([written, spoken, both]: &[Vec<Cost>; 3], rate_hz: f64) -> Vec<Number> {
+    let ratios = |costs: &[Cost], of: fn(&Cost) -> (f64, f64)| -> Vec<Ratio> {
+        costs.iter().map(of).map(|(sum, n)| Ratio(sum, n)).collect()
+    };
+    let seconds = |ratios: Vec<Ratio>| -> Vec<Ratio> {
+        ratios.into_iter().map(|Ratio(nats, units)| Ratio(nats, units / rate_hz)).collect()
+    };
+    let per_word = |cost: &Cost| (cost.text_nats, cost.words);
+    let per_unit = |cost: &Cost| (cost.speech_nats, cost.units);
+    let per_piece = |cost: &Cost| (cost.text_nats, cost.pieces);
+    vec![
+        Number::share("loss_per_word", ratios(written, per_word)),
+        Number::ratio("perplexity_pieces", ratios(written, per_piece), f64::exp),
+        Number::share("loss_per_second", seconds(ratios(spoken, per_unit))),
+        Number::ratio("perplexity_units", ratios(spoken, per_unit), f64::exp),
+        Number::share("loss_per_word_interleaved", ratios(both, per_word)),
+        Number::share("loss_per_second_interleaved", seconds(ratios(both, per_unit))),
+    ]
+}
