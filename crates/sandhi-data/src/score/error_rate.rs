@@ -141,6 +141,17 @@ impl ErrorRate {
     }
 }
 
+/// Edits that make units what they should be, after runs of one unit are one: what is said counts, how long each sound
+/// lasts does not. Their [rate](EditCounts::rate) is the unit error rate.
+pub fn unit_edits(reference: &[u32], hypothesis: &[u32]) -> Vec<Edit> {
+    let collapsed = |units: &[u32]| {
+        let mut units = units.to_vec();
+        units.dedup();
+        units
+    };
+    align(&collapsed(reference), &collapsed(hypothesis))
+}
+
 /// Word error rate of `hypotheses` against `references`.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! story ─ Studio ─ samples ─ frames ─ nearest centers ─ units with words ─┬─ interleaved, drawn at every reading
-//! unit files ─────────────────────────────────────────────────────────────┼─ spoken
+//! unit files ─────────────────────────────────────────────────────────────┼─ spoken, transcribed, voiced
 //! text files, stories ────────────────────────────────────────────────────┴─ written
 //! ```
 
@@ -235,11 +235,11 @@ impl Workshop {
                             }
                             Material::Interleaved(utterances)
                         }
-                        Form::Spoken => {
+                        Form::Spoken | Form::Transcribed | Form::Voiced => {
                             let mut documents = Vec::new();
                             for utterance in utterances {
                                 let words: Arc<[UnitWord]> = utterance.words.clone().into();
-                                let document = interleave::spoken(&utterance, made.vocabulary)?;
+                                let document = said_in(form, &utterance, made.vocabulary)?;
                                 documents.extend(parts(document, words, made)?);
                             }
                             Material::Fixed(documents)
@@ -342,6 +342,22 @@ fn parts(
 ) -> Result<Vec<Reading>, Error> {
     let parts = interleave::split(document, made.vocabulary, made.context)?;
     Ok(parts.into_iter().map(|part| (part, words.clone())).collect())
+}
+
+/// An utterance as a document that has all of its units.
+fn said_in(
+    form: Form,
+    utterance: &UnitUtterance,
+    vocabulary: &JointVocabulary,
+) -> Result<Document, Error> {
+    let text = text_of(utterance);
+    Ok(match form {
+        Form::Transcribed => interleave::transcribed(utterance, &text, vocabulary)?,
+        Form::Voiced => interleave::voiced(&text, utterance, vocabulary)?,
+        Form::Interleaved | Form::Spoken | Form::Written => {
+            interleave::spoken(utterance, vocabulary)?
+        }
+    })
 }
 
 /// What is said, as it was written down or as its words.
