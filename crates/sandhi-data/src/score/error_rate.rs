@@ -275,6 +275,16 @@ mod tests {
     }
 
     #[test]
+    fn runs_of_units_are_one() {
+        let rate =
+            |reference: &[u32], said: &[u32]| EditCounts::of(&unit_edits(reference, said)).rate();
+        // 7 9 7 against 7 9 4 7: one more than there are three.
+        assert_eq!(rate(&[7, 7, 9, 7, 7], &[7, 9, 9, 9, 4, 7]), 1.0 / 3.0);
+        assert_eq!(rate(&[3, 3, 3], &[3]), 0.0);
+        assert_eq!(rate(&[3, 1], &[]), 1.0);
+    }
+
+    #[test]
     fn unequal_lists_are_refused() {
         let error = wer(&["a"], &["a", "b"]).unwrap_err();
         assert_eq!(error.to_string(), "1 references but 2 hypotheses");

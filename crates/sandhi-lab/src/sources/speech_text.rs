@@ -406,6 +406,39 @@ mod tests {
         assert_eq!(workshop.stories(&topics), [0, 4, 8].map(|i| all[i].clone()));
     }
 
+    /// Each form of an utterance is the document that its name says.
+    #[test]
+    fn an_utterance_has_its_sides_in_the_order_of_its_form() {
+        use sandhi_data::text::{Mode, Tokenizer};
+
+        use crate::chat::END;
+        let tokenizer = Tokenizer::train_bpe(["hello there"; 4], 270, &[END]).unwrap();
+        let vocabulary = JointVocabulary::extend(&tokenizer, END, END, 3).unwrap();
+        let utterance = UnitUtterance {
+            id: "a".into(),
+            units: vec![2, 1],
+            words: Vec::new(),
+            text: Some("hello there".into()),
+            language: None,
+        };
+        let of = |form| said_in(form, &utterance, &vocabulary).unwrap().ids;
+        let begin = vec![vocabulary.begin()];
+        let end = vec![vocabulary.end()];
+        let said: Vec<u32> = vec![
+            vocabulary.marker(Mode::Speech),
+            vocabulary.unit(2).unwrap(),
+            vocabulary.unit(1).unwrap(),
+        ];
+        let pieces = tokenizer.encode("hello there").unwrap();
+        let written = [vec![vocabulary.marker(Mode::Text)], pieces].concat();
+        let all = |parts: &[&Vec<u32>]| -> Vec<u32> {
+            parts.iter().flat_map(|part| part.iter().copied()).collect()
+        };
+        assert_eq!(of(Form::Spoken), all(&[&begin, &said, &end]));
+        assert_eq!(of(Form::Transcribed), all(&[&begin, &said, &written, &end]));
+        assert_eq!(of(Form::Voiced), all(&[&begin, &written, &said, &end]));
+    }
+
     #[test]
     fn what_is_said_is_its_text_or_its_words() {
         let utterance = |text: Option<&str>| UnitUtterance {

@@ -83,6 +83,15 @@ impl Progress {
     }
 }
 
+/// The tokens of every patch that becomes whole in a document of its own, counted from the first one.
+///
+/// # Panics
+///
+/// When the first token is no patch.
+pub fn members(closings: &[Closing]) -> Vec<Range<usize>> {
+    Progress::default().read(closings).members
+}
+
 /// The additions of all sequences of a batch, in rows.
 #[derive(Debug)]
 pub(super) struct Layout {

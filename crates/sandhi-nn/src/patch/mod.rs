@@ -29,7 +29,7 @@ use burn::prelude::*;
 
 pub use self::{
     config::{PatchLmConfig, StackConfig},
-    layout::Closing,
+    layout::{Closing, members},
     router::RouterConfig,
     state::State,
 };
