@@ -63,6 +63,16 @@ pub struct Answer {
     pub log_prob: f64,
 }
 
+impl Answer {
+    /// Tokens of it that were read: all, but for the last where the longest answer was reached.
+    pub fn n_read(&self) -> usize {
+        match self.stop {
+            Stop::End => self.ids.len(),
+            Stop::Length => self.ids.len().saturating_sub(1),
+        }
+    }
+}
+
 /// Decodes an answer for every prompt, until one of `ends` or the longest answer.
 pub fn generate(
     lm: &CausalLm,

@@ -229,16 +229,19 @@ pub enum Unsupported {
     ContextNotWritten,
     /// Endings are only recorded.
     EndingsNotWritten,
+    /// Patches end where words do.
+    CannotGoOn,
 }
 
 impl Unsupported {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::CannotSpeak,
         Self::CannotHear,
         Self::NoLanguageModel,
         Self::ContextNotRecorded,
         Self::ContextNotWritten,
         Self::EndingsNotWritten,
+        Self::CannotGoOn,
     ];
 
     /// The reason in words.
@@ -250,6 +253,7 @@ impl Unsupported {
             Self::ContextNotRecorded => "no recording has the context alone",
             Self::ContextNotWritten => "the context is not written",
             Self::EndingsNotWritten => "the endings are not written",
+            Self::CannotGoOn => "the model's patches end where words do, so that it cannot go on",
         }
     }
 }

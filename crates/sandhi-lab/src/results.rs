@@ -34,7 +34,7 @@ pub const CASCADE: &str = "_cascade";
 pub const RECOVERED: &str = "_recovered";
 
 /// The metrics that tasks report, without suffix.
-pub const METRICS: [&str; 13] = [
+pub const METRICS: [&str; 15] = [
     "wer",
     "cer",
     "bleu",
@@ -48,6 +48,8 @@ pub const METRICS: [&str; 13] = [
     "loss_per_second",
     "entity_recall",
     "follows",
+    UNIT_ERROR_RATE,
+    STEPS_SAVED,
 ];
 
 /// Whether a smaller value of the metric (with or without suffix) is a better one.
@@ -65,11 +67,20 @@ pub fn lower_is_better(metric: &str) -> bool {
     let base = metric.strip_suffix(TEXT).or_else(|| metric.strip_suffix(CASCADE));
     let base = base.unwrap_or(metric);
     matches!(base, "wer" | "cer" | "disagreement" | VECTORS_PER_SECOND)
-        || ["loss", "perplexity", "divergence"].iter().any(|name| base.starts_with(name))
+        || ["loss", "perplexity", "divergence", UNIT_ERROR_RATE]
+            .iter()
+            .any(|name| base.starts_with(name))
 }
 
 /// Vectors that a language model is given for a second of speech.
 pub const VECTORS_PER_SECOND: &str = "vectors_per_second";
+
+/// Edits between the units that a model says and those of a true utterance, runs of one unit taken as one, over the
+/// length of the true one. No sound is made of them.
+pub const UNIT_ERROR_RATE: &str = "unit_error_rate";
+
+/// Of the tokens that a model reads of its own answer, the share that takes no step of the largest transformer.
+pub const STEPS_SAVED: &str = "steps_saved";
 
 /// What can go wrong with a results or predictions file.
 #[derive(Debug, thiserror::Error)]
@@ -491,7 +502,8 @@ mod tests {
     #[test]
     fn suffixes_keep_the_direction_of_a_metric() {
         for metric in METRICS {
-            let lower = matches!(metric, "wer" | "cer" | "perplexity") || metric.contains("loss");
+            let lower = matches!(metric, "wer" | "cer" | "perplexity" | UNIT_ERROR_RATE)
+                || metric.contains("loss");
             assert_eq!(lower_is_better(metric), lower, "{metric}");
             assert_eq!(lower_is_better(&format!("{metric}{TEXT}")), lower, "{metric}");
             assert_eq!(lower_is_better(&format!("{metric}{CASCADE}")), lower, "{metric}");

@@ -4,6 +4,8 @@
 //! interleaved   <|begin|> (<|text|> pieces | <|speech|> units) … <|end|>       a marker ahead of every block
 //! spoken        <|begin|> <|speech|> units <|end|>
 //! written       <|begin|> <|text|> pieces <|end|>
+//! transcribed   <|begin|> <|speech|> units <|text|> pieces <|end|>             the same, said and then written
+//! voiced        <|begin|> <|text|> pieces <|speech|> units <|end|>             the same, written and then said
 //! ```
 
 use std::ops::Range;
@@ -95,13 +97,83 @@ pub fn spoken(utterance: &UnitUtterance, vocabulary: &JointVocabulary) -> Result
 /// [`Error::Text`] where a foreign tokenizer fails.
 pub fn written(text: &str, vocabulary: &JointVocabulary) -> Result<Document, Error> {
     let mut tokens = Tokens::new(vocabulary);
-    let mut is_in_word = false;
-    let starts = text.char_indices().filter(|(_, c)| {
-        let was_in_word = std::mem::replace(&mut is_in_word, !c.is_whitespace());
-        is_in_word && !was_in_word
-    });
-    tokens.text(text, starts.map(|(start, _)| start))?;
+    tokens.whole_text(text)?;
     Ok(tokens.end())
+}
+
+/// An utterance as speech, and what it says behind it: what recognition is learned from.
+///
+/// # Errors
+///
+/// As [`interleaved`].
+pub fn transcribed(
+    utterance: &UnitUtterance,
+    text: &str,
+    vocabulary: &JointVocabulary,
+) -> Result<Document, Error> {
+    let mut tokens = Tokens::new(vocabulary);
+    tokens.speech(utterance, &pieces(utterance)?)?;
+    tokens.whole_text(text)?;
+    Ok(tokens.end())
+}
+
+/// A text, and behind it an utterance that says it: what speaking is learned from.
+///
+/// # Errors
+///
+/// As [`interleaved`].
+pub fn voiced(
+    text: &str,
+    utterance: &UnitUtterance,
+    vocabulary: &JointVocabulary,
+) -> Result<Document, Error> {
+    let mut tokens = Tokens::new(vocabulary);
+    tokens.whole_text(text)?;
+    tokens.speech(utterance, &pieces(utterance)?)?;
+    Ok(tokens.end())
+}
+
+/// An utterance and what it says, as an example of what is to be done.
+pub type Solved<'a> = (&'a UnitUtterance, &'a str);
+
+/// The beginning of a document that goes on with what an utterance says, behind as many solved examples as there are:
+/// `<|begin|> (<|speech|> units <|text|> pieces) … <|speech|> units <|text|>`.
+///
+/// # Errors
+///
+/// As [`interleaved`].
+pub fn to_transcribe(
+    solved: &[Solved<'_>],
+    utterance: &UnitUtterance,
+    vocabulary: &JointVocabulary,
+) -> Result<Vec<u32>, Error> {
+    let mut tokens = Tokens::new(vocabulary);
+    for (utterance, text) in solved {
+        tokens.speech(utterance, &pieces(utterance)?)?;
+        tokens.whole_text(text)?;
+    }
+    tokens.speech(utterance, &pieces(utterance)?)?;
+    Ok(tokens.goes_on(Mode::Text))
+}
+
+/// The beginning of a document that goes on with the units that say a text, as [`to_transcribe`]:
+/// `<|begin|> (<|text|> pieces <|speech|> units) … <|text|> pieces <|speech|>`.
+///
+/// # Errors
+///
+/// As [`interleaved`].
+pub fn to_voice(
+    solved: &[Solved<'_>],
+    text: &str,
+    vocabulary: &JointVocabulary,
+) -> Result<Vec<u32>, Error> {
+    let mut tokens = Tokens::new(vocabulary);
+    for (utterance, text) in solved {
+        tokens.whole_text(text)?;
+        tokens.speech(utterance, &pieces(utterance)?)?;
+    }
+    tokens.whole_text(text)?;
+    Ok(tokens.goes_on(Mode::Speech))
 }
 
 /// A document that grows by a block at a time.
@@ -131,6 +203,16 @@ impl<'a> Tokens<'a> {
         Ok(())
     }
 
+    /// A text as a block, its words runs of characters that are not white space.
+    fn whole_text(&mut self, text: &str) -> Result<(), Error> {
+        let mut is_in_word = false;
+        let starts = text.char_indices().filter(|(_, c)| {
+            let was_in_word = std::mem::replace(&mut is_in_word, !c.is_whitespace());
+            is_in_word && !was_in_word
+        });
+        self.text(text, starts.map(|(start, _)| start))
+    }
+
     /// A block of speech.
     fn speech(&mut self, utterance: &UnitUtterance, pieces: &[Span]) -> Result<(), Error> {
         let Document { ids, spans, words, n_units } = &mut self.document;
@@ -151,6 +233,12 @@ impl<'a> Tokens<'a> {
             }
         }
         Ok(())
+    }
+
+    /// All tokens, and the marker of what follows.
+    fn goes_on(mut self, mode: Mode) -> Vec<u32> {
+        self.document.ids.push(self.vocabulary.marker(mode));
+        self.document.ids
     }
 
     fn end(mut self) -> Document {

@@ -7,7 +7,7 @@
 //!
 //! Spirit LM (<https://arxiv.org/abs/2402.05755>, section 3.1) interleaves so; how blocks are drawn is what the Latent
 //! Speech-Text Transformer (<https://arxiv.org/abs/2510.06195>) does. [`pieces`] and [`draw_blocks`] cut an utterance,
-//! [`interleaved`], [`spoken`] and [`written`] make tokens, [`split`] makes documents that fit a context.
+//! [`interleaved`], [`spoken`], [`written`], [`transcribed`] and [`voiced`] make tokens, [`to_transcribe`] and [`to_voice`] ask for some, [`split`] makes documents that fit a context.
 
 mod blocks;
 mod document;
@@ -15,7 +15,10 @@ mod split;
 
 pub use self::{
     blocks::{Block, Span, draw_blocks, pieces},
-    document::{Document, SpeechSpan, interleaved, spoken, written},
+    document::{
+        Document, Solved, SpeechSpan, interleaved, spoken, to_transcribe, to_voice, transcribed,
+        voiced, written,
+    },
     split::split,
 };
 

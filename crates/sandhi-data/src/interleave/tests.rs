@@ -122,6 +122,34 @@ fn documents_by_hand() {
     );
 }
 
+/// The same said and written, either first; and what is asked of a model that has seen two examples of it.
+#[test]
+fn both_sides_of_an_utterance_by_hand() {
+    let (a, b) = (units::utterance("a", &[5, 6], &[("x", 0, 2)]), units::utterance("b", &[7], &[]));
+    let of = |text: &str| vocabulary().tokenizer().encode(text).unwrap();
+    let text = |text: &str| render(&of(text));
+    let document = transcribed(&a, "an owl", vocabulary()).unwrap();
+    assert_eq!(render(&document.ids), format!("B <s> 5 6 <t> {} E", text("an owl")));
+    assert_eq!(spans(&document), [(2, 4, Some(0))]);
+    // The word that is said, and the two that are written.
+    assert_eq!(
+        (document.words[..2].to_vec(), document.n_words(), document.n_units),
+        (vec![2, 5], 3, 2)
+    );
+    let document = voiced("an owl", &a, vocabulary()).unwrap();
+    assert_eq!(render(&document.ids), format!("B <t> {} <s> 5 6 E", text("an owl")));
+    let n = document.ids.len();
+    assert_eq!(spans(&document), [(n - 3, n - 1, Some(0))]);
+    // As the split has it: a part goes on under its marker.
+    let parts = split(document, vocabulary(), n - 2).unwrap();
+    assert_eq!(render(&parts[1].ids), "B <s> 5 6 E");
+    let asked = to_transcribe(&[(&b, "owl")], &a, vocabulary()).unwrap();
+    assert_eq!(render(&asked), format!("B <s> 7 <t> {} <s> 5 6 <t>", text("owl")));
+    assert_eq!(render(&to_transcribe(&[], &a, vocabulary()).unwrap()), "B <s> 5 6 <t>");
+    let asked = to_voice(&[(&b, "owl")], "an", vocabulary()).unwrap();
+    assert_eq!(render(&asked), format!("B <t> {} <s> 7 <t> {} <s>", text("owl"), text("an")));
+}
+
 #[test]
 fn a_reading_depends_on_seed_epoch_and_utterance() {
     let value = |seed, epoch, id| reading_stream(seed, epoch, id).next_u64();

@@ -171,6 +171,7 @@ pub(super) fn draw(
             phrases,
             entities: vec![name.clone()],
             level: None,
+            phenomenon: None,
             story: None,
         });
     }

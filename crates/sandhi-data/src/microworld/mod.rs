@@ -23,6 +23,7 @@ pub mod dialogue;
 pub mod documents;
 pub mod grammar;
 pub mod lexicon;
+mod pairs;
 pub mod sentences;
 pub mod stories;
 pub mod tasks;
@@ -32,6 +33,7 @@ pub mod world;
 
 pub use almanac::Fact;
 pub use documents::{Document, DocumentKind, Documents};
+pub use pairs::Phenomenon;
 pub use sentences::Sentence;
 pub use stories::{Continuation, Story, check_continuation};
 pub use tasks::{Item, SPEECH_TRAINED, Task, Wordings};

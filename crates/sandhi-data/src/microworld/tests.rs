@@ -252,7 +252,8 @@ fn wild_texts_are_no_sentences_and_cover_all_words() {
     for language in Language::ALL {
         let wild = world().wild_sentences(language, WildWords::All, 12_000);
         let first: HashSet<&str> = wild.iter().filter_map(|text| words(text).next()).collect();
-        for task in Task::ALL {
+        // A word alone is no salad.
+        for task in Task::ALL.into_iter().filter(|task| *task != Task::Swuggy) {
             for style in [Style::Seen, Style::Unseen] {
                 for item in world().items(task, language, Split::Dev, style, 300) {
                     for sentence in sentences_of(&item.spoken) {
@@ -409,7 +410,8 @@ fn documents_have_every_task_and_wording() {
         }
     }
     for task in Task::ALL {
-        assert!(task.wordings().len() >= 8 + N_HELD_OUT, "{task}");
+        // Pairs are heard, and nothing is asked.
+        assert!(task.is_pair() || task.wordings().len() >= 8 + N_HELD_OUT, "{task}");
         for wording in 0..task.wordings().len() {
             assert!(wordings.contains(&(task, wording)), "{task} {wording}");
         }

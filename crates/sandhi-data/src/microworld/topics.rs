@@ -199,6 +199,15 @@ pub(super) fn words() -> impl Iterator<Item = &'static str> {
         .flat_map(|frame| words_in(frame))
 }
 
+/// The words of the topics that are reserved, or of the others; several times where several frames have one.
+pub(super) fn words_of(reserved: bool) -> impl Iterator<Item = &'static str> {
+    TOPICS
+        .iter()
+        .filter(move |topic| topic.reserved == reserved)
+        .flat_map(|topic| topic.frames.iter().chain(&topic.endings))
+        .flat_map(|frame| words_in(frame))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

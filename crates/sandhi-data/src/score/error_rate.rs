@@ -141,6 +141,17 @@ impl ErrorRate {
     }
 }
 
+/// Edits that make units what they should be, after runs of one unit are one: what is said counts, how long each sound
+/// lasts does not. Their [rate](EditCounts::rate) is the unit error rate.
+pub fn unit_edits(reference: &[u32], hypothesis: &[u32]) -> Vec<Edit> {
+    let collapsed = |units: &[u32]| {
+        let mut units = units.to_vec();
+        units.dedup();
+        units
+    };
+    align(&collapsed(reference), &collapsed(hypothesis))
+}
+
 /// Word error rate of `hypotheses` against `references`.
 ///
 /// # Errors
@@ -261,6 +272,16 @@ mod tests {
         // "a b" against "ab": one deletion of three; e + U+0301 are two characters.
         let rate = cer(&[" a b ", "e\u{301}"], &["ab", "e"]).unwrap();
         assert_eq!((rate.deletions, rate.n_reference), (2, 5));
+    }
+
+    #[test]
+    fn runs_of_units_are_one() {
+        let rate =
+            |reference: &[u32], said: &[u32]| EditCounts::of(&unit_edits(reference, said)).rate();
+        // 7 9 7 against 7 9 4 7: one more than there are three.
+        assert_eq!(rate(&[7, 7, 9, 7, 7], &[7, 9, 9, 9, 4, 7]), 1.0 / 3.0);
+        assert_eq!(rate(&[3, 3, 3], &[3]), 0.0);
+        assert_eq!(rate(&[3, 1], &[]), 1.0);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use bootstrap::{Bootstrap, Interval};
 pub use boundaries::{Boundaries, BoundaryCounts, TOLERANCES_S, boundaries};
 pub use chrf::{Chrf, ChrfConfig, ChrfCounts, GramCounts, chrf};
 pub use edit::{Edit, align};
-pub use error_rate::{EditCounts, ErrorRate, cer, wer, word_edits, words};
+pub use error_rate::{EditCounts, ErrorRate, cer, unit_edits, wer, word_edits, words};
 pub use exact::{ExactMatch, exact_match};
 pub use normalize::Normalizer;
 

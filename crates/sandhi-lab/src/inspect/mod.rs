@@ -10,6 +10,7 @@
 //! lanes          the segments                            as SVG
 //! forgetting     texts, before and after training        perplexity, divergence, choices of the almanac
 //! misalignment   stories, spoken and written             the divergence of what is expected to follow
+//! patches        stories, spoken                         how alike the patches of one word are, and of different ones
 //! ```
 
 mod base;
@@ -21,6 +22,7 @@ mod lanes;
 mod layers;
 mod misalignment;
 mod patch_segments;
+mod patches;
 mod picture;
 mod segments;
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub use self::{
     layers::{DepthRow, LayersRow, add_layers, layers},
     misalignment::{MisalignmentRow, SpeechConfig, add_misalignment, misalignment},
     patch_segments::patch_segments,
+    patches::{Likeness, PatchesConfig, PatchesRow, add_patches, patches},
     picture::svg,
     segments::{Cuts, Nearest, Segmented, SegmentsRequest, VectorSpan, segments},
     transport::{Column, DepthPlan, TransportRequest, Transported, transport, transport_settings},
@@ -168,6 +171,12 @@ pub enum Error {
         /// As many as there may be.
         most: usize,
     },
+    /// A network without patches.
+    #[error("the model's network is plain, expected one over patches")]
+    NoPatches,
+    /// A model that was trained on files of units.
+    #[error("the model hears nothing: its units came in files, and no encoder makes them of sound")]
+    Deaf,
     /// Vectors have no partners.
     #[error(
         "this connector's vectors stand for no time of their own and there is none a token, so that they cannot be \

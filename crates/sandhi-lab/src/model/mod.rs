@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     aids::{Aids, EndsError, Segmenter, TokenEnds},
     aligner::AlignerModel,
-    speech_text::{Hearing, SpeechTextModel},
+    speech_text::{Hearing, SpeechTextModel, Steps},
     store::{AnyModel, Error, fingerprint},
 };
 use crate::chat::Chat;

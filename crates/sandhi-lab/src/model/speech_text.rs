@@ -80,6 +80,15 @@ pub struct Hearing {
     pub centers: Kmeans,
 }
 
+/// What an answer took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    /// Steps of the largest transformer.
+    pub taken: usize,
+    /// Tokens of the answer that were read.
+    pub read: usize,
+}
+
 /// What `model.json` says of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -309,6 +318,52 @@ impl SpeechTextModel {
             found.extend(answers.into_iter().zip(taken));
         }
         Ok(found)
+    }
+
+    /// What follows each beginning in writing, until a marker or the longest answer, and how much it took.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::go_on`].
+    pub fn transcribe(
+        &self,
+        beginnings: &[Vec<u32>],
+        decoding: &Decoding,
+    ) -> Result<Vec<(String, Steps)>, Error> {
+        let answers = self.go_on(beginnings, Some(Mode::Text), &self.markers(), decoding)?;
+        let text = |(answer, taken): (Answer, usize)| {
+            let text = self.vocabulary.tokenizer().decode(&answer.ids)?;
+            Ok((text, Steps { taken, read: answer.n_read() }))
+        };
+        answers.into_iter().map(text).collect()
+    }
+
+    /// What follows each beginning in units, until a marker or the longest answer, and how much it took.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::go_on`].
+    pub fn speak(
+        &self,
+        beginnings: &[Vec<u32>],
+        decoding: &Decoding,
+    ) -> Result<Vec<(Vec<u32>, Steps)>, Error> {
+        let answers = self.go_on(beginnings, Some(Mode::Speech), &self.markers(), decoding)?;
+        let unit = |&id: &u32| match self.vocabulary.symbol(id) {
+            Some(Symbol::Unit(unit)) => Some(unit),
+            _ => None,
+        };
+        let units = |(answer, taken): (Answer, usize)| {
+            let units = answer.ids.iter().filter_map(unit).collect();
+            (units, Steps { taken, read: answer.n_read() })
+        };
+        Ok(answers.into_iter().map(units).collect())
+    }
+
+    /// Tokens that are neither written nor said.
+    fn markers(&self) -> Vec<u32> {
+        let markers = Mode::ALL.iter().map(|&mode| self.vocabulary.marker(mode));
+        markers.chain([self.vocabulary.begin(), self.vocabulary.end()]).collect()
     }
 
     /// Whether each token is of a mode, or one of `ends`.

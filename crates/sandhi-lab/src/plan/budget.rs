@@ -341,6 +341,9 @@ const UNITS_A_WORD: f64 = 4.9;
 /// The share of units among the tokens of interleaved documents, about; 0.77 in LST.
 const UNITS_INTERLEAVED: f64 = 0.77;
 
+/// The share of units where an utterance stands beside the same in writing, about: 9.7 a word, and 1.3 pieces.
+const UNITS_BESIDE_TEXT: f64 = 0.88;
+
 /// Patches for a token, about: text alone, units as the rule has it.
 pub(super) fn patches_per_token(config: &SpeechTextModelConfig, stage: &StageConfig) -> f64 {
     let share = |source: &SourceConfig| match source {
@@ -349,6 +352,7 @@ pub(super) fn patches_per_token(config: &SpeechTextModelConfig, stage: &StageCon
             Form::Interleaved => UNITS_INTERLEAVED,
             Form::Spoken => 1.0,
             Form::Written => 0.0,
+            Form::Transcribed | Form::Voiced => UNITS_BESIDE_TEXT,
         },
         _ => 0.0,
     };

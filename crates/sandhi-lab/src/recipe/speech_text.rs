@@ -91,6 +91,10 @@ pub enum Form {
     Spoken,
     /// Its words.
     Written,
+    /// Its units, and behind them what they say in writing: recognition.
+    Transcribed,
+    /// What it says in writing, and behind that its units: speaking.
+    Voiced,
 }
 
 /// `source = "stories"`.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! story ─ Studio ─ samples ─ frames ─ nearest centers ─ units with words ─┬─ interleaved, drawn at every reading
-//! unit files ─────────────────────────────────────────────────────────────┼─ spoken
+//! unit files ─────────────────────────────────────────────────────────────┼─ spoken, transcribed, voiced
 //! text files, stories ────────────────────────────────────────────────────┴─ written
 //! ```
 
@@ -265,48 +265,12 @@ impl Workshop {
         // By what is said, so that no source learns what another one holds out.
         let is_held_out = |text: &str| Stream::named(0, &format!("dev {text}")).chance(share);
         for (source, (form, utterances, texts)) in stage.sources.iter().zip(materials) {
-            let material = |utterances: Vec<UnitUtterance>,
-                            texts: Vec<String>|
-             -> Result<Material, Error> {
-                Ok(match form {
-                    Form::Interleaved => {
-                        // What is wrong with one is said now, and not in the middle of training.
-                        for utterance in &utterances {
-                            let mut stream = interleave::reading_stream(0, 0, &utterance.id);
-                            interleave::interleaved(utterance, made.vocabulary, &mut stream)?;
-                        }
-                        Material::Interleaved(utterances)
-                    }
-                    Form::Spoken => {
-                        let mut documents = Vec::new();
-                        for utterance in utterances {
-                            let words: Arc<[UnitWord]> = utterance.words.clone().into();
-                            let document = interleave::spoken(&utterance, made.vocabulary)?;
-                            documents.extend(cut(document, words, made.vocabulary, made.context)?);
-                        }
-                        Material::Fixed(documents)
-                    }
-                    Form::Written => {
-                        let mut documents = Vec::new();
-                        for text in texts {
-                            let document = interleave::written(&text, made.vocabulary)?;
-                            documents.extend(cut(
-                                document,
-                                Arc::from([]),
-                                made.vocabulary,
-                                made.context,
-                            )?);
-                        }
-                        Material::Fixed(documents)
-                    }
-                })
-            };
             let (held_utterances, utterances): (Vec<_>, Vec<_>) =
                 utterances.into_iter().partition(|utterance| is_held_out(&text_of(utterance)));
             let (held_texts, texts): (Vec<_>, Vec<_>) =
                 texts.into_iter().partition(|text| is_held_out(text));
             // What is held out is read in one way, all of it together.
-            match material(held_utterances, held_texts)? {
+            match learned(form, held_utterances, held_texts, made)? {
                 Material::Fixed(documents) => dev.extend(documents),
                 Material::Interleaved(utterances) => {
                     for utterance in utterances {
@@ -322,7 +286,7 @@ impl Workshop {
                     }
                 }
             }
-            let material = material(utterances, texts)?;
+            let material = learned(form, utterances, texts, made)?;
             let is_empty = match &material {
                 Material::Fixed(documents) => documents.is_empty(),
                 Material::Interleaved(utterances) => utterances.is_empty(),
@@ -401,6 +365,50 @@ pub(crate) fn cut(
     Ok(parts.into_iter().map(|part| (part, words.clone())).collect())
 }
 
+/// Utterances, or texts, in the form in which they are learned.
+fn learned(
+    form: Form,
+    utterances: Vec<UnitUtterance>,
+    texts: Vec<String>,
+    made: &Made<'_>,
+) -> Result<Material, Error> {
+    let vocabulary = made.vocabulary;
+    let whole =
+        |of: fn(&UnitUtterance, &JointVocabulary) -> Result<Document, interleave::Error>| {
+            let mut documents = Vec::new();
+            for utterance in &utterances {
+                let words = Arc::from(utterance.words.as_slice());
+                documents.extend(cut(of(utterance, vocabulary)?, words, vocabulary, made.context)?);
+            }
+            Ok(Material::Fixed(documents))
+        };
+    match form {
+        Form::Interleaved => {
+            // What is wrong with one is said now, and not in the middle of training.
+            for utterance in &utterances {
+                let mut stream = interleave::reading_stream(0, 0, &utterance.id);
+                interleave::interleaved(utterance, vocabulary, &mut stream)?;
+            }
+            Ok(Material::Interleaved(utterances))
+        }
+        Form::Spoken => whole(interleave::spoken),
+        Form::Transcribed => whole(|utterance, vocabulary| {
+            interleave::transcribed(utterance, &text_of(utterance), vocabulary)
+        }),
+        Form::Voiced => whole(|utterance, vocabulary| {
+            interleave::voiced(&text_of(utterance), utterance, vocabulary)
+        }),
+        Form::Written => {
+            let mut documents = Vec::new();
+            for text in texts {
+                let document = interleave::written(&text, vocabulary)?;
+                documents.extend(cut(document, Arc::from([]), vocabulary, made.context)?);
+            }
+            Ok(Material::Fixed(documents))
+        }
+    }
+}
+
 /// What is said, as it was written down or as its words.
 pub(crate) fn text_of(utterance: &UnitUtterance) -> String {
     utterance.text.clone().unwrap_or_else(|| {
@@ -445,6 +453,39 @@ mod tests {
         assert_eq!(workshop.stories(&source(7, 13)), all[7..]);
         let topics = StoriesSource { levels: vec![Level::Topic], ..source(0, 3) };
         assert_eq!(workshop.stories(&topics), [0, 4, 8].map(|i| all[i].clone()));
+    }
+
+    /// Each form of an utterance is the document that its name says.
+    #[test]
+    fn an_utterance_has_its_sides_in_the_order_of_its_form() {
+        use sandhi_data::text::{Mode, Tokenizer};
+
+        use crate::chat::END;
+        let tokenizer = Tokenizer::train_bpe(["hello there"; 4], 270, &[END]).unwrap();
+        let vocabulary = JointVocabulary::extend(&tokenizer, END, END, 3).unwrap();
+        let utterance = UnitUtterance {
+            id: "a".into(),
+            units: vec![2, 1],
+            words: Vec::new(),
+            text: Some("hello there".into()),
+            language: None,
+        };
+        let of = |form| said_in(form, &utterance, &vocabulary).unwrap().ids;
+        let begin = vec![vocabulary.begin()];
+        let end = vec![vocabulary.end()];
+        let said: Vec<u32> = vec![
+            vocabulary.marker(Mode::Speech),
+            vocabulary.unit(2).unwrap(),
+            vocabulary.unit(1).unwrap(),
+        ];
+        let pieces = tokenizer.encode("hello there").unwrap();
+        let written = [vec![vocabulary.marker(Mode::Text)], pieces].concat();
+        let all = |parts: &[&Vec<u32>]| -> Vec<u32> {
+            parts.iter().flat_map(|part| part.iter().copied()).collect()
+        };
+        assert_eq!(of(Form::Spoken), all(&[&begin, &said, &end]));
+        assert_eq!(of(Form::Transcribed), all(&[&begin, &said, &written, &end]));
+        assert_eq!(of(Form::Voiced), all(&[&begin, &written, &said, &end]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sandhi_data::{
     language::Language::{self, English, German, Spanish},
-    microworld::{Item, Level, Microworld, Split, Style, Task, Wordings},
+    microworld::{Item, Level, Microworld, Phenomenon, Split, Style, Task, Wordings},
     rng::Stream,
     speech::Domain,
 };
@@ -25,7 +25,7 @@ use crate::{
 pub const DOMAINS: [&str; 5] = ["base", "voices", "tempo", "channel", "texts"];
 
 /// Every task with its title, in the order of the report.
-pub const TASKS: [(&str, &str); 25] = [
+pub const TASKS: [(&str, &str); 29] = [
     ("asr", "Transcription, English"),
     ("asr_de", "Transcription, German"),
     ("asr_es", "Transcription, Spanish"),
@@ -45,6 +45,10 @@ pub const TASKS: [(&str, &str); 25] = [
     ("story_cloze", "Likelier of two story endings"),
     ("story_cloze_chat", "Likelier of two story endings, asked for in a chat"),
     ("hella_swag", "Likeliest of four story endings"),
+    ("swuggy", "Likelier of word and pseudo-word"),
+    ("sblimp", "Likelier of sentence and wrong sentence"),
+    ("asr_3", "Transcription, English, behind 3 that are solved"),
+    ("tts", "Speech of a text, in units"),
     ("facts", "Spoken multiple choice (almanac)"),
     ("facts_5", "Spoken multiple choice (almanac), 5 solved in writing"),
     ("biasing_0", "Rare names, no list"),
@@ -52,6 +56,19 @@ pub const TASKS: [(&str, &str); 25] = [
     ("biasing_100", "Rare names, list of 100"),
     ("biasing_1000", "Rare names, list of 1,000, shortlist of 20"),
 ];
+
+/// Tasks that only models over text and units have: those score whole utterances, hear what was solved, and speak.
+const OF_UNITS: [&str; 4] = ["swuggy", "sblimp", "asr_3", "tts"];
+
+/// Takes out what a model cannot do that is none over text and units; what was asked for by name is told.
+pub(super) fn leave_out_units(cells: &mut Vec<Cell>, config: &EvalConfig) {
+    let is_of_units = |cell: &mut Cell| OF_UNITS.contains(&cell.task.as_str());
+    for Cell { task, domain, .. } in cells.extract_if(.., is_of_units) {
+        if !config.tasks.is_empty() {
+            tracing::warn!("{task}.{domain} is left out: only speech_text models have it");
+        }
+    }
+}
 
 /// Whether an evaluation task has this name.
 pub fn is_task(name: &str) -> bool {
@@ -102,6 +119,10 @@ pub(super) enum Kind {
     ExactCase,
     /// A free ending that parses and agrees, the choice among four, perplexity of the right one.
     Story,
+    /// The likelier of two whole utterances, both spoken or both written.
+    Pair,
+    /// Units of speech, held against those of a true utterance.
+    Units,
     /// The likeliest option, of a document or of a chat.
     Choice {
         /// What context and options stand in.
@@ -119,7 +140,7 @@ fn endings(prompt: PromptForm) -> Kind {
 
 impl Kind {
     pub(super) fn generates(self) -> bool {
-        !matches!(self, Self::Choice { .. })
+        !matches!(self, Self::Choice { .. } | Self::Pair)
     }
 
     /// What choices are made in and after how many solved items; `None` where none are made.
@@ -127,7 +148,10 @@ impl Kind {
         match self {
             Self::Story => Some((PromptForm::Chat, 0)),
             Self::Choice { prompt, shots } => Some((prompt, shots)),
-            _ => None,
+            Self::Pair => Some((PromptForm::Plain, 0)),
+            Self::Transcript | Self::Translation | Self::Exact | Self::ExactCase | Self::Units => {
+                None
+            }
         }
     }
 }
@@ -144,7 +168,7 @@ pub(super) struct Cell {
     pub(super) max_tokens: usize,
     /// Phrases that stay of a long list.
     pub(super) shortlist: Option<usize>,
-    /// Solved items, in writing, that every question follows.
+    /// Solved items that every question follows, in writing; those of transcription are heard.
     pub(super) shots: Vec<Item>,
     /// How long the right options take to say, where that is known.
     pub(super) right_s: HashMap<String, f64>,
@@ -186,7 +210,7 @@ impl Cell {
     pub(super) fn options(&self, item: &Item) -> Vec<String> {
         match (self.kind, &item.story) {
             (Kind::Story, Some(story)) => story.endings.to_vec(),
-            (Kind::Choice { .. }, _) => item.choices.clone(),
+            (Kind::Choice { .. } | Kind::Pair, _) => item.choices.clone(),
             _ => Vec::new(),
         }
     }
@@ -223,7 +247,7 @@ pub(super) fn cells(world: &Microworld, split: Split, config: &EvalConfig) -> Ve
                     items,
                     max_tokens: config.max_tokens,
                     shortlist: shortlist(task),
-                    shots: shots(world, kind),
+                    shots: shots(world, task, kind),
                     right_s: HashMap::new(),
                 });
             }
@@ -238,11 +262,19 @@ fn facts(shots: usize) -> Kind {
     Kind::Choice { prompt: PromptForm::Chat, shots }
 }
 
-/// Solved items of the training split, the same before every question. They were never voiced, and are not here.
-fn shots(world: &Microworld, kind: Kind) -> Vec<Item> {
-    match kind {
-        Kind::Choice { shots, .. } if shots > 0 => {
-            world.items(Task::FactChoice, English, Split::Train, Style::Seen, shots)
+/// Solved items of the training split, the same before every question. Those of the almanac were never voiced, and are
+/// not here.
+fn shots(world: &Microworld, task: &str, kind: Kind) -> Vec<Item> {
+    let solved = |task, n| world.items(task, English, Split::Train, Style::Seen, n);
+    match (task, kind) {
+        (_, Kind::Choice { shots, .. }) if shots > 0 => solved(Task::FactChoice, shots),
+        ("asr_3", _) => {
+            // Of one sentence each, so that a context has room for them.
+            let n_ends = |item: &Item| item.spoken.matches(['.', '?', '!']).count();
+            let mut shots = solved(Task::Transcribe, 20);
+            shots.retain(|item| n_ends(item) == 1);
+            shots.truncate(3);
+            shots
         }
         _ => Vec::new(),
     }
@@ -360,6 +392,10 @@ fn items(
             (endings(prompt), false, items)
         }
         "hella_swag" => (endings(PromptForm::Plain), false, of(Task::Continue, English)),
+        "swuggy" => (Kind::Pair, false, of(Task::Swuggy, English)),
+        "sblimp" => (Kind::Pair, false, of(Task::Sblimp, English)),
+        "asr_3" => (Kind::Transcript, false, of(Task::Transcribe, English)),
+        "tts" => (Kind::Units, false, of(Task::Transcribe, English)),
         "facts" => (facts(0), false, of(Task::FactChoice, English)),
         "facts_5" => (facts(5), false, of(Task::FactChoice, English)),
         "biasing_0" => return biasing(0),
@@ -368,6 +404,11 @@ fn items(
         "biasing_1000" => return biasing(1_000),
         _ => return None,
     })
+}
+
+/// The phenomena of wrong sentences with the names of their metrics.
+pub(super) fn phenomena() -> [(Phenomenon, String); 5] {
+    Phenomenon::ALL.map(|phenomenon| (phenomenon, format!("accuracy_{}", phenomenon.name())))
 }
 
 /// The levels of stories with the names of their metrics.

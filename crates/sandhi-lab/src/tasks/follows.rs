@@ -68,6 +68,8 @@ pub(super) fn follows(item: &Item, answer: &str) -> Option<bool> {
         }
         // Replies repeat much of what was said, as a transcript with errors does.
         Task::Dialogue | Task::FactChoice => return None,
+        // Nothing is asked.
+        Task::Swuggy | Task::Sblimp => return None,
     })
 }
 

@@ -16,6 +16,7 @@ mod files;
 mod follows;
 mod held_out;
 mod pictures;
+mod says;
 mod score;
 mod speech_text;
 
@@ -33,7 +34,7 @@ use sandhi_data::{
 pub(crate) use self::cells::{stories, transcriptions};
 use self::{
     answer::{AT_ONCE, Reader, Way, answers},
-    cells::{Cell, Kind, cells, shortlist},
+    cells::{Cell, Kind, cells, leave_out_units, shortlist},
     choice::Likelihood,
     files::Abilities,
 };
@@ -98,6 +99,7 @@ pub fn evaluate(
     progress: &dyn Fn(&str, usize, usize),
 ) -> Result<Vec<Vec<Prediction>>, Error> {
     let mut all = cells(workshop.world(), config.half.split(), config);
+    leave_out_units(&mut all, config);
     all.retain(|cell| !cell.items.is_empty());
     let recognizer = model.speech.recognizer.as_ref();
     if recognizer.is_none() {
@@ -210,6 +212,7 @@ pub fn evaluate_ctc(
         return Err(transcribe::no_recognizer());
     }
     let mut all = cells(workshop.world(), config.half.split(), config);
+    leave_out_units(&mut all, config);
     Abilities::Hears.add_lacking(results, &all, &config.sides);
     all.retain(|cell| ["asr", "asr_de", "asr_es", "biasing_0"].contains(&cell.task.as_str()));
     let mut predictions = Vec::with_capacity(all.len());
@@ -243,6 +246,7 @@ pub fn evaluate_text(
     progress: &dyn Fn(&str, usize, usize),
 ) -> Result<Vec<Vec<Prediction>>, Error> {
     let mut all = cells(workshop.world(), config.half.split(), config);
+    leave_out_units(&mut all, config);
     // Text does not sound; the acoustic domains are one, and nothing shortens a long list.
     all.retain(|cell| ["base", "texts"].contains(&cell.domain.as_str()));
     all.retain(|cell| cell.shortlist.is_none());
@@ -423,6 +427,26 @@ mod tests {
         for panel in panels {
             assert!(panel.iter().all(|cell| asked(cell) == asked(panel[0])));
         }
+    }
+
+    /// What only models over text and units do is no cell of the others; what is left has the names it had.
+    #[test]
+    fn others_have_no_pairs_and_do_not_speak() {
+        let config = EvalConfig::new(1, Half::Dev);
+        let of = |config: &EvalConfig| cells(&Microworld::new(1), config.half.split(), config);
+        let mut all = of(&config);
+        let names = |cells: &[Cell]| -> BTreeSet<String> {
+            cells.iter().map(|cell| cell.task.clone()).collect()
+        };
+        let before = names(&all);
+        leave_out_units(&mut all, &config);
+        let gone: Vec<String> = before.difference(&names(&all)).cloned().collect();
+        assert_eq!(gone, ["asr_3", "sblimp", "swuggy", "tts"]);
+        // Examples of transcription are of the training half, a sentence each.
+        let few = of(&EvalConfig { tasks: vec!["asr_3".into()], ..config });
+        let shots = &few[0].shots;
+        assert!(shots.len() == 3 && shots.iter().all(|shot| shot.split == Split::Train));
+        assert!(shots.iter().all(|shot| shot.spoken.matches(['.', '?', '!']).count() == 1));
     }
 
     #[test]

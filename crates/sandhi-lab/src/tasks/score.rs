@@ -9,15 +9,16 @@ use sandhi_data::{
 
 use super::{
     Outcome,
-    cells::{Cell, Kind, levels},
+    cells::{Cell, Kind, levels, phenomena},
     choice::{self, Likelihood},
     follows::{self, follows},
 };
 use crate::{
+    model::Steps,
     protocol::{PromptForm, Protocol, Score, Sides},
     results::{
-        CASCADE, Edits, Metric, Prediction, RECOVERED, Results, TEXT, VECTORS_PER_SECOND,
-        lower_is_better,
+        CASCADE, Edits, Metric, Prediction, RECOVERED, Results, STEPS_SAVED, TEXT, UNIT_ERROR_RATE,
+        VECTORS_PER_SECOND, lower_is_better,
     },
 };
 
@@ -50,6 +51,15 @@ pub fn scorers() -> IndexMap<String, String> {
             "follows",
             "share of answers of the form that the instruction asks for, whatever they say"
                 .to_owned(),
+        ),
+        (
+            UNIT_ERROR_RATE,
+            "corpus, units, runs of one unit taken as one; against an utterance of the base voices; no vocoder"
+                .to_owned(),
+        ),
+        (
+            STEPS_SAVED,
+            "1 - steps of the largest transformer per token that was read of the answers".to_owned(),
         ),
         ("interval", "95 % percentile bootstrap over utterances, 1,000 resamples".to_owned()),
     ]
@@ -158,7 +168,7 @@ pub(super) fn numbers(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
 }
 
 /// The numbers that say what the answers are worth.
-fn of_content(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
+pub(super) fn of_content(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
     let references: Vec<&str> = cell.items.iter().map(|item| item.answer.as_str()).collect();
     let hypotheses: Vec<&str> = outcomes.iter().map(|outcome| outcome.text.as_str()).collect();
     let pairs = || cell.items.iter().zip(outcomes);
@@ -192,18 +202,42 @@ fn of_content(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
             let counts = pairs().map(|(item, outcome)| yes(correct(cell, item, outcome))).collect();
             vec![Number::share("exact", counts)]
         }
-        Kind::Choice { .. } => accuracies(cell, outcomes),
+        Kind::Choice { .. } | Kind::Pair => accuracies(cell, outcomes),
+        Kind::Units => Vec::new(),
         Kind::Story => story(cell, outcomes),
     }
 }
 
-/// The choices of a cell by every score, and by level where items have one.
+/// How far units are from those of true utterances: an error rate over all of them. Of units alone; what a recognizer
+/// hears of sound that is made of them would be further numbers of the same cell.
+pub(super) fn unit_errors(pairs: impl IntoIterator<Item = (Vec<u32>, Vec<u32>)>) -> Number {
+    let counts = |(said, truth): (Vec<u32>, Vec<u32>)| {
+        let counts = score::EditCounts::of(&score::unit_edits(&truth, &said));
+        Ratio(counts.errors() as f64, counts.n_reference() as f64)
+    };
+    Number::share(UNIT_ERROR_RATE, pairs.into_iter().map(counts).collect())
+}
+
+/// The share of steps of the largest transformer that answers did not take.
+pub(super) fn steps_saved(steps: &[Steps]) -> Number {
+    let counts = steps.iter().map(|steps| Ratio(steps.taken as f64, steps.read as f64)).collect();
+    Number::ratio(STEPS_SAVED, counts, |taken| 1.0 - taken)
+}
+
+/// Solved examples before an item, their mean: fewer where the context has no room for all.
+pub(super) fn shots(n_shots: &[usize]) -> Number {
+    Number::share("shots", n_shots.iter().map(|&n| Ratio(n as f64, 1.0)).collect())
+}
+
+/// The choices of a cell by every score, and by level or by phenomenon where items have one.
 pub(super) fn accuracies(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
     let rights: Vec<usize> = cell.items.iter().map(|item| cell.right(item)).collect();
-    let by_level = levels().into_iter().map(|(level, name)| {
-        (name, cell.items.iter().map(|item| item.level == Some(level)).collect())
-    });
-    choices(outcomes, &rights, by_level)
+    let of = |belongs: &dyn Fn(&Item) -> bool| cell.items.iter().map(belongs).collect();
+    let by_level =
+        levels().map(|(level, name)| (name, of(&|item: &Item| item.level == Some(level))));
+    let by_phenomenon = phenomena()
+        .map(|(phenomenon, name)| (name, of(&|item: &Item| item.phenomenon == Some(phenomenon))));
+    choices(outcomes, &rights, by_level.into_iter().chain(by_phenomenon))
 }
 
 /// Choices by every score, and by the first one in groups: whether each item belongs.
@@ -281,7 +315,7 @@ fn entity_recall(item: &Item, hypothesis: &str) -> Ratio {
 fn correct(cell: &Cell, item: &Item, outcome: &Outcome) -> bool {
     match cell.kind {
         Kind::ExactCase => outcome.text.trim() == item.answer.trim(),
-        Kind::Choice { .. } | Kind::Story => is_chosen(outcome, cell.right(item)),
+        Kind::Choice { .. } | Kind::Pair | Kind::Story => is_chosen(outcome, cell.right(item)),
         _ => normalize(&outcome.text) == normalize(&item.answer),
     }
 }
@@ -371,7 +405,7 @@ fn recovered(name: &str, speech: f64, text: f64) -> f64 {
     }
 }
 
-fn edits(item: &Item, outcome: &Outcome) -> Edits {
+pub(super) fn edits(item: &Item, outcome: &Outcome) -> Edits {
     let counts = score::EditCounts::of(&score::word_edits(
         &normalize(&item.answer),
         &normalize(&outcome.text),
@@ -428,7 +462,7 @@ pub(super) fn predictions(cell: &Cell, ways: &[(&str, &Vec<Outcome>)]) -> Vec<Pr
         .map(|i| {
             let item = &cell.items[i];
             let said = |outcome: &Outcome| match cell.kind {
-                Kind::Choice { .. } => chosen(outcome, &cell.options(item)).to_owned(),
+                Kind::Choice { .. } | Kind::Pair => chosen(outcome, &cell.options(item)).to_owned(),
                 _ => outcome.text.clone(),
             };
             let of = |suffix: &str| ways.iter().find(|(s, _)| *s == suffix).map(|(_, o)| &o[i]);
@@ -477,6 +511,18 @@ mod tests {
         let half = (0..40).map(|i| yes(i >= 20)).collect();
         let found = Number::share("exact", half).recovered_of(&Number::share("exact", counts(1.0)));
         assert!(found.value == 0.5 && found.lo < 0.4 && found.hi > 0.6, "{found:?}");
+    }
+
+    #[test]
+    fn units_and_steps_by_hand() {
+        // 1 2 3 against 1 2 2 4: one of three is another. Runs count once, so 5 5 against 5 is no error.
+        let pairs = [(vec![1, 1, 2, 4], vec![1, 2, 2, 3]), (vec![5, 5], vec![5])];
+        let number = unit_errors(pairs);
+        assert_eq!((number.value)(&[0, 1]), 1.0 / 4.0);
+        // 8 tokens with 2 steps, 4 with 4: half of 12 are saved.
+        let steps = [Steps { taken: 2, read: 8 }, Steps { taken: 4, read: 4 }];
+        let number = steps_saved(&steps);
+        assert_eq!((number.name.as_str(), (number.value)(&[0, 1])), ("steps_saved", 0.5));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! S→T   <|begin|> <|speech|> units of the context  <|text|> · pieces of the ending
 //! T→S   <|begin|> <|text|> pieces of the context  <|speech|> · units of the ending
 //! T→T   <|begin|> <|text|> pieces of both, tokenized together        what counts begins at the dot
+//! pair  <|begin|> <|speech|> · units of the whole    or    <|begin|> <|text|> · pieces of the whole
 //! ```
 //!
 //! Context and endings are spoken apart, in one voice, so that all endings follow the same units. Where endings are
@@ -14,6 +15,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use sandhi_data::{
     interleave::{self, Document, SpeechSpan},
+    language::Language,
     microworld::Item,
     text::{JointVocabulary, Mode},
     units::{UnitUtterance, UnitWord},
@@ -21,23 +23,26 @@ use sandhi_data::{
 
 use super::{
     Cell, Error, Outcome, Outcomes,
-    cells::cells,
+    cells::{Kind, cells},
     choice::{Likelihood, best, shared},
     files::{add_unsupported, suffix},
+    says,
     score::{self, add_side, scorers},
 };
 use crate::{
     frames::FrameCache,
     generate::Decoding,
-    model::SpeechTextModel,
+    model::{SpeechTextModel, Steps},
     protocol::{PromptForm, Score, Side, Sides, Unsupported},
     recipe::EvalConfig,
-    results::{Prediction, Results},
+    results::{Metric, Prediction, Results, UNIT_ERROR_RATE},
     sources::{Spoken, Workshop, in_domain},
 };
 
-/// Tasks whose items are documents with endings, which is all that such a model knows.
-const ABLE: [&str; 3] = ["story_cloze", "hella_swag", "continuation"];
+/// Tasks that such a model has, which was taught no instructions: endings of documents, whole utterances, what is said in
+/// writing and what is written in speech.
+const ABLE: [&str; 8] =
+    ["story_cloze", "hella_swag", "continuation", "swuggy", "sblimp", "asr", "asr_3", "tts"];
 
 /// Tokens scored at once, about.
 const AT_ONCE: usize = 4_096;
@@ -80,55 +85,103 @@ pub fn evaluate_speech_text(
         }
         able
     });
-    let mut sides: Vec<Sides> =
-        if config.sides.is_empty() { Sides::ALL.into() } else { config.sides.clone() };
-    if model.hearing.is_none() {
-        // What is not heard cannot be spoken to it, nor said in its units.
-        let lack = |sides: Sides| match sides.context {
-            Side::Spoken => Unsupported::CannotHear,
-            Side::Written => Unsupported::CannotSpeak,
-        };
-        for &sides in sides.iter().filter(|&&sides| sides != Sides::T2T) {
-            for cell in &all {
-                add_unsupported(results, (&cell.task, &cell.domain), sides, lack(sides));
-            }
-        }
-        sides.retain(|&sides| sides == Sides::T2T);
-    }
+    // Text does not sound: of the acoustic domains one is left.
+    all.retain(|cell| cell.kind != Kind::Units || ["base", "texts"].contains(&&*cell.domain));
+    let asked: &[Sides] = if config.sides.is_empty() { &Sides::ALL } else { &config.sides };
     let mut predictions = Vec::with_capacity(all.len());
     for (i, cell) in all.iter().enumerate() {
         progress(&format!("{} {}", cell.task, cell.domain), i, all.len());
-        let heard = heard(model, workshop, cell, cache, &sides)?;
-        let mut found: Vec<(Sides, Outcomes)> = Vec::new();
-        for &sides in &sides {
-            let mut outcomes = outcomes(model, cell, sides, &heard)?;
-            let writes = cell.kind.generates() && sides.ending == Side::Written;
-            let numbers = if writes && model.can_go_on() {
-                go_on(model, cell, sides, &heard, &mut outcomes)?;
-                score::numbers(cell, &outcomes)
-            } else {
-                score::accuracies(cell, &outcomes)
-            };
-            let choice = Some((PromptForm::Plain, 0));
-            let place = (cell.task.as_str(), cell.domain.as_str());
-            add_side(results, place, suffix(sides), &numbers, choice, sides);
-            found.push((sides, outcomes));
+        let mut sides: Vec<Sides> =
+            asked.iter().copied().filter(|&sides| is_measured(cell.kind, sides)).collect();
+        sides.retain(|&sides| match lack(model, cell.kind, sides) {
+            None => true,
+            Some(why) => {
+                add_lack(results, cell, sides, why);
+                false
+            }
+        });
+        if sides.is_empty() {
+            continue;
         }
-        predictions.push(
-            cell.items
-                .iter()
-                .enumerate()
-                .map(|(i, item)| prediction(cell, item, i, &found))
-                .collect(),
-        );
+        let heard = heard(model, workshop, cell, cache, &sides)?;
+        predictions.push(match cell.kind {
+            Kind::Transcript => says::transcripts(model, cell, &heard, results)?,
+            Kind::Units => says::units(model, cell, &heard, results)?,
+            _ => choices(model, cell, &sides, &heard, results)?,
+        });
     }
     results.meta.scorer.extend(scorers());
     progress("done", all.len(), all.len());
     Ok(predictions)
 }
 
-/// What is said of a cell's items, by text and context.
-type Heard = BTreeMap<(String, String), UnitUtterance>;
+/// Whether a cell of this kind has numbers of these sides.
+fn is_measured(kind: Kind, sides: Sides) -> bool {
+    match kind {
+        Kind::Pair => sides.context == sides.ending,
+        Kind::Transcript => sides == Sides::S2T,
+        Kind::Units => sides == Sides::T2S,
+        _ => true,
+    }
+}
+
+/// Why there are no such numbers, if so.
+fn lack(model: &SpeechTextModel, kind: Kind, sides: Sides) -> Option<Unsupported> {
+    if model.hearing.is_none() && sides != Sides::T2T {
+        // What is not heard cannot be spoken to it, nor said in its units.
+        return Some(match sides.context {
+            Side::Spoken => Unsupported::CannotHear,
+            Side::Written => Unsupported::CannotSpeak,
+        });
+    }
+    let is_said = matches!(kind, Kind::Transcript | Kind::Units);
+    (is_said && !model.can_go_on()).then_some(Unsupported::CannotGoOn)
+}
+
+/// Puts "not available" with its reason in the place of the numbers of a side.
+fn add_lack(results: &mut Results, cell: &Cell, sides: Sides, why: Unsupported) {
+    let (task, domain) = (&cell.task, &cell.domain);
+    let mut set = |name: &str| {
+        let name = format!("{name}{}", suffix(sides));
+        results.set(task, domain, &name, Metric::unsupported(why));
+    };
+    match cell.kind {
+        Kind::Transcript => ["wer", "cer"].into_iter().for_each(set),
+        Kind::Units => set(UNIT_ERROR_RATE),
+        _ => add_unsupported(results, (task, domain), sides, why),
+    }
+}
+
+/// Chooses on every side, and goes on where that is written.
+fn choices(
+    model: &SpeechTextModel,
+    cell: &Cell,
+    sides: &[Sides],
+    heard: &Heard,
+    results: &mut Results,
+) -> Result<Vec<Prediction>, Error> {
+    let mut found: Vec<(Sides, Outcomes)> = Vec::new();
+    for &sides in sides {
+        let mut outcomes = outcomes(model, cell, sides, heard)?;
+        let writes = cell.kind.generates() && sides.ending == Side::Written;
+        let numbers = if writes && model.can_go_on() {
+            let steps = go_on(model, cell, sides, heard, &mut outcomes)?;
+            let mut numbers = score::numbers(cell, &outcomes);
+            numbers.push(score::steps_saved(&steps));
+            numbers
+        } else {
+            score::accuracies(cell, &outcomes)
+        };
+        let place = (cell.task.as_str(), cell.domain.as_str());
+        add_side(results, place, suffix(sides), &numbers, Some((PromptForm::Plain, 0)), sides);
+        found.push((sides, outcomes));
+    }
+    let items = cell.items.iter().enumerate();
+    Ok(items.map(|(i, item)| prediction(cell, item, i, &found)).collect())
+}
+
+/// What is said of a cell's items, by text and by the text whose voice says it.
+pub(super) type Heard = BTreeMap<(String, String), UnitUtterance>;
 
 /// Contexts and endings as they are heard, where some side wants them spoken.
 fn heard(
@@ -142,12 +195,23 @@ fn heard(
     let contexts = sides.iter().any(|sides| sides.context == Side::Spoken);
     let endings = sides.iter().any(|sides| sides.ending == Side::Spoken);
     let mut keys = Vec::new();
-    for item in &cell.items {
-        keys.extend(contexts.then(|| (item.spoken.clone(), item.spoken.clone())));
+    for item in cell.items.iter().chain(&cell.shots) {
+        let whole = match cell.kind {
+            Kind::Transcript | Kind::Units => true,
+            Kind::Pair => false,
+            _ => contexts,
+        };
+        keys.extend(whole.then(|| (item.spoken.clone(), item.spoken.clone())));
         let endings = cell.options(item).into_iter().filter(|_| endings);
         keys.extend(endings.map(|ending| (ending, item.spoken.clone())));
     }
-    let said = |(text, like): &(String, String)| in_domain(text, like, cell.acoustic);
+    // Utterances alone are those that other models hear.
+    let said = |(text, like): &(String, String)| match cell.kind {
+        Kind::Transcript | Kind::Units => {
+            Spoken::made(text.clone(), Language::English, cell.acoustic)
+        }
+        _ => in_domain(text, like, cell.acoustic),
+    };
     let spoken: Vec<Spoken> = keys.iter().map(said).collect();
     let cache = FrameCache::new(cache, &hearing.speech.frames_fingerprint());
     let units = workshop.units(&spoken, hearing, &cache, &|_, _| {})?;
@@ -167,7 +231,11 @@ fn outcomes(
 ) -> Result<Outcomes, Error> {
     let mut scored = Vec::new();
     for item in &cell.items {
-        scored.extend(questions(&model.vocabulary, item, &cell.options(item), sides, heard)?);
+        let options = cell.options(item);
+        scored.extend(match cell.kind {
+            Kind::Pair => wholes(&model.vocabulary, item, &options, sides.ending, heard)?,
+            _ => questions(&model.vocabulary, item, &options, sides, heard)?,
+        });
     }
     let mut likely = Vec::with_capacity(scored.len());
     let mut rest = scored.as_slice();
@@ -198,14 +266,14 @@ fn outcomes(
     Ok(cell.items.iter().map(outcome).collect())
 }
 
-/// What the model writes behind every context.
+/// What the model writes behind every context, and what that took.
 fn go_on(
     model: &SpeechTextModel,
     cell: &Cell,
     sides: Sides,
     heard: &Heard,
     outcomes: &mut Outcomes,
-) -> Result<(), Error> {
+) -> Result<Vec<Steps>, Error> {
     let vocabulary = &model.vocabulary;
     let mut beginnings = Vec::with_capacity(cell.items.len());
     for item in &cell.items {
@@ -216,17 +284,33 @@ fn go_on(
         }
         beginnings.push(composer.document.ids);
     }
-    let ends: Vec<u32> = Mode::ALL
-        .iter()
-        .map(|&mode| vocabulary.marker(mode))
-        .chain([vocabulary.begin(), vocabulary.end()])
-        .collect();
     let decoding = Decoding { max_tokens: cell.max_tokens, ..Decoding::default() };
-    let answers = model.go_on(&beginnings, Some(Mode::Text), &ends, &decoding).map_err(Box::new)?;
-    for (outcome, (answer, _)) in outcomes.iter_mut().zip(answers) {
-        outcome.text = vocabulary.tokenizer().decode(&answer.ids)?;
+    let answers = model.transcribe(&beginnings, &decoding).map_err(Box::new)?;
+    let mut steps = Vec::with_capacity(answers.len());
+    for (outcome, (text, taken)) in outcomes.iter_mut().zip(answers) {
+        outcome.text = text;
+        steps.push(taken);
     }
-    Ok(())
+    Ok(steps)
+}
+
+/// The utterances of a pair, each alone: everything behind the marker counts.
+fn wholes(
+    vocabulary: &JointVocabulary,
+    item: &Item,
+    options: &[String],
+    side: Side,
+    heard: &Heard,
+) -> Result<Vec<Scored>, Error> {
+    let scored = |option: &String| {
+        let part = part(side, option, &item.spoken, heard);
+        let mut composer = Composer::new(vocabulary);
+        composer.mark(part);
+        let from = composer.document.ids.len();
+        composer.body(part)?;
+        Ok(composer.scored(from))
+    };
+    options.iter().map(scored).collect()
 }
 
 /// An item with each of its endings.
@@ -431,6 +515,11 @@ mod tests {
         check(&written[1], [heard_head, vec![text]].concat(), pieces(ENDINGS[1]));
         let spoken = of(Side::Written, Side::Spoken);
         check(&spoken[0], [read_head.clone(), vec![speech]].concat(), units(&[3, 4]));
+        // Of a pair all counts but what every document begins with.
+        let pair = |side| wholes(&vocabulary, &item, &endings, side, &heard).unwrap();
+        check(&pair(Side::Spoken)[0], vec![begin, speech], units(&[3, 4]));
+        check(&pair(Side::Spoken)[1], vec![begin, speech], units(&[0]));
+        check(&pair(Side::Written)[1], vec![begin, text], pieces(ENDINGS[1]));
         // Read together, as a text is.
         let read = of(Side::Written, Side::Written);
         let whole = pieces(&format!("{CONTEXT} {}", ENDINGS[0]));

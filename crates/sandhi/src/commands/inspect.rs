@@ -1,9 +1,10 @@
-//! `sandhi inspect`: what a connector makes of speech, beside the same words in writing, and what training on speech made
-//! of the language model.
+//! `sandhi inspect`: what a connector makes of speech, beside the same words in writing, what training on speech made of
+//! the language model, and what patches of units are.
 
 mod forgetting;
 mod geometry;
 mod layers;
+mod patches;
 mod segments;
 mod transport;
 
@@ -38,6 +39,8 @@ enum What {
     Transport(Box<transport::Args>),
     /// How alike speech and text are at every depth of the language model: CKA, and retrieval of tokens.
     Layers(layers::Args),
+    /// How alike the patches of one word are, and those of different words, in a model over text and units.
+    Patches(patches::Args),
     /// What the language model has forgotten, and how far speech leads from where text leads.
     Forgetting(Box<forgetting::Args>),
 }
@@ -49,6 +52,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         What::Segments(args) => segments::run(args),
         What::Transport(args) => transport::run(*args),
         What::Layers(args) => layers::run(args),
+        What::Patches(args) => patches::run(args),
         What::Forgetting(args) => forgetting::run(*args),
     }
 }

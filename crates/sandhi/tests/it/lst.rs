@@ -190,3 +190,87 @@ fn a_model_over_patches_works_from_end_to_end() {
     assert!(found["rows"][0]["steps_saved"].as_f64().unwrap() >= 0.7, "{found}");
     assert_eq!(found["rows"][1]["steps_saved"], 0.0);
 }
+
+/// What is learned by transcribing and by speaking, and what is measured of it: numbers of every task on its side.
+#[test]
+fn a_tuned_model_transcribes_and_speaks() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| sandhi(dir.path(), args);
+    let path = foundation();
+    let recipe = root().join("recipes/smoke/lst_tuned.toml").display().to_string();
+    run(&["train", &recipe, "--out", "run", "--path", &path, "--quiet"]).works();
+    let read = |name: &str| fs::read(dir.path().join(name)).unwrap();
+    let results: Value = serde_json::from_slice(&read("run/results.json")).unwrap();
+    let number = |task: &str, metric: &str| {
+        let found = &results[task]["base"][metric];
+        assert_eq!(found["n"], 3, "{task} {metric}: {results}");
+        found["value"].as_f64().unwrap()
+    };
+    for task in ["swuggy", "sblimp"] {
+        for side in ["_s2s", "_text"] {
+            for score in ["accuracy", "accuracy_per_token"] {
+                assert!((0.0..=1.0).contains(&number(task, &format!("{score}{side}"))));
+            }
+        }
+        // A pair is not read on one side and heard on the other.
+        assert!(results[task]["base"].get("accuracy").is_none(), "{results}");
+    }
+    assert!(results["sblimp"]["base"].get("accuracy_topic_s2s").is_none(), "{results}");
+    assert!(number("asr", "wer") > 0.0 && number("asr", "cer") > 0.0);
+    assert!(number("asr_3", "wer") > 0.0 && number("asr_3", "shots") <= 3.0);
+    assert!(number("tts", "unit_error_rate_t2s") > 0.0);
+    // Text is a patch a token, four units are one.
+    assert_eq!(number("continuation", "steps_saved"), 0.0);
+    assert_eq!(number("asr", "steps_saved"), 0.0);
+    assert!(number("tts", "steps_saved_t2s") > 0.5);
+    let said = lines(&String::from_utf8(read("run/predictions/tts.base.jsonl")).unwrap());
+    let units = said[0]["reference"].as_str().unwrap().split(' ');
+    assert!(
+        units.clone().count() > 20
+            && units.into_iter().all(|unit| unit.parse::<u32>().unwrap() < 20)
+    );
+    run(&["report", "run"]).works();
+
+    // The other kinds have none of it, and what is named and cannot be is said.
+    let pairs = ["data", "microworld", "items", "--task", "swuggy", "--split", "dev", "-n", "4"];
+    let spoken = ["--speak", "base", "--audio-dir", "pairs", "--out", "pairs.jsonl"];
+    run(&[&pairs[..], &spoken].concat()).works();
+    let items = lines(&String::from_utf8(read("pairs.jsonl")).unwrap());
+    let heard = lines(&String::from_utf8(read("pairs/manifest.jsonl")).unwrap());
+    assert_eq!((items.len(), heard.len()), (4, 8));
+    for (item, both) in items.iter().zip(heard.chunks(2)) {
+        assert_eq!(both[0]["speaker"], both[1]["speaker"]);
+        assert_eq!(
+            [&both[0]["text"], &both[1]["text"]],
+            [&item["choices"][0], &item["choices"][1]]
+        );
+    }
+    let trained = "stage.0.data=[{ source = \"microworld\", tasks = [\"swuggy\"], domain = \"base\", n = 4 }]";
+    let language_model = root().join("recipes/smoke/encoder.toml").display().to_string();
+    run(&["train", &language_model, "--out", "no", "--set", trained])
+        .fails_with(&["task swuggy has nothing to answer"]);
+
+    let inspect = ["inspect", "patches", "run/model", "--domains", "base", "--n", "4", "--quiet"];
+    let found = run(&[&inspect[..], &["--json"]].concat()).json();
+    let row = &found[0];
+    assert_eq!((&row["n_utterances"], &row["is_told"]), (&4.into(), &false.into()));
+    for name in ["within", "between", "silhouette"] {
+        assert!((-1.0..=1.0).contains(&row[name].as_f64().unwrap()), "{name}: {found}");
+    }
+    assert!(row["n_of_words"].as_f64() <= row["n_patches"].as_f64(), "{found}");
+    let weights = root().join("weights/encoder").display().to_string();
+    run(&["inspect", "patches", &weights]).fails_with(&["expected a speech_text"]);
+    // Patches of words: it is told, and cannot go on.
+    let told =
+        ["model.patching={ kind = \"aligned\" }", "oracle=true", "eval.tasks=[\"asr\", \"tts\"]"];
+    let mut args = vec!["train", &recipe, "--out", "told", "--path", &path, "--quiet"];
+    told.iter().for_each(|set| args.extend(["--set", set]));
+    run(&args).works();
+    let results: Value = serde_json::from_slice(&read("told/results.json")).unwrap();
+    for (task, metric) in [("asr", "wer"), ("tts", "unit_error_rate_t2s")] {
+        let why = &results[task]["base"][metric]["unsupported"];
+        assert!(why.to_string().contains("cannot go on"), "{results}");
+    }
+    let told = run(&["inspect", "patches", "told/model", "--domains", "base", "--n", "4"]).works();
+    assert!(told.contains("oracle"), "{told}");
+}

@@ -5,6 +5,7 @@
 //! Write down what you hear.           Anna took the red ball.      Anna took the red ball.
 //! Translate this into German.         Anna took the red ball.      Anna hat den roten Ball genommen.
 //! What is the first word?             Anna took the red ball.      Anna
+//! (nothing)                           ball | boll                  ball
 //! ```
 //!
 //! Speech training uses [`SPEECH_TRAINED`] in training wordings. All other tasks, and the last
@@ -19,7 +20,7 @@ use super::grammar::{Clause, Derivation, Np, Predicate};
 use super::lexicon::{Noun, Person};
 use super::sentences::{draw_in, id};
 use super::stories::{self, Drawn, Story};
-use super::{Level, Split, Style, almanac, biasing, dialogue};
+use super::{Level, Phenomenon, Split, Style, almanac, biasing, dialogue, pairs};
 use crate::language::Language;
 use crate::rng::Stream;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,10 @@ pub enum Task {
     Biasing,
     /// A question about the almanac and four choices are spoken: choose.
     FactChoice,
+    /// A word is spoken, and a pseudo-word: nothing is asked, the word should be likelier.
+    Swuggy,
+    /// A sentence is spoken, and one that the grammar does not make: nothing is asked, the sentence should be likelier.
+    Sblimp,
 }
 
 /// The tasks that speech training may use: recognition, translation and two instruction tasks.
@@ -71,7 +76,7 @@ pub const SPEECH_TRAINED: [Task; 6] = [
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Transcribe,
         Self::Translate { to: Language::English },
         Self::Translate { to: Language::German },
@@ -86,6 +91,8 @@ impl Task {
         Self::Continue,
         Self::Biasing,
         Self::FactChoice,
+        Self::Swuggy,
+        Self::Sblimp,
     ];
 
     /// The name in recipes, files and reports: `transcribe`, `translate_de`, `first_word`, …
@@ -103,6 +110,8 @@ impl Task {
             Self::Continue => "continue",
             Self::Biasing => "biasing",
             Self::FactChoice => "fact_choice",
+            Self::Swuggy => "swuggy",
+            Self::Sblimp => "sblimp",
         }
         .to_owned()
     }
@@ -132,6 +141,11 @@ impl Task {
             Self::Translate { to } => to != language,
             _ => language == Language::English,
         }
+    }
+
+    /// Whether items are pairs of which one is right: nothing is asked and nothing answered, and they are only measured.
+    pub fn is_pair(self) -> bool {
+        matches!(self, Self::Swuggy | Self::Sblimp)
     }
 
     /// Whether speech training may use the task.
@@ -186,7 +200,7 @@ pub struct Item {
     pub split: Split,
     /// Seen or unseen templates and entities.
     pub style: Style,
-    /// The instruction, as text. It never has the transcript; for [`Task::Biasing`] it lists names.
+    /// The instruction, as text. It never has the transcript; for [`Task::Biasing`] it lists names, and pairs have none.
     pub instruction: String,
     /// The index of the wording among [`Task::wordings`].
     pub wording: usize,
@@ -215,6 +229,9 @@ pub struct Item {
     /// How many steps the answer takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<Level>,
+    /// What is wrong with the other sentence of a pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phenomenon: Option<Phenomenon>,
     /// The story that is told, for checking free endings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub story: Option<Box<Story>>,
@@ -244,6 +261,7 @@ pub(super) fn draw(
         Task::Continue => continuation(split, style, level, rng)?,
         Task::Dialogue => dialogue::draw(split, style, rng)?,
         Task::FactChoice => almanac::draw(split, style, rng)?,
+        Task::Swuggy | Task::Sblimp => pairs::draw(task, split, style, rng)?,
         Task::Biasing => {
             return biasing::draw(biasing::DEFAULT_N_PHRASES, split, wordings, rng)
                 .filter(|_| style == Style::Seen);
@@ -298,7 +316,7 @@ fn item(
         style,
         instruction,
         wording,
-        held_out_wording: wording + N_HELD_OUT_WORDINGS >= task.wordings().len(),
+        held_out_wording: !task.is_pair() && wording + N_HELD_OUT_WORDINGS >= task.wordings().len(),
         spoken: spoken.text,
         spoken_language: language,
         answer: spoken.answer,
@@ -308,6 +326,7 @@ fn item(
         phrases: Vec::new(),
         entities: Vec::new(),
         level: spoken.level,
+        phenomenon: spoken.phenomenon,
         story: spoken.story,
     }
 }
@@ -321,6 +340,7 @@ pub(super) struct Spoken {
     pub(super) choices: Vec<String>,
     pub(super) right: usize,
     pub(super) level: Option<Level>,
+    pub(super) phenomenon: Option<Phenomenon>,
     pub(super) story: Option<Box<Story>>,
 }
 
@@ -494,5 +514,6 @@ fn continuation(
         right: story.right,
         level: Some(level),
         story: Some(Box::new(story)),
+        ..Spoken::default()
     })
 }

@@ -18,9 +18,12 @@ pub enum Wordings {
 }
 
 impl Wordings {
-    /// Draws the index of a wording of `task` and puts its words together.
+    /// Draws the index of a wording of `task` and puts its words together; nothing where nothing is asked.
     pub(in super::super) fn draw(self, task: Task, rng: &mut Stream) -> (usize, String) {
         let all = task.wordings();
+        if all.is_empty() {
+            return (0, String::new());
+        }
         let n_training = all.len() - N_HELD_OUT_WORDINGS;
         let range = match self {
             Self::Training => 0..n_training,
@@ -37,7 +40,7 @@ impl Wordings {
 }
 
 impl Task {
-    /// The wordings of the instruction, the held-out ones last. `{L}` stands for a language.
+    /// The wordings of the instruction, the held-out ones last; pairs have none. `{L}` stands for a language.
     #[rustfmt::skip]
     pub fn wordings(self) -> &'static [&'static str] {
         match self {
@@ -101,6 +104,7 @@ impl Task {
                 "Which answer is right?", "Write the right answer.",
                 "Please choose.", "What is true?", "Tell me which one is right.",
             ],
+            Self::Swuggy | Self::Sblimp => &[],
         }
     }
 }

@@ -83,6 +83,11 @@ impl Checker<'_> {
                         place,
                         "task fact_choice speaks the almanac, which is never voiced for training",
                     );
+                    self.need(
+                        !task.is_pair(),
+                        place,
+                        format_args!("task {name} has nothing to answer: it is only measured"),
+                    );
                     if model == "connector" && source.ask.is_empty() {
                         self.trained_on_speech(place, task);
                     }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use sandhi_data::{
     language::Language,
     microworld::{
-        Level, Microworld, Split, Style, Task, WildWords, Wordings, biasing, write_jsonl,
+        Item, Level, Microworld, Split, Style, Task, WildWords, Wordings, biasing, write_jsonl,
     },
     speech::Domain,
 };
@@ -180,7 +180,7 @@ fn make(args: &Args) -> anyhow::Result<Made> {
                 } else {
                     world.items_with(task, language, split, style, args.wordings(), n)
                 };
-                made.add(&items, |item| Line {
+                let line = |item: &Item| Line {
                     id: item.id.clone(),
                     text: item.spoken.clone(),
                     language: item.spoken_language,
@@ -188,7 +188,25 @@ fn make(args: &Args) -> anyhow::Result<Made> {
                     task: Some(item.task.name()),
                     instruction: Some(item.instruction.clone()),
                     answer: Some(item.answer.clone()),
-                })?;
+                    voice: None,
+                };
+                write_jsonl(&mut made.jsonl, &items)?;
+                for (i, item) in items.iter().enumerate() {
+                    if !task.is_pair() {
+                        made.lines.push(line(item));
+                        continue;
+                    }
+                    // Both of a pair in one voice, numbered as the choices are.
+                    for (n, choice) in item.choices.iter().enumerate() {
+                        made.lines.push(Line {
+                            id: format!("{}-{n}", item.id),
+                            text: choice.clone(),
+                            instruction: None,
+                            voice: Some(i as u64),
+                            ..line(item)
+                        });
+                    }
+                }
             }
         }
         What::Sentences => {

@@ -20,6 +20,8 @@ pub(super) struct Line {
     pub(super) task: Option<String>,
     pub(super) instruction: Option<String>,
     pub(super) answer: Option<String>,
+    /// What the voice is drawn by; the line's number where nothing is said.
+    pub(super) voice: Option<u64>,
 }
 
 impl Default for Line {
@@ -32,6 +34,7 @@ impl Default for Line {
             task: None,
             instruction: None,
             answer: None,
+            voice: None,
         }
     }
 }
@@ -54,7 +57,7 @@ pub(super) fn speak(lines: &[Line], domain: Domain, dir: &Path) -> anyhow::Resul
                 text: line.text.clone(),
                 language: line.language,
                 domain,
-                seed: (chunk_idx * CHUNK + i) as u64,
+                seed: line.voice.unwrap_or((chunk_idx * CHUNK + i) as u64),
             })
             .collect();
         for (line, speech) in chunk.iter().zip(studio.speak_many(&requests)?) {

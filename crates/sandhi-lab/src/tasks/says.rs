@@ -1,0 +1,192 @@
+//! What a model over text and units writes of speech, and says of text, by going on.
+//!
+//! ```text
+//! asr     <|begin|> <|speech|> units <|text|> …                                        pieces, against the transcript
+//! asr_3   <|begin|> (<|speech|> units <|text|> pieces) x 3 <|speech|> units <|text|> …   the same, behind solved ones
+//! tts     <|begin|> <|text|> pieces <|speech|> …                                       units, against those of speech
+//! ```
+//!
+//! Both end at a marker. What is said is scored without a vocoder, by its units alone: see [`score::unit_errors`].
+
+use sandhi_data::{
+    interleave::{self, Solved},
+    microworld::Item,
+    units::UnitUtterance,
+};
+
+use super::{
+    Cell, Error, Outcome, Outcomes,
+    files::suffix,
+    score::{self, Number, add_side},
+    speech_text::Heard,
+};
+use crate::{
+    generate::Decoding,
+    model::{SpeechTextModel, Steps},
+    protocol::Sides,
+    results::{Prediction, Results},
+};
+
+/// Beginnings that are gone on with at once.
+const AT_ONCE: usize = 64;
+
+/// A second for everything, and this much for every character: three times what speech takes.
+const LONGEST_S: f64 = 1.0;
+const LONGEST_S_PER_CHARACTER: f64 = 0.2;
+
+/// What is written of every utterance of a cell.
+pub(super) fn transcripts(
+    model: &SpeechTextModel,
+    cell: &Cell,
+    heard: &Heard,
+    results: &mut Results,
+) -> Result<Vec<Prediction>, Error> {
+    let shots: Vec<Solved<'_>> =
+        cell.shots.iter().map(|shot| (utterance(heard, shot), shot.answer.as_str())).collect();
+    let mut n_shots = Vec::with_capacity(cell.items.len());
+    let mut beginnings = Vec::with_capacity(cell.items.len());
+    for item in &cell.items {
+        let (n, ids) = fitting(shots.len(), model.context, cell.max_tokens, |n| {
+            let vocabulary = &model.vocabulary;
+            interleave::to_transcribe(&shots[..n], utterance(heard, item), vocabulary)
+        })?;
+        n_shots.push(n);
+        beginnings.push(ids);
+    }
+    let mut outcomes: Outcomes = Vec::with_capacity(cell.items.len());
+    let mut steps: Vec<Steps> = Vec::with_capacity(cell.items.len());
+    for chunk in beginnings.chunks(AT_ONCE) {
+        let max_tokens = cell.max_tokens.min(room(model, chunk));
+        let decoding = Decoding { max_tokens, ..Decoding::default() };
+        for (text, taken) in model.transcribe(chunk, &decoding).map_err(Box::new)? {
+            outcomes.push(Outcome { text, endings: Vec::new() });
+            steps.push(taken);
+        }
+    }
+    let mut numbers = score::of_content(cell, &outcomes);
+    numbers.push(score::steps_saved(&steps));
+    if !shots.is_empty() {
+        numbers.push(score::shots(&n_shots));
+    }
+    add(results, cell, Sides::S2T, &numbers);
+    let ways = [("", numbers)];
+    let prediction = |(i, item): (usize, &Item)| Prediction {
+        hypothesis: outcomes[i].text.clone(),
+        edits: Some(score::edits(item, &outcomes[i])),
+        counts: score::counts(&ways, i),
+        ..prediction(cell, item)
+    };
+    Ok(cell.items.iter().enumerate().map(prediction).collect())
+}
+
+/// What is said of every text of a cell, in units.
+pub(super) fn units(
+    model: &SpeechTextModel,
+    cell: &Cell,
+    heard: &Heard,
+    results: &mut Results,
+) -> Result<Vec<Prediction>, Error> {
+    let mut beginnings = Vec::with_capacity(cell.items.len());
+    for item in &cell.items {
+        beginnings.push(interleave::to_voice(&[], &item.spoken, &model.vocabulary)?);
+    }
+    let mut said: Vec<Vec<u32>> = Vec::with_capacity(cell.items.len());
+    let mut steps: Vec<Steps> = Vec::with_capacity(cell.items.len());
+    for (items, chunk) in cell.items.chunks(AT_ONCE).zip(beginnings.chunks(AT_ONCE)) {
+        let longest = items.iter().map(|item| most_units(&item.spoken, model.units.rate_hz)).max();
+        let max_tokens = longest.unwrap_or(0).min(room(model, chunk));
+        let decoding = Decoding { max_tokens, ..Decoding::default() };
+        for (units, taken) in model.speak(chunk, &decoding).map_err(Box::new)? {
+            said.push(units);
+            steps.push(taken);
+        }
+    }
+    let truths = cell.items.iter().map(|item| utterance(heard, item).units.clone());
+    let numbers =
+        vec![score::unit_errors(said.iter().cloned().zip(truths)), score::steps_saved(&steps)];
+    add(results, cell, Sides::T2S, &numbers);
+    let ways = [(suffix(Sides::T2S), numbers)];
+    let written = |units: &[u32]| units.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let prediction = |(i, item): (usize, &Item)| Prediction {
+        reference: written(&utterance(heard, item).units),
+        hypothesis: written(&said[i]),
+        counts: score::counts(&ways, i),
+        ..prediction(cell, item)
+    };
+    Ok(cell.items.iter().enumerate().map(prediction).collect())
+}
+
+fn utterance<'a>(heard: &'a Heard, item: &Item) -> &'a UnitUtterance {
+    let key = (item.spoken.clone(), item.spoken.clone());
+    heard.get(&key).expect("what is to be written was heard")
+}
+
+fn add(results: &mut Results, cell: &Cell, sides: Sides, numbers: &[Number]) {
+    add_side(results, (&cell.task, &cell.domain), suffix(sides), numbers, None, sides);
+}
+
+fn prediction(cell: &Cell, item: &Item) -> Prediction {
+    Prediction {
+        id: item.id.clone(),
+        task: cell.task.clone(),
+        domain: cell.domain.clone(),
+        transcript: Some(item.spoken.clone()),
+        reference: item.answer.clone(),
+        ..Prediction::default()
+    }
+}
+
+/// Tokens that the context has for what follows the longest of some beginnings; at least one, so that a beginning that
+/// fills the context is refused where it is read.
+fn room(model: &SpeechTextModel, beginnings: &[Vec<u32>]) -> usize {
+    let longest = beginnings.iter().map(Vec::len).max().unwrap_or(0);
+    model.context.saturating_sub(longest).max(1)
+}
+
+/// The beginning behind as many of `n` solved examples as leave room for so many tokens in the context, and how many
+/// those are; without any where none fits.
+fn fitting<E>(
+    n: usize,
+    context: usize,
+    max_tokens: usize,
+    beginning: impl Fn(usize) -> Result<Vec<u32>, E>,
+) -> Result<(usize, Vec<u32>), E> {
+    for n in (1..=n).rev() {
+        let ids = beginning(n)?;
+        if ids.len() + max_tokens <= context {
+            return Ok((n, ids));
+        }
+    }
+    Ok((0, beginning(0)?))
+}
+
+/// As many units as nobody needs to say a text.
+fn most_units(text: &str, rate_hz: f64) -> usize {
+    let seconds = LONGEST_S + LONGEST_S_PER_CHARACTER * text.chars().count() as f64;
+    (seconds * rate_hz).ceil() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_examples_as_fit() {
+        // Ten tokens and five for each example; three are left for the answer.
+        let of = |context: usize| {
+            let beginning = |n: usize| Ok::<_, ()>(vec![0; 10 + 5 * n]);
+            fitting(3, context, 3, beginning).map(|(n, ids)| (n, ids.len()))
+        };
+        assert_eq!(of(28), Ok((3, 25)));
+        assert_eq!(of(27), Ok((2, 20)));
+        assert_eq!(of(17), Ok((0, 10)));
+        // Too long even alone: said where it is read.
+        assert_eq!(of(4), Ok((0, 10)));
+    }
+
+    #[test]
+    fn speech_has_a_longest() {
+        // 1 s and 10 characters of 0.2 s are 3 s.
+        assert_eq!(most_units("0123456789", 25.0), 75);
+    }
+}
