@@ -90,11 +90,11 @@ fn fitted_centers_are_those_that_units_are_read_with() {
         .fails_with(&["--stride is 0"]);
 }
 
-/// A manifest of three sounds, one of which is missing and one of which is none.
+/// A manifest of four sounds, two of which are none.
 fn manifest(dir: &Path) {
     sine(&dir.join("a.wav"), 0.5);
     sine(&dir.join("d.wav"), 0.3);
-    std::fs::write(dir.join("c.wav"), "no sound").unwrap();
+    ["b.wav", "c.wav"].map(|name| std::fs::write(dir.join(name), "no sound").unwrap());
     let line = |id: &str| {
         format!("{{\"id\":\"{id}\",\"audio\":{{\"path\":\"{id}.wav\"}},\"text\":\"x\"}}\n")
     };
@@ -238,6 +238,10 @@ fn the_quality_of_units_is_measured_against_exact_phones() {
         shown.contains("PNMI") && shown.lines().nth(1).unwrap().starts_with("base "),
         "{shown}"
     );
+    // Phones of another time are told worse.
+    let late = quality("km.npy", &["--json", "--shift-ms", "200"]).json();
+    assert!(pnmi(&late[0]) < 0.7 * pnmi(&many[0]), "{late} {many}");
+    quality("km.npy", &["--shift-ms", "-2000"]).fails_with(&["--shift-ms is -2000"]);
     quality("km.npy", &["--domains", "moon"]).fails_with(&["expected one of", "wild"]);
     run(&["quality", "--log-mel", "20", "--kmeans", "km.npy"]).fails_with(&["are 60"]);
 }

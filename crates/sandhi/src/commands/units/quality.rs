@@ -51,6 +51,11 @@ pub(super) struct Args {
     /// Leave out frames in which no phone is said; otherwise silence is a phone.
     #[arg(long)]
     speech_only: bool,
+    /// Ask for the phone so many milliseconds after the middle of a frame, before it where this is negative. An encoder's
+    /// frames are taken to lie side by side from the start of the sound, as they do for words; where in its stretch a
+    /// frame is about differs between encoders.
+    #[arg(long, value_name = "MS", default_value_t = 0.0, allow_negative_numbers = true)]
+    shift_ms: f64,
     /// Folder of speech that is kept between runs.
     #[arg(long, value_name = "DIR", default_value = "cache")]
     cache: PathBuf,
@@ -82,6 +87,11 @@ struct Row {
 /// Speaks, hears and measures.
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     ensure!(args.n > 0, "-n is 0, expected at least 1 sentence");
+    let shift_ms = args.shift_ms;
+    ensure!(
+        (-1e3..=1e3).contains(&shift_ms),
+        "--shift-ms is {shift_ms}, expected -1,000 to 1,000 milliseconds"
+    );
     let (front, kmeans) = quantizer(args.front, &args.kmeans)?;
     let world = Microworld::new(WORLD_SEED);
     let said: Vec<Item> = args
@@ -100,7 +110,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         for items in said.chunks(CHUNK) {
             let requests: Vec<Request> = items.iter().map(|item| request(item, domain)).collect();
             for (item, speech) in items.iter().zip(studio.speak_many(&requests)?) {
-                match labeled(&front, &kmeans, &speech) {
+                match labeled(&front, &kmeans, &speech, shift_ms / 1e3) {
                     Ok((new_phones, new_units)) => {
                         phones.extend(new_phones);
                         units.extend(new_units);
@@ -142,9 +152,10 @@ fn labeled(
     front: &Front,
     kmeans: &Kmeans,
     speech: &Speech,
+    shift_s: f64,
 ) -> anyhow::Result<(Vec<String>, Vec<u32>)> {
     let units = kmeans.assign(&frames_of(front, &speech.waveform)?);
-    let middles_s = (0..units.len()).map(|frame| front.middle_s(frame));
+    let middles_s = (0..units.len()).map(|frame| front.middle_s(frame) + shift_s);
     let phones = labels_at(&speech.phonemes, middles_s, SILENCE);
     Ok((phones.into_iter().map(str::to_owned).collect(), units))
 }
