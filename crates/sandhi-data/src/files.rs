@@ -1,8 +1,8 @@
-//! Files that caches are made of.
+//! Files that caches are made of, and where a file really lies.
 
 use std::{
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -22,4 +22,23 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
         // The error that matters is the first.
         let _ = fs::remove_file(&partial);
     })
+}
+
+/// Where what is written to a path has to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A file, there already or not: it is written beside this name and renamed. What a link points to is replaced, not
+    /// the link.
+    File(PathBuf),
+    /// A device or a pipe, which cannot be replaced: it is written into.
+    Stream,
+}
+
+/// Where what is written to `path` has to go.
+pub fn place(path: &Path) -> Place {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Place::Stream;
+    }
+    let target = fs::read_link(path).and_then(|_| fs::canonicalize(path));
+    Place::File(target.unwrap_or_else(|_| path.to_owned()))
 }

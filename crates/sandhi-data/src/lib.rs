@@ -24,4 +24,4 @@ pub mod speech;
 pub mod text;
 pub mod units;
 
-pub use files::replace_file;
+pub use files::{Place, place, replace_file};

@@ -5,17 +5,20 @@
 //! centers [1000, d]    ─ .npy or .safetensors ───┴─ argmin |frame - center|² ─> 17 17 203 998 …   one a frame
 //! ```
 //!
-//! Centers are read, or [fitted](Kmeans::fit) to frames of an encoder or to windows of spectra ([`Front`]).
+//! Centers are read, or fitted to frames of an encoder or to windows of spectra ([`Front`]): to frames
+//! [in memory](Kmeans::fit), or to [any number of them](MiniBatch). [`quality()`] says how well units tell phones apart.
 //!
 //! Lakhotia et al., 2021, <https://arxiv.org/abs/2102.01192>, section 3.1. scikit-learn keeps its models as pickles,
 //! which could run code and are not opened; `tools/kmeans.py` takes the centers out of them.
 
 mod fit;
 mod front;
+mod mini_batch;
+mod nearest;
+mod quality;
 
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use sandhi_data::units::UnitsHeader;
 
 use crate::{
@@ -27,6 +30,8 @@ use crate::{
 pub use self::{
     fit::{FitConfig, FitError, Iteration},
     front::{FrameWindow, Front, Spectra, normalize},
+    mini_batch::{MiniBatch, MiniBatchConfig, Progress, StateError, mark},
+    quality::{Quality, labels_at, quality},
 };
 
 /// What can go wrong with a file of centers.
@@ -128,7 +133,7 @@ impl Kmeans {
     /// When the frames are no whole rows of [`Kmeans::width`].
     pub fn assign(&self, frames: &[f32]) -> Vec<u32> {
         assert!(frames.len().is_multiple_of(self.width), "frames are {} wide", self.width);
-        frames.par_chunks_exact(self.width).map(|frame| self.nearest(frame).0).collect()
+        self.nearest(frames).into_iter().map(|(unit, _)| unit).collect()
     }
 
     /// Cosine between a frame and the center of a unit; 0 where either has no direction.
@@ -161,31 +166,10 @@ impl Kmeans {
         npy::to_bytes(&[self.n_clusters(), self.width], &self.centers)
     }
 
-    /// The nearest center and its squared distance.
-    fn nearest(&self, frame: &[f32]) -> (u32, f32) {
-        let mut best = (0, f32::INFINITY);
-        for (center, i) in self.centers.chunks_exact(self.width).zip(0..) {
-            let distance = squared_distance(frame, center);
-            if distance < best.1 {
-                best = (i, distance);
-            }
-        }
-        best
+    /// The nearest center of each frame and its squared distance.
+    fn nearest(&self, frames: &[f32]) -> Vec<(u32, f32)> {
+        nearest::nearest(frames, &self.centers, self.width)
     }
-}
-
-/// In lanes, so that the compiler can keep them apart.
-fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0.0; LANES];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..LANES {
-            sums[i] += (a[i] - b[i]) * (a[i] - b[i]);
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| (a - b) * (a - b)).sum();
-    sums.iter().sum::<f32>() + rest
 }
 
 /// A length of the header that is possible, and a header that begins as one.

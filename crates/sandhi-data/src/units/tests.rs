@@ -84,6 +84,42 @@ fn either_format_is_known_by_its_content() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn links_and_devices_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let write = |path: &std::path::Path| {
+        let mut writer = UnitWriter::create(path, Format::Jsonl, header(100)).unwrap();
+        two().iter().for_each(|utterance| writer.push(utterance).unwrap());
+        writer.finish().unwrap();
+    };
+    fs::create_dir(at("far")).unwrap();
+    fs::write(at("far/file"), "one").unwrap();
+    std::os::unix::fs::symlink("far/file", at("link")).unwrap();
+    write(&at("link"));
+    assert!(fs::read_link(at("link")).is_ok());
+    assert_eq!(all(&UnitFile::open(&at("far/file")).unwrap()), two());
+    // One that is given up leaves what was there.
+    drop(UnitWriter::create(&at("link"), Format::Jsonl, header(100)).unwrap());
+    assert_eq!(all(&UnitFile::open(&at("link")).unwrap()), two());
+    assert_eq!(fs::read_dir(at("far")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    // Open for both, so that neither side waits for the other.
+    let mut pipe = fs::File::options().read(true).write(true).open(at("pipe")).unwrap();
+    write(&at("pipe"));
+    let expected = to_bytes(Format::Jsonl, &header(100), &two()).unwrap();
+    let mut found = vec![0; expected.len()];
+    std::io::Read::read_exact(&mut pipe, &mut found).unwrap();
+    assert_eq!(found, expected);
+    assert!(!fs::metadata(at("pipe")).unwrap().is_file());
+    // A header that cannot be leaves nothing.
+    UnitWriter::create(&at("none"), Format::Jsonl, header(0)).unwrap_err();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
 #[test]
 fn errors_name_line_found_and_expected() {
     let check = |lines: &str, expected: &str| {

@@ -1,4 +1,9 @@
 //! Writing units, an utterance at a time.
+//!
+//! ```text
+//! header, utterance, utterance … ─> FILE.partial ─ index, sync, rename ─> FILE, or the file that a link points to
+//!                              └──> a pipe or a device
+//! ```
 
 use std::{
     collections::HashSet,
@@ -8,13 +13,15 @@ use std::{
 };
 
 use super::{Error, Format, UnitUtterance, UnitsHeader, binary, jsonl};
+use crate::files::{Place, place};
 
 /// A file that is being written beside its final name, and gets that name when it is whole. One that is not finished
-/// is removed.
+/// is removed. What a link points to is replaced, not the link; a device or a pipe is written into.
 #[derive(Debug)]
 pub struct UnitWriter {
     path: PathBuf,
-    partial: PathBuf,
+    /// The file beside it, and what that is renamed to.
+    renamed: Option<[PathBuf; 2]>,
     /// `None` once the file is finished.
     sink: Option<Sink<BufWriter<File>>>,
 }
@@ -26,14 +33,18 @@ impl UnitWriter {
     ///
     /// [`Error::Header`], [`Error::Io`].
     pub fn create(path: &Path, format: Format, header: UnitsHeader) -> Result<Self, Error> {
-        let partial = path.with_added_extension("partial");
-        let file = File::create(&partial).map_err(|source| io_error(&partial, source))?;
-        let sink = Sink::new(BufWriter::new(file), format, header, path);
-        let sink = sink.inspect_err(|_| {
-            // The error that matters is the first.
-            let _ = fs::remove_file(&partial);
-        })?;
-        Ok(Self { path: path.to_owned(), partial, sink: Some(sink) })
+        let renamed = match place(path) {
+            Place::File(target) => Some([target.with_added_extension("partial"), target]),
+            Place::Stream => None,
+        };
+        let opened = match &renamed {
+            Some([partial, _]) => File::create(partial).map_err(|source| io_error(partial, source)),
+            None => File::options().write(true).open(path).map_err(|source| io_error(path, source)),
+        };
+        let mut this = Self { path: path.to_owned(), renamed, sink: None };
+        let sink = Sink::new(BufWriter::new(opened?), format, header, path);
+        this.sink = Some(sink.inspect_err(|_| this.remove())?);
+        Ok(this)
     }
 
     /// Adds an utterance.
@@ -53,23 +64,34 @@ impl UnitWriter {
     /// [`Error::Io`].
     pub fn finish(mut self) -> Result<(), Error> {
         let sink = self.sink.take().expect("only `finish` takes it, and the writer with it");
-        let written = sink.finish(&self.path).and_then(|writer| {
-            let file = writer.into_inner().map_err(io::IntoInnerError::into_error);
-            let synced = file.and_then(|file| file.sync_all());
-            let renamed = synced.and_then(|()| fs::rename(&self.partial, &self.path));
-            renamed.map_err(|source| io_error(&self.path, source))
+        let written = sink.finish(&self.path).and_then(|mut writer| {
+            let done = match &self.renamed {
+                // A pipe has nothing to sync.
+                None => writer.flush(),
+                Some([partial, target]) => writer
+                    .into_inner()
+                    .map_err(io::IntoInnerError::into_error)
+                    .and_then(|file| file.sync_all())
+                    .and_then(|()| fs::rename(partial, target)),
+            };
+            done.map_err(|source| io_error(&self.path, source))
         });
-        written.inspect_err(|_| {
-            let _ = fs::remove_file(&self.partial);
-        })
+        written.inspect_err(|_| self.remove())
+    }
+
+    /// Removes what was begun.
+    fn remove(&self) {
+        if let Some([partial, _]) = &self.renamed {
+            // The error that led here is the one that matters.
+            let _ = fs::remove_file(partial);
+        }
     }
 }
 
 impl Drop for UnitWriter {
     fn drop(&mut self) {
         if self.sink.is_some() {
-            // Nobody is left to be told.
-            let _ = fs::remove_file(&self.partial);
+            self.remove();
         }
     }
 }

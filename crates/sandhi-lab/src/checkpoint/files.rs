@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use sandhi_data::{Place, place};
 use serde::Serialize;
 
 use super::{Error, Result};
@@ -93,11 +94,10 @@ pub(crate) fn parent(path: &Path) -> &Path {
 ///
 /// [`Error::DiskFull`], [`Error::ReadOnly`] or [`Error::Io`].
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+    let Place::File(target) = place(path) else {
         return fs::write(path, bytes).map_err(|e| Error::io("write", path, e));
-    }
-    let target = fs::read_link(path).and_then(|_| fs::canonicalize(path));
-    let path = target.as_deref().unwrap_or(path);
+    };
+    let path = target.as_path();
     create_dir_all(parent(path))?;
     let partial = beside(path, ".partial");
     let result = (|| {

@@ -54,8 +54,13 @@ pub enum Spoken {
 impl Spoken {
     /// The one take of a text in a domain: whatever asks for it hears the same.
     pub fn made(text: String, language: Language, domain: Domain) -> Self {
-        let take = stream(0, &text) >> 32;
+        let take = Self::take_of(&text);
         Self::Made { text, language, domain, take, speed: 1.0 }
+    }
+
+    /// The number of the one take of a text.
+    pub fn take_of(text: &str) -> u64 {
+        stream(0, text) >> 32
     }
 
     /// Played at one speed from this range, which follows from the text: speed perturbation (Ko et al.,

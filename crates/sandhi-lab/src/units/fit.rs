@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use sandhi_data::rng::Stream;
 use serde::{Deserialize, Serialize};
 
-use super::{Kmeans, squared_distance};
+use super::{Kmeans, nearest::squared_distance};
 
 /// How centers are found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,21 +90,11 @@ impl Kmeans {
         config: &FitConfig,
         progress: &mut dyn FnMut(Iteration),
     ) -> Result<Self, FitError> {
-        let n_clusters = config.n_clusters;
-        if n_clusters == 0 || width == 0 {
-            return Err(FitError::Nothing { n_clusters, width });
-        }
-        if !frames.len().is_multiple_of(width) {
-            return Err(FitError::Shape { n_values: frames.len(), width });
-        }
-        if let Some(at) = frames.iter().position(|value| !value.is_finite()) {
-            return Err(FitError::NotFinite { frame: at / width, found: frames[at] });
-        }
-        let mut kmeans = seed(frames, width, config)?;
+        check(frames, width, config.n_clusters)?;
+        let mut kmeans = seed(frames, width, config.n_clusters, config.seed)?;
         let mut units: Vec<u32> = vec![u32::MAX; frames.len() / width];
         for number in 1..=config.iterations {
-            let found: Vec<(u32, f32)> =
-                frames.par_chunks_exact(width).map(|frame| kmeans.nearest(frame)).collect();
+            let found = kmeans.nearest(frames);
             let n_moved =
                 found.iter().zip(&units).filter(|((unit, _), before)| unit != *before).count();
             let sum: f64 = found.iter().map(|(_, distance)| f64::from(*distance)).sum();
@@ -119,14 +109,33 @@ impl Kmeans {
     }
 }
 
+/// Whether centers can be found of these frames.
+pub(super) fn check(frames: &[f32], width: usize, n_clusters: usize) -> Result<(), FitError> {
+    if n_clusters == 0 || width == 0 {
+        return Err(FitError::Nothing { n_clusters, width });
+    }
+    if !frames.len().is_multiple_of(width) {
+        return Err(FitError::Shape { n_values: frames.len(), width });
+    }
+    match frames.iter().position(|value| !value.is_finite()) {
+        Some(at) => Err(FitError::NotFinite { frame: at / width, found: frames[at] }),
+        None => Ok(()),
+    }
+}
+
 /// The first centers: each is a frame, drawn by its squared distance from the centers before it.
-fn seed(frames: &[f32], width: usize, config: &FitConfig) -> Result<Kmeans, FitError> {
-    let (n_frames, n_clusters) = (frames.len() / width, config.n_clusters);
+pub(super) fn seed(
+    frames: &[f32],
+    width: usize,
+    n_clusters: usize,
+    seed: u64,
+) -> Result<Kmeans, FitError> {
+    let n_frames = frames.len() / width;
     let few = |n_distinct| FitError::TooFew { n_distinct, n_frames, n_clusters };
     if n_frames == 0 {
         return Err(few(0));
     }
-    let mut stream = Stream::named(config.seed, "k-means++");
+    let mut stream = Stream::named(seed, "k-means++");
     let mut next = stream.below(n_frames);
     let mut distances = vec![f32::INFINITY; n_frames];
     let mut centers = Vec::with_capacity(n_clusters * width);

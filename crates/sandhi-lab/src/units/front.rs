@@ -198,6 +198,11 @@ impl Spectra {
     pub fn start_s(&self, frame: usize) -> f64 {
         (frame as f64 / self.rate_hz() + self.offset_s).max(0.0)
     }
+
+    /// The middle of a frame.
+    pub fn middle_s(&self, frame: usize) -> f64 {
+        (frame as f64 + 0.5) / self.rate_hz() + self.offset_s
+    }
 }
 
 /// Where frames come from.
@@ -239,13 +244,26 @@ impl Front {
         }
     }
 
-    /// What the units of these centers are.
-    pub fn header(&self, centers: &Kmeans) -> UnitsHeader {
-        let frames = match self {
+    /// The middle of a frame in seconds; frames of an encoder lie side by side from the start of the sound, as units
+    /// do.
+    pub fn middle_s(&self, frame: usize) -> f64 {
+        match self {
+            Self::Encoder(speech) => (frame as f64 + 0.5) / speech.frame_rate_hz(),
+            Self::Spectra(spectra) => spectra.middle_s(frame),
+        }
+    }
+
+    /// A hash of all that frames depend on: settings, and weights where there are some.
+    pub fn fingerprint(&self) -> String {
+        match self {
             Self::Encoder(speech) => speech.frames_fingerprint(),
             Self::Spectra(spectra) => spectra.fingerprint.clone(),
-        };
-        centers.header(&frames, self.rate_hz())
+        }
+    }
+
+    /// What the units of these centers are.
+    pub fn header(&self, centers: &Kmeans) -> UnitsHeader {
+        centers.header(&self.fingerprint(), self.rate_hz())
     }
 }
 
@@ -301,6 +319,8 @@ mod tests {
                 (0..loudness.len()).filter(|&i| loudness[i] > 0.5 * most).collect();
             let (first, last) = (loud[0], loud[loud.len() - 1]);
             let middle_s = 0.5 * (spectra.start_s(first) + spectra.start_s(last + 1));
+            assert!((middle_s - 0.5).abs() <= 0.006, "{config:?}: {middle_s}");
+            let middle_s = 0.5 * (spectra.middle_s(first) + spectra.middle_s(last));
             assert!((middle_s - 0.5).abs() <= 0.006, "{config:?}: {middle_s}");
         }
     }

@@ -33,7 +33,10 @@ use sandhi_lab::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::data::{SHOWN, tell_rejected};
+use super::{
+    data::{SHOWN, tell_rejected},
+    failures::{self, Failed},
+};
 use crate::{
     console::peak_bytes,
     device::DeviceArg,
@@ -109,13 +112,6 @@ struct Done {
     aligned: Aligned,
     /// What is written of it.
     text: String,
-}
-
-/// An utterance without.
-#[derive(Debug, Serialize)]
-struct Failed {
-    id: String,
-    why: String,
 }
 
 /// What is said of a run.
@@ -386,12 +382,10 @@ impl<'a> Place<'a> {
                 folder.finish()?;
             }
         }
-        let Some(out) = args.out.as_ref().filter(|_| !failed.is_empty()) else { return Ok(()) };
-        let lines = failed.iter().map(|failed| Ok(format!("{}\n", serde_json::to_string(failed)?)));
-        let lines: String = lines.collect::<anyhow::Result<_>>()?;
-        let mut name = out.file_name().unwrap_or_default().to_owned();
-        name.push(".failures.jsonl");
-        output::write(Some(&out.with_file_name(name)), &lines)
+        match &args.out {
+            Some(out) => failures::write(out, failed),
+            None => Ok(()),
+        }
     }
 }
 

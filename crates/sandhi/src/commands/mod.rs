@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod download;
 pub mod eval;
 pub mod export;
+mod failures;
 pub mod features;
 pub mod inspect;
 pub mod ot;

@@ -1,32 +1,35 @@
 //! `sandhi units`: what sound files say in discrete units, one JSON line a file; `sandhi units fit`: centers for them;
-//! `sandhi units write`: a manifest as a file of units, with its words.
+//! `sandhi units write`: a manifest as a file of units, with its words; `sandhi units quality`: what units tell of
+//! phones.
 //!
 //! ```text
-//! sounds ─ Front: an encoder's layer, or windows of spectra ─┬─ Kmeans::assign ─ units ─ words in units ─ file
-//!                                                            └─ Kmeans::fit ──── centers.npy
+//! sounds ─ Front: an encoder's layer, or windows of spectra ─┬─ Kmeans::assign ─ units ─┬─ words in units ─ file
+//!                                                            │                          └─ phones ─ purities, PNMI
+//!                                                            └─ Kmeans::fit, MiniBatch ─ centers.npy
 //! ```
+
+mod fit;
+mod quality;
+mod write;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use burn::prelude::Device;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sandhi_data::{
     audio::Waveform,
     features::{FEATURE_SAMPLE_RATE_HZ, FeatureConfig, WhisperConfig},
-    manifest::{self, Utterance},
-    rng::Stream,
-    units::{Format, UnitUtterance, UnitWriter, words_in_units},
+    manifest::Utterance,
 };
 use sandhi_lab::{
-    checkpoint::write_atomically,
     hf::{ModelSource, SpeechEncoder},
     model::{AnyModel, SpeechModel},
-    units::{FitConfig, FrameWindow, Front, Kmeans, Spectra},
+    units::{FrameWindow, Front, Kmeans, Spectra},
 };
 use serde::Serialize;
 
-use super::data::tell_rejected;
+use super::failures::Failures;
 use crate::{device::DeviceArg, hub_args::HubArgs, model_args::PublishedArgs, output};
 
 /// Arguments of `sandhi units`.
@@ -49,13 +52,15 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Find centers of clusters, by k-means.
-    Fit(FitArgs),
+    Fit(fit::Args),
     /// Hear a manifest and write a file of units, with its texts and where its words lie.
-    Write(WriteArgs),
+    Write(write::Args),
+    /// Measure what units tell of phones, on speech of Microworld, whose phones have exact times.
+    Quality(quality::Args),
 }
 
 /// What frames are made by.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 struct FrontArgs {
     /// Frames of this encoder: a directory in Hugging Face's layout, hf:owner/name@revision, or a ctc or connector model
     /// of ours.
@@ -81,62 +86,6 @@ struct FrontArgs {
     device: DeviceArg,
 }
 
-/// Arguments of `sandhi units fit`.
-#[derive(Debug, clap::Args)]
-struct FitArgs {
-    #[command(flatten)]
-    front: FrontArgs,
-    /// Clusters.
-    #[arg(long, short = 'n', value_name = "N")]
-    clusters: usize,
-    /// The centers, a .npy file.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    /// What utterances and first centers are drawn with.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Lloyd's iterations at most.
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    iterations: usize,
-    /// Utterances are heard, in an order drawn from the seed, until there are so many frames.
-    #[arg(long, value_name = "N", default_value_t = 200_000)]
-    max_frames: usize,
-    /// Utterances to hear: a manifest or a data folder.
-    #[arg(long, value_name = "PATH")]
-    manifest: Option<PathBuf>,
-    /// Only utterances of this part of the manifest, e.g. `train`.
-    #[arg(long, requires = "manifest")]
-    split: Option<String>,
-    /// No progress bar.
-    #[arg(long)]
-    quiet: bool,
-    /// Sound files to hear.
-    #[arg(value_name = "FILE", required_unless_present = "manifest", conflicts_with = "manifest")]
-    files: Vec<PathBuf>,
-}
-
-/// Arguments of `sandhi units write`.
-#[derive(Debug, clap::Args)]
-struct WriteArgs {
-    #[command(flatten)]
-    front: FrontArgs,
-    /// Centers of clusters, as for `sandhi units`.
-    #[arg(long, value_name = "FILE")]
-    kmeans: PathBuf,
-    /// Utterances to hear: a manifest or a data folder. Where it has word times, text and units can be interleaved.
-    #[arg(long, value_name = "PATH")]
-    manifest: PathBuf,
-    /// Only utterances of this part of the manifest, e.g. `train`.
-    #[arg(long)]
-    split: Option<String>,
-    /// The file: JSON lines where it ends in .jsonl, otherwise the format that is mapped into memory.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    /// No progress bar.
-    #[arg(long)]
-    quiet: bool,
-}
-
 /// A line of the output.
 #[derive(Debug, Serialize)]
 struct Line {
@@ -150,8 +99,9 @@ struct Line {
 /// Hears the files one after the other.
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Some(Command::Fit(args)) => return fit(args),
-        Some(Command::Write(args)) => return write(args),
+        Some(Command::Fit(args)) => return fit::run(args),
+        Some(Command::Write(args)) => return write::run(args),
+        Some(Command::Quality(args)) => return quality::run(args),
         None => {}
     }
     let path = args.kmeans.context("--kmeans says which centers")?;
@@ -172,7 +122,7 @@ fn quantizer(front: FrontArgs, centers: &Path) -> anyhow::Result<(Front, Kmeans)
     let kmeans = Kmeans::read(centers)?;
     let device = front.device.open()?;
     let (front, name) = front.open(&device)?;
-    anyhow::ensure!(
+    ensure!(
         kmeans.width() == front.width(),
         "{}: centers are {} wide, frames of {name} are {}",
         centers.display(),
@@ -190,52 +140,27 @@ fn bar(len: usize, what: &str, hidden: bool) -> anyhow::Result<ProgressBar> {
     Ok(bar)
 }
 
-/// The sound of an utterance as front ends want it.
-fn sound(Utterance { audio, .. }: &Utterance) -> anyhow::Result<Waveform> {
+/// Frames of an utterance.
+fn heard(front: &Front, Utterance { audio, .. }: &Utterance) -> anyhow::Result<Vec<f32>> {
     let wave = Waveform::read_span(&audio.path, audio.start_s, audio.duration_s)?;
-    Ok(wave.resampled(FEATURE_SAMPLE_RATE_HZ)?)
+    frames_of(front, &wave.resampled(FEATURE_SAMPLE_RATE_HZ)?)
 }
 
-/// Hears a manifest and writes its units.
-fn write(args: WriteArgs) -> anyhow::Result<()> {
-    let import = manifest::import_split(&args.manifest, args.split.as_deref())?;
-    tell_rejected(&import.rejected);
-    let utterances = import.utterances;
-    anyhow::ensure!(!utterances.is_empty(), "there is nothing to hear");
-    let (front, kmeans) = quantizer(args.front, &args.kmeans)?;
-    let header = front.header(&kmeans);
-    let lines = args.out.extension().is_some_and(|extension| extension == "jsonl");
-    let format = if lines { Format::Jsonl } else { Format::Binary };
-    let mut writer = UnitWriter::create(&args.out, format, header.clone())?;
-    let hearing = bar(utterances.len(), "hearing", args.quiet)?;
-    let (mut n_units, mut n_words) = (0, 0);
-    for utterance in &utterances {
-        let wave = sound(utterance)?;
-        let frames = front.frames(&wave.samples).with_context(|| utterance.id.clone())?;
-        let units = kmeans.assign(&frames);
-        let words = words_in_units(&utterance.words, header.rate_hz, units.len() as u32);
-        (n_units, n_words) = (n_units + units.len(), n_words + words.len());
-        writer.push(&UnitUtterance {
-            id: utterance.id.clone(),
-            units,
-            words,
-            text: (!utterance.text.is_empty()).then(|| utterance.text.clone()),
-            language: utterance.language.clone().filter(|language| !language.is_empty()),
-        })?;
-        hearing.inc(1);
+/// Frames of 16 kHz samples, all of them finite.
+fn frames_of(front: &Front, wave: &Waveform) -> anyhow::Result<Vec<f32>> {
+    let frames = front.frames(&wave.samples)?;
+    if let Some(at) = frames.iter().position(|value| !value.is_finite()) {
+        bail!("frame {} has {}, expected finite numbers", at / front.width(), frames[at]);
     }
-    writer.finish()?;
-    hearing.finish_and_clear();
-    let (n, hz, out) = (utterances.len(), header.rate_hz, args.out.display());
-    eprintln!(
-        "{n} utterances, {n_units} units at {hz} Hz, {n_words} words with their units: {out}"
-    );
-    if n_words == 0 {
-        eprintln!(
-            "no word has its times, so that nothing can be interleaved; `sandhi align` finds them"
-        );
+    Ok(frames)
+}
+
+/// What is said where nothing could be heard.
+fn none_heard(failures: &Failures, n: usize) -> anyhow::Error {
+    match failures.only() {
+        Some(failed) => anyhow::anyhow!("{}: {}", failed.id, failed.why),
+        None => anyhow::anyhow!("none of {n} utterances could be heard"),
     }
-    Ok(())
 }
 
 impl FrontArgs {
@@ -244,7 +169,7 @@ impl FrontArgs {
         if let Some(n_mels) = self.log_mel {
             let window = FrameWindow { context: self.context, stride: self.stride };
             if let Some(problem) = window.problems().first() {
-                anyhow::bail!("--{problem}");
+                bail!("--{problem}");
             }
             let config = WhisperConfig { n_mels, ..WhisperConfig::default() };
             let spectra = Spectra::new(&FeatureConfig::Whisper(config), window)?;
@@ -255,10 +180,7 @@ impl FrontArgs {
         if let ModelSource::Directory(dir) = &source
             && dir.join("model.json").exists()
         {
-            anyhow::ensure!(
-                self.layer.is_none(),
-                "--layer: of {name} only the last frames are handed out"
-            );
+            ensure!(self.layer.is_none(), "--layer: of {name} only the last frames are handed out");
             return Ok((of_ours(dir, device, &self.hub)?, name));
         }
         let published = PublishedArgs { source, hub: self.hub };
@@ -278,61 +200,7 @@ fn of_ours(dir: &Path, device: &Device, hub: &HubArgs) -> anyhow::Result<Front> 
         AnyModel::SpeechText(model) if model.hearing.is_some() => {
             model.hearing.expect("asked the line before").speech
         }
-        other => anyhow::bail!("{}: a {} model has no encoder", dir.display(), other.kind()),
+        other => bail!("{}: a {} model has no encoder", dir.display(), other.kind()),
     };
     Ok(Front::Encoder(speech))
-}
-
-/// Finds centers and writes them.
-fn fit(args: FitArgs) -> anyhow::Result<()> {
-    anyhow::ensure!(args.max_frames > 0, "--max-frames is 0, expected at least 1");
-    anyhow::ensure!(args.iterations > 0, "--iterations is 0, expected at least 1");
-    let mut utterances = match &args.manifest {
-        Some(path) => {
-            let import = manifest::import_split(path, args.split.as_deref())?;
-            tell_rejected(&import.rejected);
-            import.utterances
-        }
-        None => args.files.iter().map(|path| Utterance::new("", path, "")).collect(),
-    };
-    anyhow::ensure!(!utterances.is_empty(), "there is nothing to hear");
-    Stream::named(args.seed, "utterances").shuffle(&mut utterances);
-    let device = args.front.device.open()?;
-    let (front, _) = args.front.open(&device)?;
-    let width = front.width();
-    let hearing = bar(args.max_frames, "hearing", args.quiet)?;
-    let mut frames: Vec<f32> = Vec::new();
-    let mut n_heard = 0;
-    for utterance in &utterances {
-        let file = || utterance.audio.path.display().to_string();
-        frames.extend(front.frames(&sound(utterance)?.samples).with_context(file)?);
-        n_heard += 1;
-        hearing.set_position((frames.len() / width).min(args.max_frames) as u64);
-        if frames.len() >= args.max_frames * width {
-            break;
-        }
-    }
-    hearing.finish_and_clear();
-    frames.truncate(args.max_frames * width);
-    let n_frames = frames.len() / width;
-    let fitting = bar(args.iterations, "fitting", args.quiet)?;
-    let config =
-        FitConfig { n_clusters: args.clusters, iterations: args.iterations, seed: args.seed };
-    let mut last = None;
-    let kmeans = Kmeans::fit(&frames, width, &config, &mut |iteration| {
-        fitting.set_position(iteration.number as u64);
-        fitting.set_message(format!("mean squared distance {:.4}", iteration.mean_square));
-        last = Some(iteration);
-    })?;
-    fitting.finish_and_clear();
-    write_atomically(&args.out, &kmeans.to_npy())?;
-    if let Some(last) = last {
-        let (n, square, out) = (last.number, last.mean_square, args.out.display());
-        eprintln!(
-            "{} centers of {n_frames} frames of {n_heard} utterances, width {width}, mean squared distance {square:.4} \
-             after {n} iterations: {out}",
-            kmeans.n_clusters()
-        );
-    }
-    Ok(())
 }

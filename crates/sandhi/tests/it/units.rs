@@ -89,3 +89,159 @@ fn fitted_centers_are_those_that_units_are_read_with() {
     run(&["fit", "--log-mel", "20", "--stride", "0", "-n", "2", "--out", "x.npy", "a.wav"])
         .fails_with(&["--stride is 0"]);
 }
+
+/// A manifest of four sounds, two of which are none.
+fn manifest(dir: &Path) {
+    sine(&dir.join("a.wav"), 0.5);
+    sine(&dir.join("d.wav"), 0.3);
+    ["b.wav", "c.wav"].map(|name| std::fs::write(dir.join(name), "no sound").unwrap());
+    let line = |id: &str| {
+        format!("{{\"id\":\"{id}\",\"audio\":{{\"path\":\"{id}.wav\"}},\"text\":\"x\"}}\n")
+    };
+    std::fs::write(dir.join("m.jsonl"), ["a", "b", "c", "d"].map(line).concat()).unwrap();
+}
+
+#[test]
+fn what_cannot_be_heard_is_listed_and_the_rest_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    manifest(dir.path());
+    let run = |args: &[&str]| sandhi(dir.path(), &[&["units"], args].concat());
+    let spectra = ["--log-mel", "20", "--quiet"];
+    let fit =
+        run(&[&["fit"], &spectra[..], &["-n", "3", "--out", "km.npy", "--manifest", "m.jsonl"]]
+            .concat());
+    assert!(fit.err.contains("failed: b: ") && fit.err.contains("80 frames of 2"), "{}", fit.err);
+    fit.works();
+    let write = |out: &str, manifest: &str, more: &[&str]| {
+        let args = ["write", "--kmeans", "km.npy", "--manifest", manifest, "--out", out];
+        run(&[&args[..], &spectra, more].concat())
+    };
+    let ids = |file: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(dir.path().join(file)).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.filter_map(|line: serde_json::Value| Some(line["id"].as_str()?.to_owned())).collect()
+    };
+    let told = write("a.jsonl", "m.jsonl", &[]);
+    for part in ["failed: b: ", "failed: c: ", "2 utterances, 80 units at 100 Hz", "2 failed"] {
+        assert!(told.err.contains(part), "{part:?} is not in {}", told.err);
+    }
+    told.works();
+    assert_eq!(
+        (ids("a.jsonl"), ids("a.jsonl.failures.jsonl")),
+        (vec!["a".to_owned(), "d".to_owned()], vec!["b".to_owned(), "c".to_owned()])
+    );
+    // The same file, and an error in the end.
+    let strict = write("strict.jsonl", "m.jsonl", &["--strict"]);
+    strict.fails_with(&["failed: c: ", "2 of 4 utterances", "--strict"]);
+    let bytes = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    assert_eq!(bytes("a.jsonl"), bytes("strict.jsonl"));
+    // Nothing at all is an error, and leaves nothing.
+    let all = std::fs::read_to_string(dir.path().join("m.jsonl")).unwrap();
+    let lines: Vec<&str> = all.lines().collect();
+    for (name, from) in [("one.jsonl", 1), ("both.jsonl", 2)] {
+        std::fs::write(dir.path().join(name), lines[1..1 + from].join("\n")).unwrap();
+    }
+    write("none.jsonl", "one.jsonl", &[]).fails_with(&["error: b: "]);
+    write("none.jsonl", "both.jsonl", &[]).fails_with(&["none of 2 utterances could be heard"]);
+    assert!(!dir.path().join("none.jsonl").exists());
+    assert!(!dir.path().join("none.jsonl.partial").exists());
+    // With nothing wrong --strict changes nothing.
+    std::fs::write(dir.path().join("good.jsonl"), [lines[0], lines[3]].join("\n")).unwrap();
+    write("good.units", "good.jsonl", &["--strict"]).works();
+    assert!(!dir.path().join("good.units.failures.jsonl").exists());
+}
+
+#[test]
+fn a_fit_by_shards_that_is_killed_goes_on_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    for i in 0..12 {
+        sine(&dir.path().join(format!("{i}.wav")), 0.2 + 0.01 * f64::from(i));
+    }
+    let files: Vec<String> = (0..12).map(|i| format!("{i}.wav")).collect();
+    let args = |out: &str| -> Vec<String> {
+        let args = ["units", "fit", "--log-mel", "20", "-n", "3", "--quiet", "--out", out];
+        let more = ["--mini-batch", "40", "--shard-utterances", "2", "--epochs", "40"];
+        args.iter().chain(&more).map(|&arg| arg.to_owned()).chain(files.iter().cloned()).collect()
+    };
+    let run =
+        |args: &[String]| sandhi(dir.path(), &args.iter().map(String::as_str).collect::<Vec<_>>());
+    let whole = run(&args("whole.npy"));
+    for part in ["3 centers of", "480 utterances in 240 shards", "0 failed, width 60"] {
+        assert!(whole.err.contains(part), "{part:?} is not in {}", whole.err);
+    }
+    whole.works();
+    let state = dir.path().join("km.npy.state");
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_sandhi"))
+        .current_dir(dir.path())
+        .args(args("km.npy"))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !state.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if state.exists() {
+        // Not by other settings.
+        let mut other = args("km.npy");
+        other.extend(["--seed".to_owned(), "2".to_owned()]);
+        run(&other).fails_with(&["km.npy.state", "seed was 1, is 2", "to begin anew"]);
+    }
+    let rest = run(&args("km.npy"));
+    assert_eq!(rest.code, 0, "{}", rest.err);
+    let bytes = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    assert_eq!(bytes("km.npy"), bytes("whole.npy"));
+    assert!(!state.exists(), "a state is removed in the end");
+    std::fs::write(&state, "this is nothing that a fit has kept, as long as it may be").unwrap();
+    run(&args("km.npy")).fails_with(&["km.npy.state: found a damaged file", "to begin anew"]);
+    let mut both = args("x.npy");
+    both.extend(["--iterations".to_owned(), "3".to_owned()]);
+    assert!(run(&both).err.contains("cannot be used with"));
+}
+
+#[test]
+fn the_quality_of_units_is_measured_against_exact_phones() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| sandhi(dir.path(), &[&["units"], args].concat());
+    let speak = ["data", "microworld", "items", "--task", "transcribe", "-n", "12"];
+    let said = ["--speak", "base", "--audio-dir", "spoken", "--out", "items.jsonl"];
+    sandhi(dir.path(), &[&speak[..], &said].concat()).works();
+    let spectra = ["--log-mel", "40", "--context", "3", "--stride", "2", "--quiet"];
+    for (n, out) in [("1", "one.npy"), ("30", "km.npy")] {
+        let fit = ["fit", "--manifest", "spoken/manifest.jsonl", "-n", n, "--out", out];
+        run(&[&fit[..], &spectra].concat()).works();
+    }
+    let quality = |kmeans: &str, more: &[&str]| {
+        let args = ["quality", "--kmeans", kmeans, "-n", "6"];
+        run(&[&args[..], &spectra, more].concat())
+    };
+    let one = quality("one.npy", &["--json"]).json();
+    // One unit says nothing, and stands for the commonest phone.
+    let row = &one[0];
+    assert_eq!((&row["domain"], &row["n_utterances"]), (&"base".into(), &6.into()));
+    assert_eq!((&row["n_units"], &row["unit_purity"]), (&1.into(), &1.0.into()));
+    assert!(row["pnmi"].as_f64().unwrap() < 1e-9, "{row}");
+    assert!(row["phone_purity"].as_f64().unwrap() >= row["silence"].as_f64().unwrap(), "{row}");
+    let many = quality("km.npy", &["--json", "--domains", "base,channel"]).json();
+    let pnmi = |row: &serde_json::Value| row["pnmi"].as_f64().unwrap();
+    assert!(pnmi(&many[0]) > 0.25 && pnmi(&many[0]) < 0.9, "{many}");
+    assert!(pnmi(&many[0]) > pnmi(&many[1]), "noise costs something: {many}");
+    assert!(many[0]["n_units"].as_u64().unwrap() > 20, "{many}");
+    // Without silence there is one phone less.
+    let said = quality("km.npy", &["--json", "--speech-only"]).json();
+    let n = |row: &serde_json::Value, name: &str| row[name].as_u64().unwrap();
+    assert_eq!(n(&said[0], "n_phones") + 1, n(&many[0], "n_phones"));
+    assert!(n(&said[0], "n_frames") < n(&many[0], "n_frames"));
+    let shown = quality("km.npy", &[]).works();
+    assert!(
+        shown.contains("PNMI") && shown.lines().nth(1).unwrap().starts_with("base "),
+        "{shown}"
+    );
+    // Phones of another time are told worse.
+    let late = quality("km.npy", &["--json", "--shift-ms", "200"]).json();
+    assert!(pnmi(&late[0]) < 0.7 * pnmi(&many[0]), "{late} {many}");
+    quality("km.npy", &["--shift-ms", "-2000"]).fails_with(&["--shift-ms is -2000"]);
+    quality("km.npy", &["--domains", "moon"]).fails_with(&["expected one of", "wild"]);
+    run(&["quality", "--log-mel", "20", "--kmeans", "km.npy"]).fails_with(&["are 60"]);
+}

@@ -80,10 +80,20 @@ enum What {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum SplitArg {
+pub(in crate::commands) enum SplitArg {
     Train,
     Dev,
     Test,
+}
+
+impl From<SplitArg> for Split {
+    fn from(split: SplitArg) -> Self {
+        match split {
+            SplitArg::Train => Self::Train,
+            SplitArg::Dev => Self::Dev,
+            SplitArg::Test => Self::Test,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -109,12 +119,12 @@ enum WordingsArg {
     All,
 }
 
-fn language(code: &str) -> Result<Language, String> {
+pub(in crate::commands) fn language(code: &str) -> Result<Language, String> {
     let found = Language::ALL.into_iter().find(|language| language.code() == code);
     found.ok_or_else(|| format!("expected one of {}", Language::ALL.map(Language::code).join(", ")))
 }
 
-fn domain(name: &str) -> Result<Domain, String> {
+pub(in crate::commands) fn domain(name: &str) -> Result<Domain, String> {
     let found = Domain::ALL.into_iter().find(|domain| domain.name() == name);
     found.ok_or_else(|| format!("expected one of {}", Domain::ALL.map(Domain::name).join(", ")))
 }
@@ -260,11 +270,7 @@ fn make(args: &Args) -> anyhow::Result<Made> {
 
 impl Args {
     fn split(&self) -> Split {
-        match self.split {
-            SplitArg::Train => Split::Train,
-            SplitArg::Dev => Split::Dev,
-            SplitArg::Test => Split::Test,
-        }
+        self.split.into()
     }
 
     fn style(&self) -> Style {

@@ -43,6 +43,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 use sandhi_data::manifest::Rejected;
 
+pub(super) use self::microworld::{SplitArg, domain, language};
+
 /// How many rejected lines are told one by one.
 pub(super) const SHOWN: usize = 20;
 
