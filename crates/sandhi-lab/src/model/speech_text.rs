@@ -45,7 +45,7 @@ use crate::{
 };
 
 const NETWORK: &str = "network.safetensors";
-const UNITS: &str = "units.npy";
+pub(super) const UNITS: &str = "units.npy";
 
 /// A language model over text and units.
 #[derive(Debug, Clone)]

@@ -116,8 +116,10 @@ impl Workshop {
         n_frames: usize,
         seed: u64,
     ) -> Result<Vec<f32>, Error> {
-        let mut spoken: Vec<Spoken> =
-            stage.sources.iter().flat_map(|source| self.heard_stories(source)).collect();
+        let mut spoken = Vec::new();
+        for source in &stage.sources {
+            spoken.extend(self.aloud(stage, source)?);
+        }
         if spoken.is_empty() {
             return Err(Error::Silent { stage: stage.name.clone() });
         }
@@ -134,6 +136,20 @@ impl Workshop {
         }
         frames.truncate(n_values);
         Ok(frames)
+    }
+
+    /// What of a source can be heard.
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot be read.
+    pub(super) fn aloud(
+        &self,
+        stage: &StageConfig,
+        source: &SourceConfig,
+    ) -> Result<Vec<Spoken>, Error> {
+        let utterances = self.utterances(stage, source)?;
+        Ok(utterances.unwrap_or_else(|| self.heard_stories(source)))
     }
 
     /// What of a source is spoken by the studio.

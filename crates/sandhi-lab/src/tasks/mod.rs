@@ -17,6 +17,7 @@ mod follows;
 mod pictures;
 mod score;
 mod speech_text;
+mod vocoder;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -42,6 +43,7 @@ pub use self::{
     pictures::{Pictured, find, write as write_pictures},
     score::scorers,
     speech_text::evaluate_speech_text,
+    vocoder::{evaluate_vocoder, recognizer},
 };
 use crate::{
     frames::FrameCache,

@@ -64,6 +64,9 @@ pub struct Args {
     /// all that it can when not given.
     #[arg(long, value_delimiter = ',')]
     sides: Vec<Sides>,
+    /// A ctc model that reads what a vocoder says, beside the true sound; not the encoder that made its units.
+    #[arg(long, value_name = "DIR")]
+    recognizer: Option<PathBuf>,
     /// Name of the row.
     #[arg(long, default_value = "model")]
     name: String,
@@ -98,6 +101,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         shots: args.shots,
         instruction: args.instruction,
     });
+    let recognizer = args.recognizer.as_deref().map(std::path::absolute).transpose()?;
     let config = EvalConfig {
         tasks: args.tasks,
         domains: args.domains,
@@ -106,6 +110,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         manifest_split: args.split,
         sides: args.sides,
         choices,
+        recognizer: recognizer.map(|path| path.display().to_string()),
         ..EvalConfig::new(args.n, if args.dev { Half::Dev } else { Half::Test })
     };
     let recipe = nameless(&args.name);

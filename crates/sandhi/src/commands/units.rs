@@ -1,27 +1,31 @@
 //! `sandhi units`: what sound files say in discrete units, one JSON line a file; `sandhi units fit`: centers for them;
-//! `sandhi units write`: a manifest as a file of units, with its words.
+//! `sandhi units write`: a manifest as a file of units, with its words; `sandhi units speak`: units as sound again.
 //!
 //! ```text
 //! sounds ─ Front: an encoder's layer, or windows of spectra ─┬─ Kmeans::assign ─ units ─ words in units ─ file
 //!                                                            └─ Kmeans::fit ──── centers.npy
+//! units ── VocoderModel, of the same quantizer ─ WAV files
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use burn::prelude::Device;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sandhi_data::{
-    audio::Waveform,
+    audio::{WavWriter, Waveform},
     features::{FEATURE_SAMPLE_RATE_HZ, FeatureConfig, WhisperConfig},
     manifest::{self, Utterance},
     rng::Stream,
-    units::{Format, UnitUtterance, UnitWriter, words_in_units},
+    units::{Format, UnitFile, UnitUtterance, UnitWriter, words_in_units},
 };
 use sandhi_lab::{
     checkpoint::write_atomically,
     hf::{ModelSource, SpeechEncoder},
-    model::{AnyModel, SpeechModel},
+    model::{AnyModel, SpeechModel, VocoderModel},
     units::{FitConfig, FrameWindow, Front, Kmeans, Spectra},
 };
 use serde::Serialize;
@@ -52,6 +56,8 @@ enum Command {
     Fit(FitArgs),
     /// Hear a manifest and write a file of units, with its texts and where its words lie.
     Write(WriteArgs),
+    /// Say units with a vocoder, and write WAV files.
+    Speak(SpeakArgs),
 }
 
 /// What frames are made by.
@@ -137,6 +143,41 @@ struct WriteArgs {
     quiet: bool,
 }
 
+/// Arguments of `sandhi units speak`.
+#[derive(Debug, clap::Args)]
+struct SpeakArgs {
+    /// A vocoder model.
+    #[arg(long, value_name = "DIR")]
+    vocoder: PathBuf,
+    /// A file of units, of the vocoder's quantizer; all of its utterances are said, in their order.
+    #[arg(long, value_name = "FILE", conflicts_with = "ids")]
+    units: Option<PathBuf>,
+    /// A .wav file for one utterance; otherwise a folder, in which they are numbered.
+    #[arg(long, value_name = "DIR|FILE.wav")]
+    out: PathBuf,
+    /// cpu, wgpu[:i], vulkan[:i], cuda[:i] or metal[:i].
+    #[arg(long, default_value = "cpu")]
+    device: DeviceArg,
+    #[command(flatten)]
+    hub: HubArgs,
+    /// No progress bar.
+    #[arg(long)]
+    quiet: bool,
+    /// Units of one utterance, repetitions included; they are taken for those of the vocoder's quantizer.
+    #[arg(value_name = "ID", required_unless_present = "units")]
+    ids: Vec<u32>,
+}
+
+/// A sound file that was made.
+#[derive(Debug, Serialize)]
+struct SpokenLine {
+    /// The utterance's name, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    file: String,
+    duration_s: f64,
+}
+
 /// A line of the output.
 #[derive(Debug, Serialize)]
 struct Line {
@@ -152,6 +193,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Some(Command::Fit(args)) => return fit(args),
         Some(Command::Write(args)) => return write(args),
+        Some(Command::Speak(args)) => return speak(args),
         None => {}
     }
     let path = args.kmeans.context("--kmeans says which centers")?;
@@ -275,12 +317,82 @@ fn of_ours(dir: &Path, device: &Device, hub: &HubArgs) -> anyhow::Result<Front> 
     let speech: SpeechModel = match model {
         AnyModel::Ctc(model) => *model,
         AnyModel::Connector(model) => model.speech,
+        AnyModel::Vocoder(model) => model.hearing.speech,
         AnyModel::SpeechText(model) if model.hearing.is_some() => {
             model.hearing.expect("asked the line before").speech
         }
         other => anyhow::bail!("{}: a {} model has no encoder", dir.display(), other.kind()),
     };
     Ok(Front::Encoder(speech))
+}
+
+/// Says units; nothing is written before all of them were found to be the vocoder's.
+fn speak(args: SpeakArgs) -> anyhow::Result<()> {
+    let dir = args.vocoder.display();
+    let model = match AnyModel::load(&args.vocoder, &args.device.open()?, &args.hub.hub()?)? {
+        AnyModel::Vocoder(model) => *model,
+        other => anyhow::bail!("{dir} holds a {} model, expected vocoder", other.kind()),
+    };
+    let file = args.units.as_deref().map(UnitFile::open).transpose()?;
+    let n = match &file {
+        Some(file) => check_units(file, &model, &args.vocoder)?,
+        None => {
+            model.check(&args.ids)?;
+            1
+        }
+    };
+    let out = &args.out;
+    let is_file = out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("wav"));
+    anyhow::ensure!(
+        !is_file || n == 1,
+        "--out {}: {n} utterances do not fit into one file, give a folder",
+        out.display()
+    );
+    if !is_file {
+        fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    }
+    let speaking = bar(n, "speaking", args.quiet)?;
+    for i in 0..n {
+        let (id, units) = match &file {
+            Some(file) => {
+                let utterance = file.get(i)?;
+                (Some(utterance.id), utterance.units)
+            }
+            None => (None, args.ids.clone()),
+        };
+        let path = if is_file { out.clone() } else { out.join(format!("{:06}.wav", i + 1)) };
+        let mut writer = WavWriter::create(&path, FEATURE_SAMPLE_RATE_HZ)?;
+        model.speak(&units, |samples| Ok::<(), anyhow::Error>(writer.push(samples)?))?;
+        let duration_s = writer.finish()? as f64 / f64::from(FEATURE_SAMPLE_RATE_HZ);
+        let line = SpokenLine { id, file: path.display().to_string(), duration_s };
+        output::print(&serde_json::to_string(&line)?)?;
+        speaking.inc(1);
+    }
+    speaking.finish_and_clear();
+    Ok(())
+}
+
+/// Refuses a file of another quantizer, and utterances without units; gives how many there are.
+fn check_units(file: &UnitFile, model: &VocoderModel, dir: &Path) -> anyhow::Result<usize> {
+    let (name, found, expected) = (file.path().display(), file.header(), &model.units);
+    anyhow::ensure!(
+        found == expected,
+        "{name} has {} units at {} Hz of quantizer {}, the vocoder {} says {} at {} Hz of {}; units of two quantizers mean \
+         different sounds",
+        found.n_units,
+        found.rate_hz,
+        found.quantizer,
+        dir.display(),
+        expected.n_units,
+        expected.rate_hz,
+        expected.quantizer
+    );
+    anyhow::ensure!(!file.is_empty(), "{name}: found no utterances, expected at least one");
+    for i in 0..file.len() {
+        let utterance = file.get(i)?;
+        model.check(&utterance.units).with_context(|| format!("{name}: {:?}", utterance.id))?;
+    }
+    Ok(file.len())
 }
 
 /// Finds centers and writes them.
