@@ -443,6 +443,7 @@ impl<'a> AnyAligner<'a> {
             AnyModel::SpeechText(model) => {
                 model.hearing.as_ref().and_then(|h| Aligner::new(&h.speech)).map(Self::Ctc)
             }
+            AnyModel::Vocoder(model) => Aligner::new(&model.hearing.speech).map(Self::Ctc),
             AnyModel::Text(_) => None,
         }
     }

@@ -143,6 +143,18 @@ pub fn evaluate(
             tasks::evaluate_text(model, &workshop, config, &mut results, &progress)?
         }
         (None, AnyModel::Aligner(_)) => return Err(transcribe::mute().into()),
+        (None, AnyModel::Vocoder(model)) => {
+            let progress = |what: &str, done, total| monitor.preparing(what, done, total);
+            let recognizer = tasks::recognizer(config, &workshop, &place.device, &place.hub)?;
+            tasks::evaluate_vocoder(
+                model,
+                recognizer.as_ref(),
+                &workshop,
+                config,
+                &mut results,
+                &progress,
+            )?
+        }
         (None, AnyModel::SpeechText(model)) => {
             let progress = |what: &str, done, total| monitor.preparing(what, done, total);
             tasks::evaluate_speech_text(
@@ -174,7 +186,7 @@ fn is_told(model: &AnyModel) -> bool {
     match model {
         AnyModel::Connector(model) => model.segmenter == Some(Segmenter::Forced),
         AnyModel::SpeechText(model) => !model.can_go_on(),
-        AnyModel::Ctc(_) | AnyModel::Text(_) | AnyModel::Aligner(_) => false,
+        AnyModel::Ctc(_) | AnyModel::Text(_) | AnyModel::Aligner(_) | AnyModel::Vocoder(_) => false,
     }
 }
 
@@ -208,6 +220,7 @@ fn manifest(
             AnyModel::Text(_) => return Err(transcribe::deaf().into()),
             AnyModel::Aligner(_) => return Err(transcribe::mute().into()),
             AnyModel::SpeechText(_) => return Err(transcribe::untaught().into()),
+            AnyModel::Vocoder(_) => return Err(transcribe::speaks().into()),
         };
         for (i, u) in chunk.iter().enumerate() {
             let edits = |text: &str| {

@@ -27,7 +27,7 @@ pub fn recipe(data: &[u8]) {
     let opens_files = match &found.model {
         ModelConfig::Connector(_) => true,
         ModelConfig::Aligner(config) => named(config),
-        ModelConfig::SpeechText(_) => true,
+        ModelConfig::SpeechText(_) | ModelConfig::Vocoder(_) => true,
         ModelConfig::Text(_) | ModelConfig::Ctc(_) => false,
     } || found
         .eval

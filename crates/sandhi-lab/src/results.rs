@@ -33,6 +33,13 @@ pub const CASCADE: &str = "_cascade";
 /// Suffix of the share of the upper bound that speech recovers.
 pub const RECOVERED: &str = "_recovered";
 
+/// Suffix of a metric measured on the true sound, where a vocoder says it again.
+pub const ORIGINAL: &str = "_original";
+/// The mean distance of a vocoder's log-mel energies from those of the true sound, in nats.
+pub const LOG_MEL: &str = "log_mel_l1";
+/// The same of the sound that it makes.
+pub const LOG_MEL_OF_SOUND: &str = "log_mel_l1_sound";
+
 /// The metrics that tasks report, without suffix.
 pub const METRICS: [&str; 15] = [
     "wer",
@@ -64,9 +71,9 @@ pub fn lower_is_better(metric: &str) -> bool {
     if metric.ends_with(RECOVERED) {
         return false;
     }
-    let base = metric.strip_suffix(TEXT).or_else(|| metric.strip_suffix(CASCADE));
-    let base = base.unwrap_or(metric);
-    matches!(base, "wer" | "cer" | "disagreement" | VECTORS_PER_SECOND)
+    let suffixes = [TEXT, CASCADE, ORIGINAL];
+    let base = suffixes.iter().find_map(|suffix| metric.strip_suffix(suffix)).unwrap_or(metric);
+    matches!(base, "wer" | "cer" | "disagreement" | VECTORS_PER_SECOND | LOG_MEL | LOG_MEL_OF_SOUND)
         || ["loss", "perplexity", "divergence", UNIT_ERROR_RATE]
             .iter()
             .any(|name| base.starts_with(name))
@@ -508,6 +515,7 @@ mod tests {
             assert_eq!(lower_is_better(&format!("{metric}{TEXT}")), lower, "{metric}");
             assert_eq!(lower_is_better(&format!("{metric}{CASCADE}")), lower, "{metric}");
             assert!(!lower_is_better(&format!("{metric}{RECOVERED}")), "{metric}");
+            assert_eq!(lower_is_better(&format!("{metric}{ORIGINAL}")), lower, "{metric}");
         }
     }
 

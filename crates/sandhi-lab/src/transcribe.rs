@@ -106,6 +106,7 @@ pub fn transcribe(
         AnyModel::Text(_) => return Err(deaf()),
         AnyModel::Aligner(_) => return Err(mute()),
         AnyModel::SpeechText(_) => return Err(untaught()),
+        AnyModel::Vocoder(_) => return Err(speaks()),
     };
     let recognizer = speech.recognizer.as_ref();
     let aligner = Aligner::new(speech);
@@ -165,6 +166,14 @@ pub(crate) fn mute() -> Error {
     Error::Task {
         stage: "transcribe".into(),
         error: "an aligner model hears and writes nothing; give a connector or ctc model".into(),
+    }
+}
+
+/// What a vocoder answers.
+pub(crate) fn speaks() -> Error {
+    Error::Task {
+        stage: "transcribe".into(),
+        error: "a vocoder speaks and writes nothing; give a connector or ctc model".into(),
     }
 }
 

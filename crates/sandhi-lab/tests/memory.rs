@@ -137,7 +137,9 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
     let (n, init) = (stage.batch.max_items, Init::new(1, &Device::flex()));
     let audio_s = stage.batch.max_length;
     match &recipe.model {
-        ModelConfig::Aligner(_) => panic!("none of the recipes below trains an aligner"),
+        ModelConfig::Aligner(_) | ModelConfig::Vocoder(_) => {
+            panic!("none of the recipes below trains one")
+        }
         ModelConfig::SpeechText(config) => {
             // Spoken documents: one token alone, then units in fours. Where a model finds patches itself every fourth token
             // is alone, which makes a patch of the units before it, too.

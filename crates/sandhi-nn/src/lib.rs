@@ -16,4 +16,5 @@ pub mod patch;
 pub mod pattern;
 pub mod ragged;
 pub mod transformer;
+pub mod vocoder;
 pub mod weights;

@@ -13,6 +13,7 @@ mod decode;
 mod error;
 mod resample;
 mod stream;
+mod wav_writer;
 mod wide_wav;
 
 use std::{io::Cursor, path::Path};
@@ -23,6 +24,7 @@ pub use self::{
     blocks::Blocks,
     error::{Error, Expected},
     resample::{Resampler, resampled_len},
+    wav_writer::WavWriter,
 };
 
 /// The lowest sample rate that is read or made, in Hz.
@@ -218,12 +220,7 @@ impl Waveform {
     }
 
     fn wav_spec(&self) -> hound::WavSpec {
-        hound::WavSpec {
-            channels: 1,
-            sample_rate: self.sample_rate_hz,
-            bits_per_sample: 16,
-            sample_format: hound::SampleFormat::Int,
-        }
+        wav_spec(self.sample_rate_hz)
     }
 
     fn write_samples<W: std::io::Write + std::io::Seek>(
@@ -231,8 +228,7 @@ impl Waveform {
         mut writer: hound::WavWriter<W>,
     ) -> hound::Result<()> {
         for &sample in &self.samples {
-            // The inverse of decoding, which divides by 32,768; the conversion saturates.
-            writer.write_sample((sample * 32_768.0).round() as i16)?;
+            writer.write_sample(to_16_bit(sample))?;
         }
         writer.finalize()
     }
@@ -242,6 +238,21 @@ impl Waveform {
         while decoder.next(&mut samples)? {}
         Ok(Self { samples, sample_rate_hz: decoder.info().sample_rate_hz })
     }
+}
+
+/// One channel of 16 bit.
+fn wav_spec(sample_rate_hz: u32) -> hound::WavSpec {
+    hound::WavSpec {
+        channels: 1,
+        sample_rate: sample_rate_hz,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    }
+}
+
+/// The inverse of decoding, which divides by 32,768; the conversion saturates.
+fn to_16_bit(sample: f32) -> i16 {
+    (sample * 32_768.0).round() as i16
 }
 
 #[cfg(test)]

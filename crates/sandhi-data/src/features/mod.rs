@@ -10,6 +10,7 @@ mod fbank;
 mod log;
 mod mel;
 mod spectrum;
+mod stft;
 mod waveform;
 mod whisper;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     fbank::{FbankConfig, FbankWindow},
+    stft::{Stft, Synthesis},
     waveform::WaveformConfig,
     whisper::WhisperConfig,
 };
@@ -84,6 +86,17 @@ pub enum Error {
         high_hz: f32,
         /// Half the sample rate in Hz.
         nyquist_hz: f32,
+    },
+    /// Frames that cannot be taken back, or have no middle hop.
+    #[error(
+        "found frames of {overlap} hops of {hop} samples, expected an odd number of hops, 3 or more, of an even number of \
+         samples"
+    )]
+    Hops {
+        /// Samples between frames.
+        hop: usize,
+        /// Hops that a frame covers.
+        overlap: usize,
     },
     /// A factor that is negative or not finite.
     #[error("found {field} = {found}, expected a finite number of at least 0")]

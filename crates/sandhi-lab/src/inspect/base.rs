@@ -33,7 +33,10 @@ pub struct Base {
 /// The text side of a model, where it has one.
 pub fn text_side(model: &AnyModel) -> Option<&TextModel> {
     match model {
-        AnyModel::Ctc(_) | AnyModel::Aligner(_) | AnyModel::SpeechText(_) => None,
+        AnyModel::Ctc(_)
+        | AnyModel::Aligner(_)
+        | AnyModel::SpeechText(_)
+        | AnyModel::Vocoder(_) => None,
         AnyModel::Text(model) => Some(model),
         AnyModel::Connector(model) => Some(&model.text),
     }

@@ -90,9 +90,6 @@ pub enum Error {
         "this connector's vectors do not stand for equal times, which is what is looked at here"
     )]
     NotUniform,
-    /// There is no sound for a model whose units come in files.
-    #[error("the model's units come in files, so that it hears nothing")]
-    Deaf,
     /// Settings that make no sense, named.
     #[error("{0}")]
     Settings(String),

@@ -4,6 +4,7 @@
 //! SpeechModel     features ─ encoder ─ frames (─ recognizer ─ transcript)
 //! TextModel       tokenizer + language model
 //! ConnectorModel  SpeechModel.encoder ─ connector ─ TextModel
+//! VocoderModel    units ─ vocoder ─ spectra ─ sound
 //! ```
 //!
 //! A model directory holds everything that loading needs: `model.json`, safetensors, the tokenizer.
@@ -13,6 +14,7 @@ mod aligner;
 pub mod pack;
 mod speech_text;
 mod store;
+mod vocoder;
 
 pub(crate) use self::store::{from_host, to_host};
 
@@ -41,6 +43,7 @@ pub use self::{
     aligner::AlignerModel,
     speech_text::{Hearing, SpeechTextModel, Steps},
     store::{AnyModel, Error, fingerprint},
+    vocoder::{VocoderModel, samples_per_unit},
 };
 use crate::chat::Chat;
 

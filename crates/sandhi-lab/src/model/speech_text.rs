@@ -45,7 +45,7 @@ use crate::{
 };
 
 const NETWORK: &str = "network.safetensors";
-const UNITS: &str = "units.npy";
+pub(super) const UNITS: &str = "units.npy";
 const MERGES: &str = "unit_merges.json";
 
 /// A language model over text and units.

@@ -35,7 +35,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Aids, AlignerModel, Compression, ConnectorModel, CtcNet, Origin, Recognizer, Segmenter,
-    SpeechModel, SpeechTextModel, TextModel, aligner::AlignerSpec, speech_text::SpeechTextSpec,
+    SpeechModel, SpeechTextModel, TextModel, VocoderModel, aligner::AlignerSpec,
+    speech_text::SpeechTextSpec, vocoder::VocoderSpec,
 };
 use crate::{
     chat::{Chat, PromptLayout},
@@ -122,6 +123,29 @@ pub enum Error {
         "the model's patches end where words do, which is not known of what it has not said yet; it cannot go on"
     )]
     GivenBoundaries,
+    /// Units that a vocoder cannot say.
+    #[error("found unit {unit} at {position}, the vocoder's quantizer has units below {n_units}")]
+    Unit {
+        /// The unit.
+        unit: u32,
+        /// Its place, from 0.
+        position: usize,
+        /// Units of the quantizer.
+        n_units: u32,
+    },
+    /// Nothing to say.
+    #[error("found no units, expected at least one")]
+    NoUnits,
+    /// Units that are not a whole number of hops long.
+    #[error(
+        "units at {rate_hz} Hz are not a whole number of hops of {hop} samples long, at 16 kHz"
+    )]
+    UnitRate {
+        /// Units a second.
+        rate_hz: f64,
+        /// Samples of a hop.
+        hop: usize,
+    },
     /// Another kind of model was needed.
     #[error("{path} holds a {found} model, expected {expected}")]
     Kind {
@@ -157,6 +181,7 @@ enum Spec {
     },
     Aligner(AlignerSpec),
     SpeechText(SpeechTextSpec),
+    Vocoder(VocoderSpec),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -212,6 +237,8 @@ pub enum AnyModel {
     Aligner(Box<AlignerModel>),
     /// A language model over text and units.
     SpeechText(Box<SpeechTextModel>),
+    /// Units of speech back to sound.
+    Vocoder(Box<VocoderModel>),
 }
 
 /// A hash of all weights of a module: what a checkpoint of frozen parts is checked against.
@@ -533,6 +560,7 @@ impl AnyModel {
             Self::Connector(_) => "connector",
             Self::Aligner(_) => "aligner",
             Self::SpeechText(_) => "speech_text",
+            Self::Vocoder(_) => "vocoder",
         }
     }
 
@@ -562,6 +590,9 @@ impl AnyModel {
                 }
                 None => size("aligner of frames", &model.net),
             },
+            Self::Vocoder(model) => {
+                size(&format!("vocoder of {} units", model.units.n_units), &model.net)
+            }
             Self::SpeechText(model) => {
                 let over = match &model.config {
                     NetworkConfig::Plain(_) => "tokens",
@@ -657,6 +688,10 @@ impl AnyModel {
                 let spec = model.write(&mut writer, dtype, whole)?;
                 writer.json(SPEC, &Spec::SpeechText(spec))?;
             }
+            Self::Vocoder(model) => {
+                let spec = model.write(&mut writer, dtype, whole)?;
+                writer.json(SPEC, &Spec::Vocoder(spec))?;
+            }
         }
         writer.finish()?;
         Ok(())
@@ -749,6 +784,9 @@ impl AnyModel {
             }
             Spec::SpeechText(spec) => {
                 Self::SpeechText(Box::new(SpeechTextModel::read(&checkpoint, spec, device, hub)?))
+            }
+            Spec::Vocoder(spec) => {
+                Self::Vocoder(Box::new(VocoderModel::read(&checkpoint, spec, device, hub)?))
             }
         })
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/.lock                held by the process that writes here
 //! DIR/recipe.json          the recipe after overrides; resuming with another one is refused
-//! DIR/units.npy            centers of an aligner's units
+//! DIR/units.npy            centers of units that were fitted
 //! DIR/metrics.jsonl        one object a step
 //! DIR/events/              the same for TensorBoard
 //! DIR/checkpoints/step-…   the newest two
@@ -18,6 +18,7 @@ mod lock;
 mod speech_text;
 #[cfg(test)]
 mod tests;
+mod vocoder;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -36,6 +37,7 @@ use self::{
     connector::connector,
     lock::{LOCK, RunLock},
     speech_text::speech_text,
+    vocoder::vocoder,
 };
 use crate::{
     chat::{Chat, MARKERS},
@@ -294,6 +296,7 @@ pub(crate) fn train(
         ModelConfig::Connector(config) => connector(recipe, config, place, &workshop, monitor)?,
         ModelConfig::Aligner(config) => aligner(recipe, config, place, &workshop, monitor)?,
         ModelConfig::SpeechText(config) => speech_text(recipe, config, place, &workshop, monitor)?,
+        ModelConfig::Vocoder(config) => vocoder(recipe, config, place, &workshop, monitor)?,
     };
     let Some(model) = model else { return Ok(End::Interrupted) };
     model.save_with(&place.dir.join("model"), &documents(recipe, place))?;

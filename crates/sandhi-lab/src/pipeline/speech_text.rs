@@ -35,7 +35,7 @@ pub(super) fn speech_text(
     workshop: &Workshop,
     monitor: &mut dyn Monitor,
 ) -> Result<Option<AnyModel>, Error> {
-    let hearing = hearing(recipe, config, place, workshop, monitor)?;
+    let hearing = hearing(recipe, &config.units, place, workshop, monitor)?;
     let units = match &hearing {
         Some(hearing) => hearing.header(),
         None => header(recipe, workshop)?,
@@ -85,14 +85,14 @@ pub(super) fn speech_text(
 }
 
 /// The encoder and the centers that make units; none where units come in files.
-fn hearing(
+pub(super) fn hearing(
     recipe: &Recipe,
-    config: &SpeechTextModelConfig,
+    config: &SpeechUnitsConfig,
     place: &Place,
     workshop: &Workshop,
     monitor: &mut dyn Monitor,
 ) -> Result<Option<Hearing>, Error> {
-    let SpeechUnitsConfig::Encoder { encoder, centers } = &config.units else { return Ok(None) };
+    let SpeechUnitsConfig::Encoder { encoder, centers } = config else { return Ok(None) };
     let speech = encoder_base(encoder, "model.units.encoder", workshop, &place.device, &place.hub)?;
     let centers = match centers {
         UnitsConfig::File { path } => Kmeans::read(&workshop.resolve(path))?,

@@ -256,6 +256,50 @@ fn a_model_over_units_in_pieces_has_the_same_losses_and_is_what_was_saved() {
     }
 }
 
+/// A vocoder of units of the foundation encoder.
+fn vocoder(set: &[(&str, &str)], stop_after: u64) -> (tempfile::TempDir, AnyModel) {
+    const VOCODER: &str = include_str!("../../../../recipes/smoke/vocoder.toml");
+    let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let paths = vec![("foundation".to_owned(), format!("{root}/weights"))];
+    let overrides = Overrides { set, paths };
+    in_pieces(&read_str(VOCODER, Path::new("vocoder.toml"), &overrides).unwrap(), stop_after)
+}
+
+#[test]
+fn a_vocoder_in_pieces_has_the_same_losses_and_is_what_was_saved() {
+    let (whole_dir, whole) = vocoder(&[], u64::MAX);
+    let (pieces_dir, pieces) = vocoder(&[], 2);
+    assert_eq!(losses(whole_dir.path()).len(), 5);
+    assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
+    let of = |model: AnyModel| match model {
+        AnyModel::Vocoder(model) => *model,
+        other => panic!("a {} model", other.kind()),
+    };
+    let (whole, pieces) = (of(whole), of(pieces));
+    assert_eq!(model::fingerprint(&whole.net), model::fingerprint(&pieces.net));
+    assert_eq!((whole.units.n_units, whole.units.rate_hz), (20, 25.0));
+    let (dir, hub) = (whole_dir.path().join("run/model"), Hub::offline(PathBuf::new()));
+    let loaded = of(AnyModel::load(&dir, &Device::flex(), &hub).unwrap());
+    assert_eq!(loaded.units, whole.units);
+    // It hears the same units, and says them to the last bit.
+    let samples: Vec<f32> = (0..16_000).map(|i| (i as f32 * 0.05).sin() * 0.1).collect();
+    let units = loaded.hearing.units(&samples).unwrap();
+    assert_eq!(units, whole.hearing.units(&samples).unwrap());
+    let said = loaded.say(&units).unwrap();
+    assert_eq!((&said, said.samples.len()), (&whole.say(&units).unwrap(), 16_000));
+    // A vocoder for the centers that another run has found.
+    let found = whole_dir.path().join("run/units.npy").display().to_string();
+    let centers = format!("{{ from = \"file\", path = {found:?} }}");
+    let (file_dir, file) = vocoder(&[("model.units.centers", &centers)], u64::MAX);
+    assert_eq!((losses(file_dir.path()), of(file).units), (losses(whole_dir.path()), whole.units));
+    // One loss alone, and crops longer than what is heard.
+    let set = [("stage.0.loss", "{ spectra = 0.0 }"), ("model.crop_s", "50.0")];
+    let set = [&set[..], &[("stage.0.batch.max_length", "100")]].concat();
+    let (long_dir, _) = vocoder(&set, u64::MAX);
+    assert_eq!(losses(long_dir.path()).len(), 5);
+}
+
 #[test]
 fn a_run_belongs_to_one_process_and_one_recipe() {
     let dir = tempfile::tempdir().unwrap();

@@ -17,6 +17,7 @@ use super::{
     total,
 };
 use crate::{
+    model::samples_per_unit,
     recipe::{
         AlignerModelConfig, Form, Measure, ModelConfig, NetworkConfig, Recipe, SourceConfig,
         SpeechTextModelConfig, StageConfig, StoriesSource, UnitsSource,
@@ -50,6 +51,7 @@ impl Model<'_> {
             }
             ModelConfig::Ctc(config) => (Some(Frames::new(&config.features, &config.encoder)), 0.0),
             ModelConfig::Aligner(config) => (Some(aligner_frames(config)), 0.0),
+            ModelConfig::Vocoder(_) => (self.encoder.and_then(Base::frames), 0.0),
             ModelConfig::Connector(config) => {
                 let vectors = self.encoder.and_then(Base::frames).map(|frames| {
                     // Where the data decide, a vector for every character at most.
@@ -189,6 +191,12 @@ impl Model<'_> {
                 let batch = Batch::new(n, aligner_frames(config).of(units));
                 vec![cost::aligner(&config.aligner, hears, CHARACTERS_HZ * units, &batch)]
             }
+            ModelConfig::Vocoder(config) => {
+                let rate_hz = self.encoder?.frames()?.a_second;
+                let samples = samples_per_unit(rate_hz)? as f64;
+                let batch = Batch::new(n, units * rate_hz);
+                vec![cost::vocoder(&config.vocoder, samples, &batch)]
+            }
             ModelConfig::SpeechText(config) => {
                 let n_tokens = self.parts.first().and_then(|part| part.rows_of(EMBEDDINGS))?;
                 match &config.network {
@@ -210,7 +218,10 @@ impl Model<'_> {
         };
         let text = matches!(
             self.recipe.model,
-            ModelConfig::Text(_) | ModelConfig::Aligner(_) | ModelConfig::SpeechText(_)
+            ModelConfig::Text(_)
+                | ModelConfig::Aligner(_)
+                | ModelConfig::SpeechText(_)
+                | ModelConfig::Vocoder(_)
         );
         let branches = self.parts.iter().find(|part| part.name == LORA);
         let branches = branches.and_then(|part| match &part.size {

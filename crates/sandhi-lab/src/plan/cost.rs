@@ -24,6 +24,7 @@ use sandhi_nn::{
     },
     patch::{PatchLmConfig, StackConfig},
     transformer::TransformerConfig,
+    vocoder::{VocoderConfig, loss_values, spectral_width},
 };
 
 use super::count::{self, Inventory, TOKEN_CTC};
@@ -469,6 +470,42 @@ pub(super) fn aligner(
         kept: frames * d + (frames + characters) * d + 3.0 * cells,
         passing: 2.0 * cells,
         ..linear("speech.out", frames, d, d, 0.0)
+    });
+    layers
+}
+
+/// A unit vocoder with its losses; `batch` counts units, each of `samples` samples.
+pub(super) fn vocoder(config: &VocoderConfig, samples: f64, batch: &Batch) -> Vec<Layer> {
+    let [d, d_ff, kernel, hop] =
+        [config.d_model, config.d_ff, config.kernel, config.hop].map(|n| n as f64);
+    let width = spectral_width(config.hop, config.overlap) as f64;
+    let (units, per_unit) = (batch.n_rows(), samples / hop);
+    let frames = units * per_unit;
+    // The convolution, its norm and what surrounds the activation.
+    let block = |name: String, n: f64| Layer {
+        name,
+        with_weights: 2.0 * n * (kernel * d + 2.0 * d * d_ff),
+        kept: n * (3.0 * d + 2.0 * d_ff),
+        passing: n * (d + d_ff),
+        ..Layer::default()
+    };
+    let mut layers = vec![Layer { name: "embedding".into(), ..Layer::default() }];
+    layers.extend((0..config.unit_layers).map(|i| block(format!("unit_layers.{i}"), units)));
+    layers.push(linear("upsample", units, d, per_unit * d, units * d));
+    layers.extend((0..config.frame_layers).map(|i| block(format!("frame_layers.{i}"), frames)));
+    layers.push(norm("norm", frames * d));
+    layers.push(linear("mel", frames, d, config.n_mels as f64, frames * config.n_mels as f64));
+    // Logarithms, what is made of them, and the windows that the inverse transform reads.
+    layers.push(linear("magnitude", frames, d, width / 2.0, frames * width));
+    layers.push(linear("phase", frames, d, width / 2.0, frames * width));
+    let (operations, kept) = loss_values(batch.rows * samples);
+    let overlap = config.overlap as f64;
+    layers.push(Layer {
+        name: "sound".into(),
+        between: 2.0 * frames * overlap * width * hop + batch.n_sequences * operations,
+        kept: frames * (overlap * width + 2.0 * hop) + batch.n_sequences * kept,
+        passing: frames * overlap * width,
+        ..Layer::default()
     });
     layers
 }

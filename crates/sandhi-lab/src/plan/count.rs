@@ -23,6 +23,7 @@ use sandhi_nn::{
     lora::{Linears, LoraConfig},
     pattern,
     transformer::{AttentionBias, MlpKind, TransformerConfig},
+    vocoder::VocoderConfig,
     weights,
 };
 
@@ -393,6 +394,20 @@ pub(super) fn network(config: &NetworkConfig, n_tokens: usize) -> Vec<(&'static 
     parts
 }
 
+/// The tensors of a unit vocoder: those of one without values.
+pub(super) fn vocoder(
+    config: &VocoderConfig,
+    n_units: usize,
+    samples_per_unit: usize,
+) -> Inventory {
+    let net = config.init(n_units, samples_per_unit, &Init::hollow(&Device::flex()));
+    let mut list = Inventory::default();
+    for parameter in weights::parameters(&net) {
+        list.entry(parameter.name, &parameter.shape, Kind::Other);
+    }
+    list
+}
+
 /// Name of the only part of a plain network over text and units.
 pub(super) const PLAIN: &str = "network";
 /// Names of the parts of one over patches.
@@ -575,6 +590,15 @@ mod tests {
         let mut list = encoder(&SPEECH, 16).below("encoder");
         list.0.extend(ctc_head(&ctc, 12, 30).below("head").0);
         check(list, &net);
+    }
+
+    #[test]
+    fn a_vocoder_has_the_listed_parameters() {
+        let config: VocoderConfig = serde_json::from_value(
+            serde_json::json!({ "d_model": 6, "d_ff": 8, "hop": 4, "n_mels": 5 }),
+        )
+        .unwrap();
+        check(vocoder(&config, 9, 8), &config.init(9, 8, &init()));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct Plan {
     pub name: String,
     /// What it shows.
     pub about: String,
-    /// `ctc`, `text`, `connector`, `aligner` or `speech_text`.
+    /// `ctc`, `text`, `connector`, `aligner`, `speech_text` or `vocoder`.
     pub kind: &'static str,
     /// The seed.
     pub seed: u64,
@@ -68,7 +68,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Part {
     /// `encoder`, `head`, `connector`, `language_model`, `lora`, `aligner`, `network`, `patch_encoder`, `global`,
-    /// `patch_decoder`.
+    /// `patch_decoder`, `vocoder`.
     pub name: String,
     /// What a declared part stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -292,7 +292,10 @@ fn assemble(
                 let n_characters = cost::CHARACTERS_HZ * duration_s;
                 cost::forward_sum_lattice(n_frames, n_characters) as u64
             }
-            ModelConfig::Text(_) | ModelConfig::Connector(_) | ModelConfig::SpeechText(_) => 0,
+            ModelConfig::Text(_)
+            | ModelConfig::Connector(_)
+            | ModelConfig::SpeechText(_)
+            | ModelConfig::Vocoder(_) => 0,
         },
     };
     let audio = !matches!(recipe.model, ModelConfig::Text(_) | ModelConfig::SpeechText(_));

@@ -19,6 +19,7 @@ use super::{
     total,
 };
 use crate::{
+    model::samples_per_unit,
     recipe::{
         MatrixRule, ModelConfig, PadMass, Recipe, SpeechUnitsConfig, StageConfig, UnitsConfig,
     },
@@ -232,15 +233,15 @@ pub(super) fn counted(
             let size = Size::Listed(count::aligner(&config.aligner, n_symbols, hears));
             Some(vec![Counted { name: ALIGNER, size, dtype: WeightType::F32 }])
         }
+        ModelConfig::Vocoder(config) => {
+            let samples_per_unit = samples_per_unit(encoder?.frames()?.a_second)?;
+            let n_units = n_units(&config.units, recipe, base)?;
+            // Here the vocoder is the whole model, and its names have no prefix.
+            let list = count::vocoder(&config.vocoder, n_units, samples_per_unit);
+            Some(vec![Counted { name: VOCODER, size: Size::Listed(list), dtype: WeightType::F32 }])
+        }
         ModelConfig::SpeechText(config) => {
-            let n_units = match &config.units {
-                SpeechUnitsConfig::Files { n } => *n as usize,
-                SpeechUnitsConfig::Encoder { centers: UnitsConfig::Fit { n, .. }, .. } => *n,
-                SpeechUnitsConfig::Encoder { centers: UnitsConfig::File { path }, .. } => {
-                    let path = resolve(path, base, &recipe.paths);
-                    Kmeans::read(&path).ok()?.n_clusters()
-                }
-            };
+            let n_units = n_units(&config.units, recipe, base)?;
             let n_units = n_units + config.unit_merges.unwrap_or(0) as usize;
             let n_tokens = config.tokenizer.vocab_size + Mode::ALL.len() + n_units;
             // Here the parts are those of one network, and their names have no prefix.
@@ -254,6 +255,21 @@ pub(super) fn counted(
         }
     }
 }
+
+/// How many units there are; none where they are in a file that cannot be read.
+fn n_units(config: &SpeechUnitsConfig, recipe: &Recipe, base: &Path) -> Option<usize> {
+    Some(match config {
+        SpeechUnitsConfig::Files { n } => *n as usize,
+        SpeechUnitsConfig::Encoder { centers: UnitsConfig::Fit { n, .. }, .. } => *n,
+        SpeechUnitsConfig::Encoder { centers: UnitsConfig::File { path }, .. } => {
+            let path = resolve(path, base, &recipe.paths);
+            Kmeans::read(&path).ok()?.n_clusters()
+        }
+    })
+}
+
+/// Name of the only part of a vocoder model.
+pub(super) const VOCODER: &str = "vocoder";
 
 /// Name of the only part of an aligner model.
 pub(super) const ALIGNER: &str = "aligner";
@@ -285,7 +301,10 @@ pub(super) fn lora(recipe: &Recipe) -> Option<&LoraConfig> {
     match &recipe.model {
         ModelConfig::Text(config) => config.lora.as_ref(),
         ModelConfig::Connector(config) => config.lora.as_ref(),
-        ModelConfig::Ctc(_) | ModelConfig::Aligner(_) | ModelConfig::SpeechText(_) => None,
+        ModelConfig::Ctc(_)
+        | ModelConfig::Aligner(_)
+        | ModelConfig::SpeechText(_)
+        | ModelConfig::Vocoder(_) => None,
     }
 }
 

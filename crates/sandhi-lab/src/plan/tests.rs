@@ -633,6 +633,68 @@ fn recipe_with(path: &str, set: &[(&str, &str)]) -> Result<Plan, Problems> {
     plan(&recipe, path.parent().unwrap(), &nowhere())
 }
 
+/// The smoke recipe with what is set.
+fn vocoder(set: &[(&str, &str)]) -> Result<Plan, Problems> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let weights = root.join("weights").display().to_string();
+    let set = set.iter().map(|&(at, value)| (at.to_owned(), value.to_owned())).collect();
+    let overrides = Overrides { set, paths: vec![("foundation".to_owned(), weights)] };
+    let path = root.join("recipes/smoke/vocoder.toml");
+    let recipe = crate::recipe::read(&path, &overrides).unwrap();
+    plan(&recipe, path.parent().unwrap(), &nowhere())
+}
+
+#[test]
+fn a_vocoder_is_counted() {
+    let found = vocoder(&[]).unwrap();
+    assert_eq!((found.kind, found.trainable, found.parts.len()), ("vocoder", true, 1));
+    // Twenty units; two blocks of kernel 3; four frames of a unit; norm; 20 bands, and twice 241 bins.
+    let block = 3 * 16 + 2 * 16 + (16 * 24 + 24) + (24 * 16 + 16);
+    let heads = 17 * (20 + 2 * 241);
+    assert_eq!(found.n_parameters, 20 * 16 + 2 * block + (16 * 64 + 64) + 2 * 16 + heads);
+    let stage = &found.stages[0];
+    // Two seconds of 25 units.
+    assert_eq!((stage.tokens_per_step, stage.n_items), (Some(50), Some(20)));
+    assert_eq!(stage.audio_s_per_step, Some(2.0));
+    let work = |plan: &Plan| plan.stages[0].work.as_ref().unwrap()[0].forward;
+    // 200 frames go through a block over frames, 50 units through one over units.
+    let more = |field: &str| work(&vocoder(&[(field, "2")]).unwrap()) - work(&found);
+    let of_block = 2.0 * 50.0 * (3.0 * 16.0 + 2.0 * 16.0 * 24.0);
+    assert_eq!(more("model.vocoder.unit_layers"), of_block);
+    assert_eq!(more("model.vocoder.frame_layers"), 4.0 * of_block);
+    assert!(found.memory.activation_bytes.unwrap() > 0, "{:?}", found.memory);
+}
+
+#[test]
+fn what_a_vocoder_cannot_be_is_said() {
+    let check = |at: &str, value: &str, parts: &[&str]| {
+        let found = vocoder(&[(at, value)]).unwrap_err().0;
+        for part in parts {
+            assert!(found.iter().any(|problem| problem.contains(part)), "{part}: {found:#?}");
+        }
+    };
+    check("model.vocoder.hop", "150", &["model.vocoder", "hop is 150", "640 samples"]);
+    check("model.vocoder.hop", "0", &["hop is 0"]);
+    check("model.vocoder.overlap", "4", &["overlap is 4, expected an odd number"]);
+    check("model.vocoder.overlap", "33", &["5280 samples, expected at most 4096"]);
+    check("model.vocoder.n_mels", "999", &["n_mels is 999, expected 1 to 240"]);
+    check("model.crop_s", "0.0", &["crop_s is 0"]);
+    check("model.units", "{ from = \"files\", n = 20 }", &["model.units: from is \"files\""]);
+    check("stage.0.loss", "{ mel = 0.0, spectra = 0.0 }", &["mel and spectra are 0"]);
+    check("stage.0.loss", "{ spectra = -1.0 }", &["spectra is -1"]);
+    check("stage.0.gradient_checkpointing", "true", &["stage[0].gradient_checkpointing"]);
+    let written = "[{ source = \"stories\", form = \"written\", n = 9 }]";
+    check("stage.0.data", written, &["gives nothing that a vocoder model learns from"]);
+    let faster = "[{ source = \"wild\", n = { en = 9 }, speed = [0.9, 1.1] }]";
+    check("stage.0.data", faster, &["a vocoder would learn to sound so"]);
+    check("eval.recognizer", "\"none\"", &["eval.recognizer", "none does not exist"]);
+    check("eval.recognizer", "\"$mine\"", &["--path mine=DIR"]);
+    check("eval.manifest", "\"a.jsonl\"", &["a vocoder says Microworld's sentences again"]);
+    check_one(CTC, "steps = 2", "steps = 2\nloss = { mel = 0.5 }", &["loss.mel", "vocoders"]);
+    let eval = "name = \"tiny\"\n eval = { n = 2, recognizer = \".\" }";
+    check_one(CTC, "name = \"tiny\"", eval, &["eval.recognizer", "leave it out"]);
+}
+
 #[test]
 fn what_is_read_off_the_nearest_embeddings_has_no_vector_a_token() {
     let connector = "{ kind = \"distance_ctc\", blank_vector = false }";

@@ -255,6 +255,7 @@ impl Display for Plan {
         let tokens = match self.kind {
             "text" => "of text",
             "ctc" => "encoder frames",
+            "vocoder" => "units",
             _ => "vectors of speech, and an estimated 48 tokens of text an item",
         };
         writeln!(f, "  at most, were all batches full; tokens: {tokens}")?;

@@ -39,7 +39,7 @@ fn nothing_masked(
         ModelConfig::Text(_) | ModelConfig::SpeechText(_) => false,
         ModelConfig::Connector(_) => learns(parts, "encoder", stages),
         // There masks are a problem.
-        ModelConfig::Aligner(_) => true,
+        ModelConfig::Aligner(_) | ModelConfig::Vocoder(_) => true,
     };
     let masked = recipe.stages.iter().enumerate().filter(|(_, s)| s.spec_augment.is_some());
     for (i, _) in masked.filter(|_| !hears_features) {

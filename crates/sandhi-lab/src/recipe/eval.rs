@@ -43,6 +43,10 @@ pub struct EvalConfig {
     /// Choice items of files to choose the endings of instead of Microworld.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub choices: Option<ChoicesConfig>,
+    /// A ctc model that reads what a vocoder says, beside the true sound; not the encoder that made the units. `$name` stands
+    /// for a folder of `--path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recognizer: Option<String>,
 }
 
 impl EvalConfig {
@@ -60,6 +64,7 @@ impl EvalConfig {
             unit_files: Vec::new(),
             sides: Vec::new(),
             choices: None,
+            recognizer: None,
         }
     }
 }

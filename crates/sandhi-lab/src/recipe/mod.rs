@@ -17,6 +17,7 @@ mod sources;
 mod speech_text;
 mod stage;
 mod transport;
+mod vocoder;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +47,7 @@ pub use self::{
     },
     stage::{BatchConfig, LossConfig, Measure, StageConfig},
     transport::{GradientKind, PadMass, SolverConfig, SparsityKind, TargetMass, TransportConfig},
+    vocoder::VocoderModelConfig,
 };
 use crate::{hf::ModelName, model::Segmenter};
 
@@ -104,6 +106,8 @@ pub enum ModelConfig {
     Aligner(AlignerModelConfig),
     /// A language model over text and units of speech.
     SpeechText(SpeechTextModelConfig),
+    /// Units of speech back to sound.
+    Vocoder(VocoderModelConfig),
 }
 
 /// `kind = "ctc"`.

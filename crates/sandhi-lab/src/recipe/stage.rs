@@ -57,6 +57,10 @@ fn default_eval_items() -> usize {
     64
 }
 
+fn is_one(weight: &f64) -> bool {
+    *weight == 1.0
+}
+
 /// Weights of the losses of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -86,6 +90,12 @@ pub struct LossConfig {
     /// How far an aligner's soft alignment is from its best path, once it knows one.
     #[serde(skip_serializing_if = "is_default")]
     pub binarization: f64,
+    /// The mean distance of a vocoder's log-mel energies from those of the true sound.
+    #[serde(skip_serializing_if = "is_one")]
+    pub mel: f64,
+    /// The distance of a vocoder's sound from the true one in spectra of several resolutions.
+    #[serde(skip_serializing_if = "is_one")]
+    pub spectra: f64,
     /// Optimal transport between the connector's vectors and the transcript's embeddings; connector models only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<TransportConfig>,
@@ -127,6 +137,8 @@ impl Default for LossConfig {
             next_token: 0.0,
             prior: 0.0,
             binarization: 0.0,
+            mel: 1.0,
+            spectra: 1.0,
             transport: None,
             embedding: None,
             distillation: None,

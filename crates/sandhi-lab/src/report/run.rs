@@ -284,6 +284,7 @@ fn parameters(model: &AnyModel, recipe: &Recipe) -> Vec<ParameterRow> {
         AnyModel::Ctc(speech) => hearing(speech),
         AnyModel::Text(text) => vec![row("language model", "", weights::parameters(&text.lm))],
         AnyModel::Aligner(aligner) => vec![row("aligner", "", weights::parameters(&aligner.net))],
+        AnyModel::Vocoder(model) => vec![row("vocoder", "", weights::parameters(&model.net))],
         AnyModel::SpeechText(model) => {
             vec![row("network", "", weights::parameters(&model.net))]
         }

@@ -10,6 +10,7 @@ mod aligned;
 mod said;
 mod speech_text;
 mod spoken;
+mod vocoder;
 mod workshop;
 mod written;
 
@@ -19,6 +20,7 @@ use sandhi_data::{manifest, speech};
 
 pub(crate) use self::said::{Wanted, begins_word, said, token_times};
 pub(crate) use self::speech_text::{Made, cut, in_domain, text_of};
+pub(crate) use self::vocoder::whole_units;
 pub use self::{
     spoken::Lesson,
     workshop::{Sound, Spoken, WORLD_SEED, Workshop, recordings, resolve},

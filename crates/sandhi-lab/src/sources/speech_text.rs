@@ -119,8 +119,10 @@ impl Workshop {
         n_frames: usize,
         seed: u64,
     ) -> Result<Vec<f32>, Error> {
-        let mut spoken: Vec<Spoken> =
-            stage.sources.iter().flat_map(|source| self.heard_stories(source)).collect();
+        let mut spoken = Vec::new();
+        for source in &stage.sources {
+            spoken.extend(self.aloud(stage, source)?);
+        }
         if spoken.is_empty() {
             return Err(Error::Silent { stage: stage.name.clone() });
         }
@@ -166,6 +168,20 @@ impl Workshop {
             true => Err(Error::Silent { stage: stage.name.clone() }),
             false => Ok(sequences),
         }
+    }
+
+    /// What of a source can be heard.
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot be read.
+    pub(super) fn aloud(
+        &self,
+        stage: &StageConfig,
+        source: &SourceConfig,
+    ) -> Result<Vec<Spoken>, Error> {
+        let utterances = self.utterances(stage, source)?;
+        Ok(utterances.unwrap_or_else(|| self.heard_stories(source)))
     }
 
     /// What of a source is spoken by the studio.
@@ -470,7 +486,24 @@ mod tests {
             text: Some("hello there".into()),
             language: None,
         };
-        let of = |form| said_in(form, &utterance, &vocabulary).unwrap().ids;
+        let network = serde_json::json!({
+            "kind": "plain", "d_model": 8, "n_layers": 1, "n_heads": 2, "d_ff": 12,
+        });
+        let vocabulary = Arc::new(vocabulary);
+        let made = Made {
+            vocabulary: &vocabulary,
+            units: &UnitsHeader { quantizer: "a".into(), n_units: 3, rate_hz: 25.0 },
+            merges: None,
+            hearing: None,
+            cache: None,
+            network: &serde_json::from_value(network).unwrap(),
+            cutting: &Cutting::Plain,
+            context: 100,
+        };
+        let of = |form| match learned(form, vec![utterance.clone()], Vec::new(), &made).unwrap() {
+            Material::Fixed(documents) => documents[0].0.ids.clone(),
+            Material::Interleaved(_) => panic!("{form:?} is drawn at every reading"),
+        };
         let begin = vec![vocabulary.begin()];
         let end = vec![vocabulary.end()];
         let said: Vec<u32> = vec![

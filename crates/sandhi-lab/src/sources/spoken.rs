@@ -109,6 +109,36 @@ impl Workshop {
         Ok(manifest::import_split(&path, source.split.as_deref())?.utterances)
     }
 
+    /// Utterances of a source that has transcripts; none of others.
+    pub(super) fn utterances(
+        &self,
+        stage: &StageConfig,
+        source: &SourceConfig,
+    ) -> Result<Option<Vec<Spoken>>, Error> {
+        Ok(Some(match source {
+            SourceConfig::Wild(source) => {
+                let texts = self.wild_texts(source).into_iter();
+                texts.map(|(language, text)| Spoken::made(text, language, source.domain)).collect()
+            }
+            SourceConfig::Microworld(source) => self
+                .items(source, Split::Train, source.n, &stage.name)?
+                .into_iter()
+                .map(|item| Spoken::made(item.spoken, item.spoken_language, source.domain))
+                .collect(),
+            SourceConfig::Manifest(source) => {
+                let utterances = self.recorded(source)?;
+                let mut spoken = Vec::new();
+                for speed in std::iter::once(1.0).chain(source.speeds.iter().copied()) {
+                    spoken.extend(
+                        utterances.iter().map(|u| Spoken::Recorded { utterance: u.clone(), speed }),
+                    );
+                }
+                spoken
+            }
+            _ => return Ok(None),
+        }))
+    }
+
     /// Utterances with transcripts, for a speech foundation model; the second list is held out.
     ///
     /// # Errors
@@ -120,32 +150,8 @@ impl Workshop {
     ) -> Result<(Vec<Vec<Spoken>>, Vec<Spoken>), Error> {
         let (mut lists, mut dev) = (Vec::new(), Vec::new());
         for source in &stage.sources {
-            let mut spoken = match source {
-                SourceConfig::Wild(source) => {
-                    let texts = self.wild_texts(source).into_iter();
-                    texts
-                        .map(|(language, text)| Spoken::made(text, language, source.domain))
-                        .collect()
-                }
-                SourceConfig::Microworld(source) => self
-                    .items(source, Split::Train, source.n, &stage.name)?
-                    .into_iter()
-                    .map(|item| Spoken::made(item.spoken, item.spoken_language, source.domain))
-                    .collect(),
-                SourceConfig::Manifest(source) => {
-                    let utterances = self.recorded(source)?;
-                    let mut spoken = Vec::new();
-                    for speed in std::iter::once(1.0).chain(source.speeds.iter().copied()) {
-                        spoken.extend(
-                            utterances
-                                .iter()
-                                .map(|u| Spoken::Recorded { utterance: u.clone(), speed }),
-                        );
-                    }
-                    spoken
-                }
-                _ => return Err(unfit(stage, source, "ctc")),
-            };
+            let spoken = self.utterances(stage, source)?;
+            let mut spoken = spoken.ok_or_else(|| unfit(stage, source, "ctc"))?;
             if spoken.is_empty() {
                 return Err(Error::Empty { stage: stage.name.clone(), source_kind: source.kind() });
             }

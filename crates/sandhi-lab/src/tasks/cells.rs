@@ -96,6 +96,9 @@ pub fn task_title(name: &str) -> &str {
     let others = [
         (RATE, "Instructions followed in form, untrained tasks"),
         ("length", "Length before the language model"),
+        ("resynthesis", "Units said again, English"),
+        ("resynthesis_de", "Units said again, German"),
+        ("resynthesis_es", "Units said again, Spanish"),
     ];
     let mut titles = TASKS.iter().chain(&others);
     titles.find(|(task, _)| *task == name).map_or(name, |(_, title)| title)

@@ -63,7 +63,10 @@ pub(super) enum Abilities {
 impl Abilities {
     fn of(model: &AnyModel) -> Self {
         match model {
-            AnyModel::Ctc(_) | AnyModel::Aligner(_) | AnyModel::SpeechText(_) => Self::Hears,
+            AnyModel::Ctc(_)
+            | AnyModel::Aligner(_)
+            | AnyModel::SpeechText(_)
+            | AnyModel::Vocoder(_) => Self::Hears,
             AnyModel::Text(_) => Self::Reads,
             AnyModel::Connector(_) => Self::HearsAndReads,
         }
@@ -336,7 +339,10 @@ impl File {
         let reader = match model {
             AnyModel::Connector(model) => Reader::Connector(model.clone()),
             AnyModel::Text(model) => Reader::Text(model.clone()),
-            AnyModel::Ctc(_) | AnyModel::Aligner(_) | AnyModel::SpeechText(_) => {
+            AnyModel::Ctc(_)
+            | AnyModel::Aligner(_)
+            | AnyModel::SpeechText(_)
+            | AnyModel::Vocoder(_) => {
                 return Ok(Vec::new());
             }
         };

@@ -19,6 +19,7 @@ mod pictures;
 mod says;
 mod score;
 mod speech_text;
+mod vocoder;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -45,6 +46,7 @@ pub use self::{
     pictures::{Pictured, find, write as write_pictures},
     score::scorers,
     speech_text::evaluate_speech_text,
+    vocoder::{evaluate_vocoder, recognizer},
 };
 use crate::{
     frames::FrameCache,

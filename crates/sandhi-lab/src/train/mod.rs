@@ -21,6 +21,7 @@ pub mod shared;
 pub mod speech_text;
 pub mod step;
 pub(crate) mod transport;
+pub mod vocoder;
 
 use std::{
     collections::BTreeMap,

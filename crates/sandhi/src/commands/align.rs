@@ -239,7 +239,7 @@ fn tokenizer(source: &ModelSource, args: &Args) -> anyhow::Result<Tokenizer> {
         AnyModel::Text(model) => Ok(model.chat.tokenizer().clone()),
         AnyModel::Connector(model) => Ok(model.text.chat.tokenizer().clone()),
         AnyModel::SpeechText(model) => Ok(model.vocabulary.tokenizer().clone()),
-        AnyModel::Ctc(_) | AnyModel::Aligner(_) => {
+        AnyModel::Ctc(_) | AnyModel::Aligner(_) | AnyModel::Vocoder(_) => {
             bail!("--pieces: a speech model has no tokenizer; give a language model")
         }
     }

@@ -336,7 +336,10 @@ fn decode(
     let lm = match AnyModel::load(dir, &device.open()?, &HubArgs::default().hub()?)? {
         AnyModel::Text(model) => model.lm,
         AnyModel::Connector(model) => model.text.lm,
-        other @ (AnyModel::Ctc(_) | AnyModel::Aligner(_) | AnyModel::SpeechText(_)) => {
+        other @ (AnyModel::Ctc(_)
+        | AnyModel::Aligner(_)
+        | AnyModel::SpeechText(_)
+        | AnyModel::Vocoder(_)) => {
             anyhow::bail!("{}: a {} model decodes no tokens", dir.display(), other.kind())
         }
     };

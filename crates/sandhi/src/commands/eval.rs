@@ -68,6 +68,9 @@ pub struct Args {
     /// all that it can when not given.
     #[arg(long, value_delimiter = ',')]
     sides: Vec<Sides>,
+    /// A ctc model that reads what a vocoder says, beside the true sound; not the encoder that made its units.
+    #[arg(long, value_name = "DIR")]
+    recognizer: Option<PathBuf>,
     /// Name of the row.
     #[arg(long, default_value = "model")]
     name: String,
@@ -109,6 +112,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     );
     let absolute = |path: &PathBuf| Ok(std::path::absolute(path)?.display().to_string());
     let unit_files = args.units.iter().map(absolute).collect::<std::io::Result<_>>()?;
+    let recognizer = args.recognizer.as_deref().map(std::path::absolute).transpose()?;
     let config = EvalConfig {
         unit_files,
         tasks: args.tasks,
@@ -118,6 +122,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         manifest_split: args.split,
         sides: args.sides,
         choices,
+        recognizer: recognizer.map(|path| path.display().to_string()),
         ..EvalConfig::new(args.n, if args.dev { Half::Dev } else { Half::Test })
     };
     let recipe = nameless(&args.name);

@@ -57,6 +57,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         (AnyModel::Aligner(_), _) => {
             anyhow::bail!("an aligner model has no encoder and no language model to export")
         }
+        (AnyModel::Vocoder(_), _) => {
+            anyhow::bail!("a vocoder has no layout of Hugging Face's to be exported in")
+        }
         (AnyModel::SpeechText(_), _) => {
             anyhow::bail!("a speech_text model has no layout of Hugging Face's to be exported in")
         }

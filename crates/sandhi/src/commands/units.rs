@@ -1,6 +1,6 @@
 //! `sandhi units`: what sound files say in discrete units, one JSON line a file; `sandhi units fit`: centers for them;
 //! `sandhi units write`: a manifest as a file of units, with its words; `sandhi units quality`: what units tell of
-//! phones.
+//! phones; `sandhi units speak`: units as sound again.
 //!
 //! ```text
 //! sounds ─ Front: an encoder's layer, or windows of spectra ─┬─ Kmeans::assign ─ units ─┬─ words in units ─ file
@@ -10,6 +10,7 @@
 
 mod fit;
 mod quality;
+mod speak;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -57,6 +58,8 @@ enum Command {
     Write(write::Args),
     /// Measure what units tell of phones, on speech of Microworld, whose phones have exact times.
     Quality(quality::Args),
+    /// Say units with a vocoder, and write WAV files.
+    Speak(speak::Args),
 }
 
 /// What frames are made by.
@@ -102,6 +105,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Some(Command::Fit(args)) => return fit::run(args),
         Some(Command::Write(args)) => return write::run(args),
         Some(Command::Quality(args)) => return quality::run(args),
+        Some(Command::Speak(args)) => return speak::run(args),
         None => {}
     }
     let path = args.kmeans.context("--kmeans says which centers")?;
@@ -197,6 +201,7 @@ fn of_ours(dir: &Path, device: &Device, hub: &HubArgs) -> anyhow::Result<Front> 
     let speech: SpeechModel = match model {
         AnyModel::Ctc(model) => *model,
         AnyModel::Connector(model) => model.speech,
+        AnyModel::Vocoder(model) => model.hearing.speech,
         AnyModel::SpeechText(model) if model.hearing.is_some() => {
             model.hearing.expect("asked the line before").speech
         }

@@ -14,6 +14,7 @@ mod train;
 mod units;
 mod usage;
 mod verify;
+mod vocoder;
 mod zoo;
 
 use std::{path::Path, process::Command};

@@ -45,6 +45,7 @@ pub(super) fn kind(model: &ModelConfig) -> &'static str {
         ModelConfig::Connector(_) => "connector",
         ModelConfig::Aligner(_) => "aligner",
         ModelConfig::SpeechText(_) => "speech_text",
+        ModelConfig::Vocoder(_) => "vocoder",
     }
 }
 

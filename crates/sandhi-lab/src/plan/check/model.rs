@@ -19,13 +19,17 @@ use super::{
 use crate::{
     chat::MARKERS,
     hf::{self, LanguageModelConfig},
-    model::Segmenter,
+    model::{Segmenter, samples_per_unit},
     recipe::{
         AlignerModelConfig, BaseConfig, ConnectorModelConfig, ModelConfig, NetworkConfig, PadMass,
         PublishedEncoder, SpeechTextModelConfig, SpeechUnitsConfig, TransportConfig, UnitsConfig,
+        VocoderModelConfig,
     },
     units::Kmeans,
 };
+
+/// Samples of a frame at most, whose transform is a matrix: a quarter of a second.
+const LONGEST_FRAME: usize = 4_096;
 
 impl Checker<'_> {
     pub(super) fn model(&mut self) -> (Option<Base<SpeechBase>>, Option<Base<TextBase>>) {
@@ -59,6 +63,7 @@ impl Checker<'_> {
                 (None, None)
             }
             ModelConfig::SpeechText(config) => (self.speech_text(config), None),
+            ModelConfig::Vocoder(config) => (self.vocoder(config), None),
         }
     }
 
@@ -167,7 +172,57 @@ impl Checker<'_> {
             "model",
             format_args!("context is {}, expected 8 to 1000000 tokens", config.context),
         );
-        match &config.units {
+        self.units(&config.units)
+    }
+
+    fn vocoder(&mut self, config: &VocoderModelConfig) -> Option<Base<SpeechBase>> {
+        let base = self.units(&config.units);
+        self.need(
+            matches!(config.units, SpeechUnitsConfig::Encoder { .. }),
+            "model.units",
+            "from is \"files\", expected \"encoder\": a vocoder learns from sound and its units together",
+        );
+        self.need(
+            config.crop_s.is_finite() && config.crop_s > 0.0 && config.crop_s <= 60.0,
+            "model",
+            format_args!("crop_s is {}, expected above 0 to 60 seconds", config.crop_s),
+        );
+        let frames = base.as_ref().and_then(Base::<SpeechBase>::frames);
+        let place = "model.units.encoder";
+        if frames.is_some_and(|frames| frames.an_item > 0.0) {
+            self.problem(
+                place,
+                "pads what it hears to 30 s, so that units do not say how long it is",
+            );
+        }
+        let a_second = frames.map(|frames| frames.a_second).filter(|&rate_hz| rate_hz > 0.0);
+        let samples_per_unit = a_second.and_then(samples_per_unit);
+        self.need(
+            a_second.is_none() || samples_per_unit.is_some(),
+            place,
+            format_args!(
+                "gives {} frames a second, expected a whole number of 16 kHz samples in each",
+                a_second.unwrap_or(0.0)
+            ),
+        );
+        let vocoder = &config.vocoder;
+        for problem in vocoder.problems(samples_per_unit) {
+            self.problem("model.vocoder", problem);
+        }
+        let n_layers = vocoder.unit_layers.saturating_add(vocoder.frame_layers);
+        let n_fft = vocoder.hop.saturating_mul(vocoder.overlap);
+        self.sane("model.vocoder", n_layers, &[vocoder.d_model, vocoder.d_ff, vocoder.kernel]);
+        self.need(
+            n_fft <= LONGEST_FRAME,
+            "model.vocoder",
+            format_args!("a frame has {n_fft} samples, expected at most {LONGEST_FRAME}"),
+        );
+        base
+    }
+
+    /// What units are the units of.
+    fn units(&mut self, config: &SpeechUnitsConfig) -> Option<Base<SpeechBase>> {
+        match config {
             SpeechUnitsConfig::Files { n } => {
                 self.counts("model.units", "n", *n as usize);
                 None

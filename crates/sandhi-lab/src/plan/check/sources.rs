@@ -12,8 +12,8 @@ use sandhi_data::{
 use super::{Checker, kind};
 use crate::{
     recipe::{
-        AS_SPOKEN, EvalConfig, Form, ManifestSource, ModelConfig, SourceConfig, SpeechUnitsConfig,
-        StageConfig, UnitsSource,
+        AS_SPOKEN, EvalConfig, Form, ManifestSource, ModelConfig, SourceConfig,
+        SpeechTextModelConfig, SpeechUnitsConfig, StageConfig, UnitsSource, VocoderModelConfig,
     },
     tasks,
     train::dataset::TOKEN_S,
@@ -44,7 +44,10 @@ impl Checker<'_> {
             SourceConfig::Text(_) => {
                 model == "text" || model == "connector" || model == "speech_text"
             }
-            SourceConfig::Stories(_) | SourceConfig::Units(_) => model == "speech_text",
+            SourceConfig::Stories(source) => {
+                model == "speech_text" || (model == "vocoder" && source.form == Form::Spoken)
+            }
+            SourceConfig::Units(_) => model == "speech_text",
         };
         self.need(
             fits,
@@ -205,8 +208,9 @@ impl Checker<'_> {
     fn units_are_made(&self) -> bool {
         matches!(
             &self.recipe.model,
-            ModelConfig::SpeechText(config)
-                if matches!(config.units, SpeechUnitsConfig::Encoder { .. })
+            ModelConfig::SpeechText(SpeechTextModelConfig { units, .. })
+            | ModelConfig::Vocoder(VocoderModelConfig { units, .. })
+                if matches!(units, SpeechUnitsConfig::Encoder { .. })
         )
     }
 
@@ -262,6 +266,11 @@ impl Checker<'_> {
             model != "text" || [slowest, fastest] == AS_SPOKEN,
             place,
             "speed is for models that hear",
+        );
+        self.need(
+            model != "vocoder" || [slowest, fastest] == AS_SPOKEN,
+            place,
+            "speed is for models that hear; a vocoder would learn to sound so",
         );
     }
 
@@ -392,6 +401,17 @@ impl Checker<'_> {
                 place,
                 format_args!("two files are called {name}, which names their results"),
             );
+        }
+        let is_vocoder = matches!(self.recipe.model, ModelConfig::Vocoder(_));
+        self.need(
+            !is_vocoder || (eval.choices.is_none() && eval.manifest.is_none()),
+            "eval",
+            "a vocoder says Microworld's sentences again; leave manifest and choices out",
+        );
+        if let Some(path) = &eval.recognizer {
+            let place = "eval.recognizer";
+            self.need(is_vocoder, place, "reads what a vocoder says; leave it out");
+            self.path(place, path);
         }
         self.counts("eval", "n", eval.n);
         self.at_least_one("eval", "max_tokens", eval.max_tokens);

@@ -31,6 +31,8 @@ impl Checker<'_> {
             ("next_token", loss.next_token),
             ("prior", loss.prior),
             ("binarization", loss.binarization),
+            ("mel", loss.mel),
+            ("spectra", loss.spectra),
         ];
         for (name, weight) in weights {
             self.need(
@@ -46,6 +48,7 @@ impl Checker<'_> {
             }
             // The forward sum always is.
             ModelConfig::Aligner(_) => ("all weights are", 1.0),
+            ModelConfig::Vocoder(_) => ("mel and spectra are", loss.mel + loss.spectra),
             ModelConfig::Connector(config) => {
                 self.need(
                     !loss.wants_pairs() || config.connector.is_per_token(),
@@ -122,9 +125,15 @@ impl Checker<'_> {
         );
     }
 
-    /// What only aligners have, and what they have not.
+    /// What only aligners and vocoders have, and what they have not.
     fn aligner_stage(&mut self, place: &str, stage: &StageConfig) {
         let is_aligner = matches!(self.recipe.model, ModelConfig::Aligner(_));
+        let is_vocoder = matches!(self.recipe.model, ModelConfig::Vocoder(_));
+        let has_none = is_aligner || is_vocoder;
+        for (field, weight) in [("mel", stage.loss.mel), ("spectra", stage.loss.spectra)] {
+            let what = "is for vocoders, which make sound";
+            self.need(weight == 1.0 || is_vocoder, &format!("{place}.loss.{field}"), what);
+        }
         let (prior, binarization) = (stage.loss.prior, stage.loss.binarization);
         for (field, weight) in [("prior", prior), ("binarization", binarization)] {
             let what = "is for aligner models, which have a soft alignment";
@@ -135,8 +144,8 @@ impl Checker<'_> {
             ("gradient_checkpointing", stage.gradient_checkpointing),
         ];
         for (field, is_given) in others {
-            let what = "is for models with an encoder; leave it out";
-            self.need(!is_given || !is_aligner, &format!("{place}.{field}"), what);
+            let what = "is for models with an encoder that learns; leave it out";
+            self.need(!is_given || !has_none, &format!("{place}.{field}"), what);
         }
     }
 
