@@ -85,10 +85,7 @@ pub fn patch_segments(
 
 /// Ends of the model's own patches, and of words.
 fn cuts(model: &SpeechTextModel, utterance: UnitUtterance) -> Result<Vec<Cuts>, Error> {
-    let utterance = match &model.merges {
-        Some(merges) => merges.apply_to(utterance).map_err(sources::Error::from)?,
-        None => utterance,
-    };
+    let utterance = model.in_tokens(utterance).map_err(sources::Error::from)?;
     // When each token of speech ends, in seconds.
     let mut n_units = 0;
     let ends: Vec<f64> = utterance

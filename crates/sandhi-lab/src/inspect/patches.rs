@@ -198,6 +198,11 @@ pub fn patches(
         let utterances = workshop.units(&spoken, hearing, &cache, &|done, total| {
             progress(&format!("hearing {domain}"), done, total);
         })?;
+        let utterances: Vec<UnitUtterance> = utterances
+            .into_iter()
+            .map(|utterance| model.in_tokens(utterance))
+            .collect::<Result<_, _>>()
+            .map_err(sources::Error::from)?;
         let (said, n_words, n_patches) = said_in(model, &utterances)?;
         rows.push(PatchesRow {
             domain: domain.to_owned(),

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use burn::prelude::*;
 use sandhi_data::{
-    patching::{Closed, Closure, PatchingConfig, Rule, TokenKind, UnitMerges},
+    patching::{Closed, Closure, MergesError, PatchingConfig, Rule, TokenKind, UnitMerges},
     rng::Stream,
     text::{JointVocabulary, Mode, Symbol, Tokenizer},
-    units::UnitsHeader,
+    units::{UnitUtterance, UnitsHeader},
 };
 use sandhi_nn::{
     init::Init,
@@ -354,10 +354,34 @@ impl SpeechTextModel {
             _ => None,
         };
         let units = |(answer, taken): (Answer, usize)| {
-            let units = answer.ids.iter().filter_map(unit).collect();
-            (units, Steps { taken, read: answer.n_read() })
+            let said: Vec<u32> = answer.ids.iter().filter_map(unit).collect();
+            (self.units_of(said), Steps { taken, read: answer.n_read() })
         };
         Ok(answers.into_iter().map(units).collect())
+    }
+
+    /// An utterance as its tokens have it: units, or merges of them.
+    ///
+    /// # Errors
+    ///
+    /// When merges meet what is no unit of the model.
+    pub fn in_tokens(&self, utterance: UnitUtterance) -> Result<UnitUtterance, MergesError> {
+        match &self.merges {
+            Some(merges) => merges.apply_to(utterance),
+            None => Ok(utterance),
+        }
+    }
+
+    /// The units that tokens of speech stand for.
+    ///
+    /// # Panics
+    ///
+    /// When one stands for none.
+    pub fn units_of(&self, said: Vec<u32>) -> Vec<u32> {
+        match &self.merges {
+            Some(merges) => merges.expand(&said).expect("the vocabulary has units and merges"),
+            None => said,
+        }
     }
 
     /// Tokens that are neither written nor said.

@@ -107,11 +107,7 @@ fn forms(
     for chunk in indices.chunks(AT_ONCE) {
         let mut utterances = Vec::with_capacity(chunk.len());
         for &i in chunk {
-            let utterance = corpus.get(i)?;
-            utterances.push(match &model.merges {
-                Some(merges) => merges.apply_to(utterance)?,
-                None => utterance,
-            });
+            utterances.push(model.in_tokens(corpus.get(i)?)?);
         }
         for (form, costs) in forms.iter_mut().enumerate() {
             let mut readings: Vec<Reading> = Vec::new();

@@ -101,14 +101,20 @@ pub(super) fn units(
             steps.push(taken);
         }
     }
-    let truths = cell.items.iter().map(|item| utterance(heard, item).units.clone());
-    let numbers =
-        vec![score::unit_errors(said.iter().cloned().zip(truths)), score::steps_saved(&steps)];
+    let truths: Vec<Vec<u32>> = cell
+        .items
+        .iter()
+        .map(|item| model.units_of(utterance(heard, item).units.clone()))
+        .collect();
+    let numbers = vec![
+        score::unit_errors(said.iter().cloned().zip(truths.iter().cloned())),
+        score::steps_saved(&steps),
+    ];
     add(results, cell, Sides::T2S, &numbers);
     let ways = [(suffix(Sides::T2S), numbers)];
     let written = |units: &[u32]| units.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     let prediction = |(i, item): (usize, &Item)| Prediction {
-        reference: written(&utterance(heard, item).units),
+        reference: written(&truths[i]),
         hypothesis: written(&said[i]),
         counts: score::counts(&ways, i),
         ..prediction(cell, item)

@@ -216,11 +216,9 @@ fn heard(
     let spoken: Vec<Spoken> = keys.iter().map(said).collect();
     let cache = FrameCache::new(cache, &hearing.speech.frames_fingerprint());
     let units = workshop.units(&spoken, hearing, &cache, &|_, _| {})?;
-    let merged = |utterance| match &model.merges {
-        Some(merges) => merges.apply_to(utterance).expect("what was heard is units"),
-        None => utterance,
-    };
-    Ok(keys.into_iter().zip(units.into_iter().map(merged)).collect())
+    let units: Vec<UnitUtterance> =
+        units.into_iter().map(|utterance| model.in_tokens(utterance)).collect::<Result<_, _>>()?;
+    Ok(keys.into_iter().zip(units).collect())
 }
 
 /// How likely every ending of every item is.
