@@ -94,7 +94,9 @@ fn fitted_centers_are_those_that_units_are_read_with() {
 fn manifest(dir: &Path) {
     sine(&dir.join("a.wav"), 0.5);
     sine(&dir.join("d.wav"), 0.3);
-    ["b.wav", "c.wav"].map(|name| std::fs::write(dir.join(name), "no sound").unwrap());
+    for name in ["b.wav", "c.wav"] {
+        std::fs::write(dir.join(name), "no sound").unwrap();
+    }
     let line = |id: &str| {
         format!("{{\"id\":\"{id}\",\"audio\":{{\"path\":\"{id}.wav\"}},\"text\":\"x\"}}\n")
     };
