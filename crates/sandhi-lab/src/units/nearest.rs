@@ -73,11 +73,19 @@ fn slack(width: usize, s: f32) -> f32 {
     2.2 * (width + 8) as f32 * f32::EPSILON * s * s + f32::MIN_POSITIVE
 }
 
+/// In lanes, so that the compiler can keep them apart.
 fn square(values: &[f32]) -> f32 {
-    values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>() as f32
+    let mut sums = [0.0; LANES];
+    let (values, rest) = values.as_chunks::<LANES>();
+    for values in values {
+        for i in 0..LANES {
+            sums[i] += values[i] * values[i];
+        }
+    }
+    sums.iter().sum::<f32>() + rest.iter().map(|value| value * value).sum::<f32>()
 }
 
-/// The least of `|c|² - 2 x c`. In lanes, so that the compiler can keep them apart.
+/// The least of `|c|² - 2 x c`, in lanes as above.
 fn least(products: &[f32], squares: &[f32]) -> f32 {
     let mut leasts = [f32::INFINITY; LANES];
     let ((products, products_rest), (squares, squares_rest)) =
