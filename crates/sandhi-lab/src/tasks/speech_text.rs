@@ -61,7 +61,8 @@ struct Scored {
     from: usize,
 }
 
-/// Chooses the endings of Microworld's stories on every side that is asked for, all where none is.
+/// Measures what such a model has of Microworld, on every side that is asked for, all where none is: endings of stories,
+/// pairs, what it writes of speech and what it says of text.
 ///
 /// # Errors
 ///
