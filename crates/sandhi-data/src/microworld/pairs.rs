@@ -538,7 +538,9 @@ mod tests {
             for item in &items {
                 let wrong = &item.choices[1 - item.right];
                 assert_ne!(&item.answer, wrong);
-                assert!(parse(wrong).is_none(), "{wrong}");
+                // The parser is told nothing by articles and numbers of verbs; what it reads is said otherwise.
+                let said = parse(wrong).map(|derivation| derivation.text(Language::English));
+                assert_ne!(said.as_ref(), Some(wrong));
                 let sorted = |text: &str| {
                     let mut words: Vec<String> = text.split(' ').map(str::to_lowercase).collect();
                     words.sort_unstable();
