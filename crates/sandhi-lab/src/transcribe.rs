@@ -333,6 +333,7 @@ mod tests {
                 language: Language::English,
                 domain: Domain::Base,
                 take: 3,
+                voice: None,
                 speed: 1.0,
             })
             .collect();

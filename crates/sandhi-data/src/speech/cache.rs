@@ -50,14 +50,16 @@ impl Cache {
     pub(super) fn key(&self, request: &Request) -> String {
         let mut hasher = blake3::Hasher::new();
         // Lengths keep the end of one part from passing as the start of the next.
-        for part in [
+        let voice = request.voice.map(|voice| format!("voice {voice}"));
+        let parts = [
             &VERSION.to_string(),
             &self.espeak_version,
             request.language.code(),
             request.domain.name(),
             &request.seed.to_string(),
             &request.text,
-        ] {
+        ];
+        for part in parts.into_iter().chain(voice.as_deref()) {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
@@ -195,7 +197,7 @@ mod tests {
 
     fn request(text: &str, seed: u64) -> Request {
         let (language, domain) = (Language::German, Domain::Base);
-        Request { text: text.to_owned(), language, domain, seed }
+        Request { text: text.to_owned(), language, domain, seed, voice: None }
     }
 
     #[test]
@@ -239,8 +241,10 @@ mod tests {
         assert_ne!(key, cache("1.51").key(&request("a", 2)));
         let wild = Request { domain: Domain::Wild, ..request("a", 1) };
         let english = Request { language: Language::English, ..request("a", 1) };
+        let voiced = Request { voice: Some(1), ..request("a", 1) };
         assert_ne!(key, cache("1.51").key(&wild));
         assert_ne!(key, cache("1.51").key(&english));
+        assert_ne!(key, cache("1.51").key(&voiced));
     }
 
     #[test]

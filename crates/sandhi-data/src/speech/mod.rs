@@ -85,7 +85,7 @@ impl std::fmt::Display for Domain {
     }
 }
 
-/// What is to be spoken. The speech depends on these four and the version of espeak-ng alone.
+/// What is to be spoken. The speech depends on these and the version of espeak-ng alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
@@ -98,6 +98,9 @@ pub struct Request {
     /// Another seed gives another voice, room and noise. With the same text and seed, `base`, `tempo` and
     /// `channel` have the same voice.
     pub seed: u64,
+    /// What the voice is drawn by where several texts are to have one, instead of text and seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voice: Option<u64>,
 }
 
 /// A spoken text.

@@ -45,7 +45,8 @@ pub(super) fn plan(request: &Request) -> Plan {
     let spoken = stream(stream(request.seed, &request.text), request.language.code());
     let seed = stream(spoken, request.domain.name());
     let voices = voices(request.domain, request.language);
-    let voice = Stream::named(spoken, "voice").pick(&voices).clone();
+    let by = request.voice.map_or(spoken, |voice| stream(voice, request.language.code()));
+    let voice = Stream::named(by, "voice").pick(&voices).clone();
     let mut margins = Stream::named(spoken, "margins");
     let margins_s = [(); 2].map(|()| margins.between(MARGIN_S[0], MARGIN_S[1]));
 
@@ -133,9 +134,29 @@ mod tests {
         (0..400)
             .map(|seed| {
                 let text = "The red ball is here.".to_owned();
-                plan(&Request { text, language: Language::English, domain, seed })
+                plan(&Request { text, language: Language::English, domain, seed, voice: None })
             })
             .collect()
+    }
+
+    /// Texts that are told a voice have one, others have one of their own each.
+    #[test]
+    fn several_texts_can_have_one_voice() {
+        let voices = |voice: Option<u64>| {
+            let of = |seed: u64| Request {
+                text: format!("The red ball is here {seed} times."),
+                language: Language::English,
+                domain: Domain::Voices,
+                seed,
+                voice,
+            };
+            let voices = (0..20).map(|seed| plan(&of(seed)).settings.voice);
+            voices.map(|voice| format!("{voice:?}")).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert!(voices(None).len() > 1);
+        let one: Vec<_> = (0..8).map(|voice| voices(Some(voice))).collect();
+        assert!(one.iter().all(|voices| voices.len() == 1), "{one:?}");
+        assert!(one.iter().any(|voices| *voices != one[0]), "{one:?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ fn studio(cache_dir: Option<&Path>) -> Studio {
 
 fn request(domain: Domain, seed: u64) -> Request {
     let text = "Anna is in the kitchen, and Ben has the red ball.".to_owned();
-    Request { text, language: Language::English, domain, seed }
+    Request { text, language: Language::English, domain, seed, voice: None }
 }
 
 fn requests(domain: Domain, n: u64) -> Vec<Request> {

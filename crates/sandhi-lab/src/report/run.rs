@@ -72,7 +72,7 @@ impl Shown {
     /// When it cannot be spoken.
     pub fn spoken(workshop: &Workshop, sentence: &Sentence, domain: Domain) -> Result<Self, Error> {
         let text = sentence.text.clone();
-        let request = Request { text, language: Language::English, domain, seed: 7 };
+        let request = Request { text, language: Language::English, domain, seed: 7, voice: None };
         let studio = workshop.studio().map_err(sources::Error::from)?;
         let speech = studio.speak(&request).map_err(sources::Error::from)?;
         Ok(Self {

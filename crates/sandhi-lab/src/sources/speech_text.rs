@@ -435,8 +435,14 @@ pub(crate) fn text_of(utterance: &UnitUtterance) -> String {
 
 /// A text as it is heard in a domain, by the voice that says the text `like` there: sides of an item have one voice.
 pub(crate) fn in_domain(text: &str, like: &str, domain: Domain) -> Spoken {
-    let take = sandhi_data::rng::stream(0, like) >> 32;
-    Spoken::Made { text: text.to_owned(), language: Language::English, domain, take, speed: 1.0 }
+    Spoken::Made {
+        text: text.to_owned(),
+        language: Language::English,
+        domain,
+        take: Spoken::take_of(text),
+        voice: Some(sandhi_data::rng::stream(0, like)),
+        speed: 1.0,
+    }
 }
 
 #[cfg(test)]
@@ -519,6 +525,18 @@ mod tests {
         assert_eq!(of(Form::Spoken), all(&[&begin, &said, &end]));
         assert_eq!(of(Form::Transcribed), all(&[&begin, &said, &written, &end]));
         assert_eq!(of(Form::Voiced), all(&[&begin, &written, &said, &end]));
+    }
+
+    /// A context and its endings are said by one, those of another context by somebody else.
+    #[test]
+    fn sides_of_an_item_have_one_voice() {
+        let voice = |text: &str, like: &str| match in_domain(text, like, Domain::Base) {
+            Spoken::Made { voice, .. } => voice,
+            Spoken::Recorded { .. } => None,
+        };
+        assert!(voice("a", "a").is_some());
+        assert_eq!(voice("a", "a"), voice("b", "a"));
+        assert_ne!(voice("a", "a"), voice("a", "b"));
     }
 
     #[test]

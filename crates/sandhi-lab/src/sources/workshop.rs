@@ -39,6 +39,8 @@ pub enum Spoken {
         domain: Domain,
         /// Tells takes of the same text apart.
         take: u64,
+        /// What the voice is drawn by where several texts are to have one.
+        voice: Option<u64>,
         /// 1 as it was spoken, 1.1 a tenth faster.
         speed: f64,
     },
@@ -55,7 +57,7 @@ impl Spoken {
     /// The one take of a text in a domain: whatever asks for it hears the same.
     pub fn made(text: String, language: Language, domain: Domain) -> Self {
         let take = Self::take_of(&text);
-        Self::Made { text, language, domain, take, speed: 1.0 }
+        Self::Made { text, language, domain, take, voice: None, speed: 1.0 }
     }
 
     /// The number of the one take of a text.
@@ -67,11 +69,11 @@ impl Spoken {
     /// 2015), with one copy of each utterance. Recordings stay as they are.
     pub fn perturbed(self, [slowest, fastest]: [f64; 2]) -> Self {
         match self {
-            Self::Made { text, language, domain, take, .. } => {
+            Self::Made { text, language, domain, take, voice, .. } => {
                 let place = Stream::new(stream(1, &text)).uniform();
                 // Thousandths, which is what the resampler works in.
                 let speed = (1e3 * (slowest + place * (fastest - slowest))).round() / 1e3;
-                Self::Made { text, language, domain, take, speed }
+                Self::Made { text, language, domain, take, voice, speed }
             }
             recorded => recorded,
         }
@@ -88,9 +90,10 @@ impl Spoken {
     /// A key under which equal sounds are equal.
     pub(super) fn key(&self) -> String {
         match self {
-            Self::Made { text, language, domain, take, speed } => {
+            Self::Made { text, language, domain, take, voice, speed } => {
                 let (language, domain) = (language.code(), domain.name());
-                format!("{language}\u{0}{domain}\u{0}{take}\u{0}{speed}\u{0}{text}")
+                let voice = voice.map_or_else(String::new, |voice| format!("\u{0}voice {voice}"));
+                format!("{language}\u{0}{domain}\u{0}{take}\u{0}{speed}\u{0}{text}{voice}")
             }
             Self::Recorded { utterance, speed } => format!("{}\u{0}{speed}", utterance.id),
         }
@@ -225,11 +228,12 @@ impl Workshop {
         let made: Vec<speech::Request> = spoken
             .iter()
             .filter_map(|s| match s {
-                Spoken::Made { text, language, domain, take, .. } => Some(speech::Request {
+                Spoken::Made { text, language, domain, take, voice, .. } => Some(speech::Request {
                     text: text.clone(),
                     language: *language,
                     domain: *domain,
                     seed: *take,
+                    voice: *voice,
                 }),
                 Spoken::Recorded { .. } => None,
             })

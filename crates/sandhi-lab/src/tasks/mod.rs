@@ -306,6 +306,7 @@ fn right_seconds(workshop: &Workshop, cell: &Cell) -> Result<HashMap<String, f64
             language: Language::English,
             domain: Domain::Base,
             take: 0,
+            voice: None,
             speed: 1.0,
         })
         .collect();

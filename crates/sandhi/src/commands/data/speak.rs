@@ -20,7 +20,7 @@ pub(super) struct Line {
     pub(super) task: Option<String>,
     pub(super) instruction: Option<String>,
     pub(super) answer: Option<String>,
-    /// What the voice is drawn by; the line's number where nothing is said.
+    /// What the voice is drawn by where several lines are to have one.
     pub(super) voice: Option<u64>,
 }
 
@@ -57,7 +57,8 @@ pub(super) fn speak(lines: &[Line], domain: Domain, dir: &Path) -> anyhow::Resul
                 text: line.text.clone(),
                 language: line.language,
                 domain,
-                seed: line.voice.unwrap_or((chunk_idx * CHUNK + i) as u64),
+                seed: (chunk_idx * CHUNK + i) as u64,
+                voice: line.voice,
             })
             .collect();
         for (line, speech) in chunk.iter().zip(studio.speak_many(&requests)?) {

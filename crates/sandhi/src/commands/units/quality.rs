@@ -144,6 +144,7 @@ fn request(item: &Item, domain: Domain) -> Request {
         language: item.spoken_language,
         domain,
         seed: Spoken::take_of(&item.spoken),
+        voice: None,
     }
 }
 
