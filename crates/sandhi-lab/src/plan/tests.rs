@@ -679,6 +679,7 @@ fn what_a_vocoder_cannot_be_is_said() {
     check("model.vocoder.overlap", "33", &["5280 samples, expected at most 4096"]);
     check("model.vocoder.n_mels", "999", &["n_mels is 999, expected 1 to 240"]);
     check("model.crop_s", "0.0", &["crop_s is 0"]);
+    check("model.crop_s", "3.0", &["max_length is 2 s, a crop has 3"]);
     check("model.units", "{ from = \"files\", n = 20 }", &["model.units: from is \"files\""]);
     check("stage.0.loss", "{ mel = 0.0, spectra = 0.0 }", &["mel and spectra are 0"]);
     check("stage.0.loss", "{ spectra = -1.0 }", &["spectra is -1"]);

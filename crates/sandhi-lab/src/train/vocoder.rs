@@ -8,7 +8,7 @@
 //!
 //! There is no adversary that tells made sound from true one.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use burn::prelude::*;
 use sandhi_data::rng::Stream;
@@ -99,6 +99,9 @@ const MEL: &str = "mel";
 const CONVERGENCE: &str = "convergence";
 const MAGNITUDE: &str = "magnitude";
 
+/// The matrices of its transforms are made once.
+static SPECTRA: LazyLock<SpectralLoss> = LazyLock::new(SpectralLoss::default);
+
 impl Measured for VocoderBatch {
     fn size(&self, loss: &LossConfig) -> Size {
         let mut counts = Vec::with_capacity(3);
@@ -137,7 +140,7 @@ impl Learner for Vocoder {
             let sound = self.sound(&frames);
             let expected = TensorData::new(batch.samples.clone(), sound.values.dims());
             let expected = Tensor::<2>::from_data(expected, &device);
-            let found = SpectralLoss::default().forward(&sound.values, &expected, &sound.offsets);
+            let found = SPECTRA.forward(&sound.values, &expected, &sound.offsets);
             let weight = loss.spectra;
             terms.push(Term { name: CONVERGENCE, weight, sum: found.convergence });
             terms.push(Term { name: MAGNITUDE, weight, sum: found.magnitude });

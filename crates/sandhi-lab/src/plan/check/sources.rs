@@ -64,8 +64,11 @@ impl Checker<'_> {
                 format_args!("weight is {weight}, expected a number above 0"),
             );
         }
-        // Of a vocoder's utterances only crops are learned from.
-        let max_length = if model == "vocoder" { f64::INFINITY } else { stage.batch.max_length };
+        let max_length = match &self.recipe.model {
+            // What goes into a batch are crops, however long the utterances are.
+            ModelConfig::Vocoder(_) => f64::INFINITY,
+            _ => stage.batch.max_length,
+        };
         // Beside speech a token counts as long as it takes to say.
         let max_tokens = max_length / if model == "connector" { TOKEN_S } else { 1.0 };
         match source {

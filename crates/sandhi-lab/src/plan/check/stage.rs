@@ -178,6 +178,16 @@ impl Checker<'_> {
             place,
             "some sources have a weight and some have none",
         );
+        if let ModelConfig::Vocoder(config) = &self.recipe.model {
+            self.need(
+                batch.max_length >= config.crop_s,
+                place,
+                format_args!(
+                    "max_length is {} s, a crop has {}",
+                    batch.max_length, config.crop_s
+                ),
+            );
+        }
         self.need(
             batch.max_length.is_finite() && batch.max_length > 0.0,
             place,
