@@ -689,7 +689,8 @@ fn what_a_vocoder_cannot_be_is_said() {
     let faster = "[{ source = \"wild\", n = { en = 9 }, speed = [0.9, 1.1] }]";
     check("stage.0.data", faster, &["a vocoder would learn to sound so"]);
     check("eval.recognizer", "\"none\"", &["eval.recognizer", "none does not exist"]);
-    check("eval.recognizer", "\"$mine\"", &["--path mine=DIR"]);
+    let found = vocoder(&[("eval.recognizer", "\"$mine\"")]).unwrap();
+    assert!(!found.trainable && found.missing[0].contains("--path mine=DIR"), "{found:?}");
     check("eval.manifest", "\"a.jsonl\"", &["a vocoder says Microworld's sentences again"]);
     check_one(CTC, "steps = 2", "steps = 2\nloss = { mel = 0.5 }", &["loss.mel", "vocoders"]);
     let eval = "name = \"tiny\"\n eval = { n = 2, recognizer = \".\" }";

@@ -182,10 +182,7 @@ impl Checker<'_> {
             self.need(
                 batch.max_length >= config.crop_s,
                 place,
-                format_args!(
-                    "max_length is {} s, a crop has {}",
-                    batch.max_length, config.crop_s
-                ),
+                format_args!("max_length is {} s, a crop has {}", batch.max_length, config.crop_s),
             );
         }
         self.need(
