@@ -157,8 +157,10 @@ pub fn evaluate(
         }
         (None, AnyModel::SpeechText(model)) => {
             let progress = |what: &str, done, total| monitor.preparing(what, done, total);
+            let voice = tasks::voice(config, &workshop, &place.device, &place.hub)?;
             tasks::evaluate_speech_text(
                 model,
+                voice.as_ref(),
                 &workshop,
                 config,
                 &place.cache,

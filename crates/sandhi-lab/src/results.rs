@@ -35,6 +35,8 @@ pub const RECOVERED: &str = "_recovered";
 
 /// Suffix of a metric measured on the true sound, where a vocoder says it again.
 pub const ORIGINAL: &str = "_original";
+/// Suffix of a metric measured on what a vocoder makes of the true units, beside what it makes of a model's.
+pub const TRUE_UNITS: &str = "_true_units";
 /// The mean distance of a vocoder's log-mel energies from those of the true sound, in nats.
 pub const LOG_MEL: &str = "log_mel_l1";
 /// The same of the sound that it makes.
@@ -64,6 +66,7 @@ pub const METRICS: [&str; 15] = [
 /// ```
 /// # use sandhi_lab::results::lower_is_better;
 /// assert!(lower_is_better("wer_text"));
+/// assert!(lower_is_better("cer_true_units_t2s"));
 /// assert!(!lower_is_better("wer_recovered"));
 /// assert!(!lower_is_better("bleu"));
 /// ```
@@ -71,7 +74,10 @@ pub fn lower_is_better(metric: &str) -> bool {
     if metric.ends_with(RECOVERED) {
         return false;
     }
-    let suffixes = [TEXT, CASCADE, ORIGINAL];
+    // The sides first, where they are named.
+    let metric =
+        ["_s2s", "_t2s"].iter().find_map(|sides| metric.strip_suffix(sides)).unwrap_or(metric);
+    let suffixes = [TEXT, CASCADE, ORIGINAL, TRUE_UNITS];
     let base = suffixes.iter().find_map(|suffix| metric.strip_suffix(suffix)).unwrap_or(metric);
     matches!(base, "wer" | "cer" | "disagreement" | VECTORS_PER_SECOND | LOG_MEL | LOG_MEL_OF_SOUND)
         || ["loss", "perplexity", "divergence", UNIT_ERROR_RATE]

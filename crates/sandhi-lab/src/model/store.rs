@@ -803,6 +803,18 @@ impl AnyModel {
         }
     }
 
+    /// Reads a vocoder.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`]; when it is of another kind.
+    pub fn load_vocoder(dir: &Path, device: &Device, hub: &Hub) -> Result<VocoderModel, Error> {
+        match Self::load(dir, device, hub)? {
+            Self::Vocoder(model) => Ok(*model),
+            other => Err(other.wrong_kind(dir, "vocoder")),
+        }
+    }
+
     /// The text foundation model of a directory.
     ///
     /// # Errors

@@ -47,6 +47,9 @@ pub struct EvalConfig {
     /// for a folder of `--path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recognizer: Option<String>,
+    /// A vocoder that makes sound of what a speech_text model says, for the recognizer to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocoder: Option<String>,
 }
 
 impl EvalConfig {
@@ -65,6 +68,7 @@ impl EvalConfig {
             sides: Vec::new(),
             choices: None,
             recognizer: None,
+            vocoder: None,
         }
     }
 }

@@ -200,7 +200,10 @@ pub enum Error {
         /// What the model has.
         expected: Box<sandhi_data::units::UnitsHeader>,
     },
-    /// What is measured has units of another quantizer.
+    /// A vocoder is to be measured by what is read of it, and nothing reads it.
+    #[error("a vocoder says what the model does, and nothing reads it: name a recognizer")]
+    Unread,
+    /// What is measured, or says it, has units of another quantizer.
     #[error(
         "{} has {} units at {} Hz of quantizer {}, the model has {} at {} Hz of {}",
         file.display(), found.n_units, found.rate_hz, found.quantizer,

@@ -46,7 +46,7 @@ pub use self::{
     pictures::{Pictured, find, write as write_pictures},
     score::scorers,
     speech_text::evaluate_speech_text,
-    vocoder::{evaluate_vocoder, recognizer},
+    vocoder::{Voice, evaluate_vocoder, recognizer, voice},
 };
 use crate::{
     frames::FrameCache,

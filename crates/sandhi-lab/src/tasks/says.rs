@@ -6,11 +6,13 @@
 //! tts     <|begin|> <|text|> pieces <|speech|> …                                       units, against those of speech
 //! ```
 //!
-//! Both end at a marker. What is said is scored without a vocoder, by its units alone: see [`score::unit_errors`].
+//! Both end at a marker. What is said is scored by its units alone, see [`score::unit_errors`], and by what a recognizer reads
+//! of its sound where a [`Voice`] is at hand.
 
 use sandhi_data::{
     interleave::{self, Solved},
     microworld::Item,
+    text::normalize,
     units::UnitUtterance,
 };
 
@@ -19,12 +21,14 @@ use super::{
     files::suffix,
     score::{self, Number, add_side},
     speech_text::Heard,
+    vocoder::Voice,
 };
 use crate::{
     generate::Decoding,
     model::{SpeechTextModel, Steps},
     protocol::Sides,
-    results::{Prediction, Results},
+    results::{ORIGINAL, Prediction, Results, TRUE_UNITS},
+    sources::{Spoken, Workshop, in_domain},
 };
 
 /// Beginnings that are gone on with at once.
@@ -84,6 +88,7 @@ pub(super) fn units(
     model: &SpeechTextModel,
     cell: &Cell,
     heard: &Heard,
+    voice: Option<(&Voice, &Workshop)>,
     results: &mut Results,
 ) -> Result<Vec<Prediction>, Error> {
     let mut beginnings = Vec::with_capacity(cell.items.len());
@@ -106,10 +111,13 @@ pub(super) fn units(
         .iter()
         .map(|item| model.units_of(utterance(heard, item).units.clone()))
         .collect();
-    let numbers = vec![
+    let mut numbers = vec![
         score::unit_errors(said.iter().cloned().zip(truths.iter().cloned())),
         score::steps_saved(&steps),
     ];
+    if let Some((voice, workshop)) = voice {
+        numbers.extend(read_aloud(voice, workshop, cell, [&said, &truths])?);
+    }
     add(results, cell, Sides::T2S, &numbers);
     let ways = [(suffix(Sides::T2S), numbers)];
     let written = |units: &[u32]| units.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
@@ -120,6 +128,40 @@ pub(super) fn units(
         ..prediction(cell, item)
     };
     Ok(cell.items.iter().enumerate().map(prediction).collect())
+}
+
+/// Error rates of a recognizer that hears what was said, what the true units sound like, and the true sound.
+fn read_aloud(
+    voice: &Voice,
+    workshop: &Workshop,
+    cell: &Cell,
+    [said, truths]: [&[Vec<u32>]; 2],
+) -> Result<Vec<Number>, Error> {
+    let spoken: Vec<Spoken> = cell
+        .items
+        .iter()
+        .map(|item| in_domain(&item.spoken, &item.spoken, cell.acoustic))
+        .collect();
+    let sounds: Vec<Vec<f32>> =
+        workshop.sounds(&spoken)?.into_iter().map(|sound| sound.wave.samples).collect();
+    let references: Vec<String> = cell.items.iter().map(|item| normalize(&item.spoken)).collect();
+    let mut numbers = Vec::new();
+    for (suffix, texts) in [
+        ("", voice.read_units(said)?),
+        (TRUE_UNITS, voice.read_units(truths)?),
+        (ORIGINAL, voice.read(&sounds)?),
+    ] {
+        let texts: Vec<String> = texts.iter().map(|text| normalize(text)).collect();
+        let rates = [
+            ("wer", sandhi_data::score::wer(&references, &texts)),
+            ("cer", sandhi_data::score::cer(&references, &texts)),
+        ];
+        for (name, rate) in rates {
+            let rate = rate.expect("a reading of every text");
+            numbers.push(score::error_rate(&format!("{name}{suffix}"), &rate));
+        }
+    }
+    Ok(numbers)
 }
 
 fn utterance<'a>(heard: &'a Heard, item: &Item) -> &'a UnitUtterance {

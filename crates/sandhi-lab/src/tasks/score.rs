@@ -218,6 +218,13 @@ pub(super) fn unit_errors(pairs: impl IntoIterator<Item = (Vec<u32>, Vec<u32>)>)
     Number::share(UNIT_ERROR_RATE, pairs.into_iter().map(counts).collect())
 }
 
+/// An error rate of a recognizer.
+pub(super) fn error_rate(name: &str, rate: &score::ErrorRate) -> Number {
+    let counts = rate.per_utterance.iter();
+    let ratio = |c: &score::EditCounts| Ratio(c.errors() as f64, c.n_reference() as f64);
+    Number::share(name, counts.map(ratio).collect())
+}
+
 /// The share of steps of the largest transformer that answers did not take.
 pub(super) fn steps_saved(steps: &[Steps]) -> Number {
     let counts = steps.iter().map(|steps| Ratio(steps.taken as f64, steps.read as f64)).collect();

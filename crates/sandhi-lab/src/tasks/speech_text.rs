@@ -28,6 +28,7 @@ use super::{
     files::{add_unsupported, suffix},
     says,
     score::{self, add_side, scorers},
+    vocoder::Voice,
 };
 use crate::{
     frames::FrameCache,
@@ -62,19 +63,23 @@ struct Scored {
 }
 
 /// Measures what such a model has of Microworld, on every side that is asked for, all where none is: endings of stories,
-/// pairs, what it writes of speech and what it says of text.
+/// pairs, what it writes of speech and what it says of text, which a voice makes heard where there is one.
 ///
 /// # Errors
 ///
-/// When speech cannot be made or frames cannot be cached.
+/// When speech cannot be made or frames cannot be cached, or the voice is of other units.
 pub fn evaluate_speech_text(
     model: &SpeechTextModel,
+    voice: Option<&Voice>,
     workshop: &Workshop,
     config: &EvalConfig,
     cache: &Path,
     results: &mut Results,
     progress: &dyn Fn(&str, usize, usize),
 ) -> Result<Vec<Vec<Prediction>>, Error> {
+    if let Some(voice) = voice {
+        results.meta.notes.push(voice.note(&model.units, config)?);
+    }
     let mut all = cells(workshop.world(), config.half.split(), config);
     all.retain(|cell| {
         let able = ABLE.contains(&cell.task.as_str());
@@ -107,7 +112,7 @@ pub fn evaluate_speech_text(
         let heard = heard(model, workshop, cell, cache, &sides)?;
         predictions.push(match cell.kind {
             Kind::Transcript => says::transcripts(model, cell, &heard, results)?,
-            Kind::Units => says::units(model, cell, &heard, results)?,
+            Kind::Units => says::units(model, cell, &heard, voice.zip(Some(workshop)), results)?,
             _ => choices(model, cell, &sides, &heard, results)?,
         });
     }

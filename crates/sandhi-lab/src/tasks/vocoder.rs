@@ -14,6 +14,7 @@ use burn::prelude::Device;
 use sandhi_data::{
     score::{self, Bootstrap},
     text::normalize,
+    units::UnitsHeader,
 };
 
 use super::{
@@ -54,6 +55,73 @@ pub fn recognizer(
         return Err(Error::NoRecognizer { asked: format!("eval.recognizer {path}") });
     }
     Ok(Some(speech))
+}
+
+/// What makes sound of a model's units, and what reads it.
+#[derive(Debug)]
+pub struct Voice {
+    vocoder: VocoderModel,
+    recognizer: SpeechModel,
+}
+
+/// The voice that an evaluation names, if it does.
+///
+/// # Errors
+///
+/// When either cannot be read or is of another kind; [`Error::Unread`] where nothing reads what is said.
+pub fn voice(
+    config: &EvalConfig,
+    workshop: &Workshop,
+    device: &Device,
+    hub: &Hub,
+) -> Result<Option<Voice>, Error> {
+    let Some(path) = &config.vocoder else { return Ok(None) };
+    let vocoder = AnyModel::load_vocoder(&workshop.resolve(path), device, hub).map_err(Box::new)?;
+    let recognizer = recognizer(config, workshop, device, hub)?.ok_or(Error::Unread)?;
+    Ok(Some(Voice { vocoder, recognizer }))
+}
+
+impl Voice {
+    /// What is to be known of the recognizer; refuses units of another quantizer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::HeldOut`].
+    pub(super) fn note(&self, units: &UnitsHeader, config: &EvalConfig) -> Result<String, Error> {
+        if self.vocoder.units != *units {
+            return Err(Error::HeldOut {
+                file: config.vocoder.clone().unwrap_or_default().into(),
+                found: Box::new(self.vocoder.units.clone()),
+                expected: Box::new(units.clone()),
+            });
+        }
+        Ok(reader(&self.vocoder, Some(&self.recognizer)))
+    }
+
+    /// What is read of the sound of units; nothing where there are none.
+    pub(super) fn read_units(&self, said: &[Vec<u32>]) -> Result<Vec<String>, Error> {
+        let sounds: Vec<Vec<f32>> = said
+            .iter()
+            .map(|units| match units.is_empty() {
+                true => Ok(Vec::new()),
+                false => Ok(self.vocoder.say(units).map_err(Box::new)?.samples),
+            })
+            .collect::<Result<_, Error>>()?;
+        self.read(&sounds)
+    }
+
+    /// What is read of sounds; nothing where one is empty.
+    pub(super) fn read(&self, sounds: &[Vec<f32>]) -> Result<Vec<String>, Error> {
+        let mut texts = vec![String::new(); sounds.len()];
+        let heard: Vec<usize> = (0..sounds.len()).filter(|&i| !sounds[i].is_empty()).collect();
+        for chunk in heard.chunks(AT_ONCE) {
+            let pieces: Vec<&[f32]> = chunk.iter().map(|&i| sounds[i].as_slice()).collect();
+            for (&i, text) in chunk.iter().zip(transcribe::ctc(&self.recognizer, &pieces)?) {
+                texts[i] = text;
+            }
+        }
+        Ok(texts)
+    }
 }
 
 /// Says Microworld's sentences again, from the units of their sound.

@@ -71,6 +71,9 @@ pub struct Args {
     /// A ctc model that reads what a vocoder says, beside the true sound; not the encoder that made its units.
     #[arg(long, value_name = "DIR")]
     recognizer: Option<PathBuf>,
+    /// A vocoder that makes sound of what a speech_text model says, for the recognizer to read.
+    #[arg(long, value_name = "DIR", requires = "recognizer")]
+    vocoder: Option<PathBuf>,
     /// Name of the row.
     #[arg(long, default_value = "model")]
     name: String,
@@ -113,6 +116,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let absolute = |path: &PathBuf| Ok(std::path::absolute(path)?.display().to_string());
     let unit_files = args.units.iter().map(absolute).collect::<std::io::Result<_>>()?;
     let recognizer = args.recognizer.as_deref().map(std::path::absolute).transpose()?;
+    let vocoder = args.vocoder.as_deref().map(std::path::absolute).transpose()?;
+    anyhow::ensure!(
+        vocoder.is_none() || matches!(model, AnyModel::SpeechText(_)),
+        "--vocoder: a {} model says nothing in units",
+        model.kind()
+    );
     let config = EvalConfig {
         unit_files,
         tasks: args.tasks,
@@ -123,6 +132,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         sides: args.sides,
         choices,
         recognizer: recognizer.map(|path| path.display().to_string()),
+        vocoder: vocoder.map(|path| path.display().to_string()),
         ..EvalConfig::new(args.n, if args.dev { Half::Dev } else { Half::Test })
     };
     let recipe = nameless(&args.name);

@@ -231,6 +231,39 @@ fn a_tuned_model_transcribes_and_speaks() {
     );
     run(&["report", "run"]).works();
 
+    // What is said is heard: by a vocoder of the same units and an encoder that reads; of the true units and the true sound, too.
+    let units = format!(
+        "model.units.centers={{ from = \"file\", path = \"{}/run/units.npy\" }}",
+        dir.path().display()
+    );
+    let vocoder = root().join("recipes/smoke/vocoder.toml").display().to_string();
+    let train = |out: &str, set: &str| {
+        run(&["train", &vocoder, "--out", out, "--path", &path, "--quiet", "--set", set])
+    };
+    train("vocoder", &units).works();
+    let encoder = root().join("weights/encoder").display().to_string();
+    let aloud = |vocoder: &str, more: &[&str]| {
+        let args = ["eval", "run/model", "--tasks", "tts", "--domains", "base", "--n", "2"];
+        let voice = ["--out", "aloud", "--quiet", "--json", "--vocoder", vocoder];
+        run(&[&args[..], &voice, more].concat())
+    };
+    let found = aloud("vocoder/model", &["--recognizer", &encoder]).json();
+    for name in ["cer", "cer_true_units", "cer_original", "wer"] {
+        let rate = &found["tts"]["base"][format!("{name}_t2s")];
+        assert!(rate["value"].as_f64().is_some() && rate["n"] == 2, "{name}: {found}");
+    }
+    let of = |name: &str| found["tts"]["base"][name]["value"].as_f64().unwrap();
+    assert!(of("cer_original_t2s") < 0.3 && of("cer_t2s") > of("cer_original_t2s"), "{found}");
+    assert!(found["_meta"]["notes"].to_string().contains("made the units"), "{found}");
+    aloud("vocoder/model", &[]).fails_with(&["--recognizer"]);
+    aloud("run/model", &["--recognizer", &encoder]).fails_with(&["expected vocoder"]);
+    train(
+        "other",
+        "model.units.centers={ from = \"fit\", n = 21, n_frames = 2000, iterations = 3 }",
+    )
+    .works();
+    aloud("other/model", &["--recognizer", &encoder]).fails_with(&["21 units", "the model has 20"]);
+
     // The other kinds have none of it, and what is named and cannot be is said.
     let pairs = ["data", "microworld", "items", "--task", "swuggy", "--split", "dev", "-n", "4"];
     let spoken = ["--speak", "base", "--audio-dir", "pairs", "--out", "pairs.jsonl"];

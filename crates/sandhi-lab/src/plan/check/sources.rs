@@ -414,7 +414,22 @@ impl Checker<'_> {
         );
         if let Some(path) = &eval.recognizer {
             let place = "eval.recognizer";
-            self.need(is_vocoder, place, "reads what a vocoder says; leave it out");
+            let reads = is_vocoder || eval.vocoder.is_some();
+            self.need(
+                reads,
+                place,
+                "reads what a vocoder says; leave it out, or name eval.vocoder",
+            );
+            self.path(place, path);
+        }
+        if let Some(path) = &eval.vocoder {
+            let place = "eval.vocoder";
+            self.need(is_speech_text, place, "says what a speech_text model does; leave it out");
+            self.need(
+                eval.recognizer.is_some(),
+                place,
+                "nothing reads it: eval.recognizer is missing",
+            );
             self.path(place, path);
         }
         self.counts("eval", "n", eval.n);
