@@ -25,7 +25,10 @@ use sandhi_nn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::store::{Error, SPEC, get, put};
+use super::{
+    Error,
+    parts::{SPEC, get, put},
+};
 use crate::{
     checkpoint::{Checkpoint, CheckpointWriter, Dtype},
     units::{FrameWindow, Kmeans, Spectra},

@@ -11,12 +11,14 @@
 
 mod aids;
 mod aligner;
+mod error;
 pub mod pack;
+mod parts;
 mod speech_text;
 mod store;
 mod vocoder;
 
-pub(crate) use self::store::{from_host, to_host};
+pub(crate) use self::parts::{from_host, to_host};
 
 use std::sync::Arc;
 
@@ -41,8 +43,10 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     aids::{Aids, EndsError, Segmenter, TokenEnds},
     aligner::AlignerModel,
+    error::Error,
+    parts::fingerprint,
     speech_text::{Hearing, SpeechTextModel, Steps},
-    store::{AnyModel, Error, fingerprint},
+    store::AnyModel,
     vocoder::{VocoderModel, samples_per_unit},
 };
 use crate::chat::Chat;

@@ -28,8 +28,8 @@ use sandhi_nn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    SpeechModel,
-    store::{Error, SPEC, SpeechSpec, TOKENIZER, get, put},
+    Error, SpeechModel,
+    parts::{SPEC, SpeechSpec, TOKENIZER, get, put},
 };
 use crate::{
     chat::END,

@@ -25,9 +25,9 @@ use sandhi_nn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hearing, SpeechModel,
+    Error, Hearing, SpeechModel,
+    parts::{SPEC, SpeechSpec, get, put},
     speech_text::UNITS,
-    store::{Error, SPEC, SpeechSpec, get, put},
 };
 use crate::{
     checkpoint::{Checkpoint, CheckpointWriter, Dtype},

@@ -34,7 +34,9 @@ fn published_sizes_are_planned() {
 #[test]
 fn networks_are_compared_at_equal_size() {
     let path = foundation();
-    for folder in ["recipes/lst/microworld", "recipes/lst/more", "recipes/lst/tuned"] {
+    for folder in
+        ["recipes/lst/microworld", "recipes/lst/more", "recipes/lst/curves", "recipes/lst/tuned"]
+    {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let recipe = entry.unwrap().path().display().to_string();
             let plan = sandhi(root(), &["plan", &recipe, "--json", "--path", &path]).json();
