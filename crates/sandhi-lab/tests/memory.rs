@@ -143,7 +143,9 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
         ModelConfig::SpeechText(config) => {
             // Spoken documents: one token alone, then units in fours. Where a model finds patches itself every fourth token
             // is alone, which makes a patch of the units before it, too.
-            let n_tokens = config.tokenizer.vocab_size + 2 + N_UNITS;
+            let pieces =
+                config.tokenizer.as_ref().expect("no recipe below begins as another model");
+            let n_tokens = pieces.vocab_size + 2 + N_UNITS;
             let length = (stage.batch.max_length / n as f64) as usize;
             let alone: Vec<bool> =
                 (0..n * length).map(|i| (i % length).is_multiple_of(4)).collect();
@@ -384,6 +386,15 @@ fn patches(more: &str) -> String {
     )
 }
 
+/// One whose global transformer is a text model.
+fn around(text: &str) -> String {
+    let stack = "{ n_layers = 2, n_heads = 4, d_ff = 256, window = 128 }";
+    format!(
+        "kind = \"patch\"\n d_local = 96\n n_queries = 2\n cross_heads = 4\n \
+         encoder = {stack}\n text = {{ {text} }}\n decoder = {stack}"
+    )
+}
+
 #[test]
 fn plans_name_the_memory_that_training_takes() {
     let wide = "d_model = 384, n_layers = 2, n_heads = 6, d_ff = 1024, tie_embeddings = true";
@@ -455,6 +466,14 @@ fn plans_name_the_memory_that_training_takes() {
             again(units(&patches(""), "patching = { kind = \"static\", size = 4 }", long)),
         ),
         ("units, learned", units(&patches("router = { units_per_patch = 2.0 }"), "", long)),
+        (
+            "units, patches around a text model",
+            units(
+                &around(grouped),
+                "patching = { kind = \"static\", size = 4 }",
+                "max_items = 4, max_length = 2048",
+            ),
+        ),
         ("text, again", again(text(narrow, 300, long))),
         ("text, LoRA", branches(text(narrow, 300, long), "\"*lora_*\"")),
         ("text, LoRA, again", again(branches(text(grouped, 1000, long), "\"*lora_*\""))),

@@ -141,6 +141,19 @@ impl JointVocabulary {
         Ok(Self { tokenizer, begin, end, markers, units, symbols })
     }
 
+    /// Rows of an embedding table once a tokenizer has what it lacks of the markers and `n_units` units.
+    pub fn n_tokens_beside(tokenizer: &Tokenizer, n_units: usize) -> usize {
+        let specials = tokenizer.special_ids();
+        let there = specials.keys().filter(|name| is_unit(name)).count();
+        let lacking = Mode::ALL.iter().filter(|mode| !specials.contains_key(mode.marker())).count();
+        tokenizer.n_tokens() + lacking + n_units.saturating_sub(there)
+    }
+
+    /// The names of the tokens that documents begin and end with.
+    pub fn edges(&self) -> [String; 2] {
+        [self.begin, self.end].map(|id| self.tokenizer.piece(id).unwrap_or_default())
+    }
+
     /// What a token is; `None` outside the vocabulary.
     pub fn symbol(&self, id: u32) -> Option<Symbol> {
         self.symbols.get(id as usize).copied().flatten()

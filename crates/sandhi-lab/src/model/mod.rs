@@ -11,6 +11,7 @@
 
 mod aids;
 mod aligner;
+mod begin;
 mod error;
 pub mod pack;
 mod parts;

@@ -103,6 +103,9 @@ pub(super) struct SpeechTextSpec {
     #[serde(default)]
     closure: Closure,
     context: usize,
+    /// Names of the tokens that documents begin and end with; ours where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    edges: Option<[String; 2]>,
     /// The encoder, where the model hears.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     speech: Option<SpeechSpec>,
@@ -428,6 +431,7 @@ impl SpeechTextModel {
             patching: self.patching.clone(),
             closure: self.closure,
             context: self.context,
+            edges: Some(self.vocabulary.edges()).filter(|edges| *edges != [END, END]),
             speech,
         })
     }
@@ -440,7 +444,11 @@ impl SpeechTextModel {
     ) -> Result<Self, Error> {
         let wrong = |message| Error::Spec { path: checkpoint.dir().join(SPEC), message };
         let tokenizer = Tokenizer::from_bytes(&checkpoint.bytes(TOKENIZER)?)?;
-        let vocabulary = JointVocabulary::from_tokenizer(tokenizer, END, END)?;
+        let [begin, end] = match &spec.edges {
+            Some(edges) => edges.each_ref().map(String::as_str),
+            None => [END, END],
+        };
+        let vocabulary = JointVocabulary::from_tokenizer(tokenizer, begin, end)?;
         let problems = match &spec.network {
             NetworkConfig::Plain(config) => config.problems(),
             NetworkConfig::Patch(config) => config.problems(),

@@ -15,7 +15,9 @@ use crate::{
     frames::FrameCache,
     hf::{self, Hub, Located, ModelSource},
     model::{Aids, AnyModel, Compression, ConnectorModel, SpeechModel, TextModel},
-    recipe::{BaseConfig, ConnectorModelConfig, PadMass, PublishedEncoder, Recipe},
+    recipe::{
+        BaseConfig, ConnectorModelConfig, PadMass, PublishedEncoder, PublishedLanguageModel, Recipe,
+    },
     sources::{self, Workshop},
     tasks,
     train::{self, Monitor, learner::ConnectorNet, trains_encoder},
@@ -47,9 +49,25 @@ pub fn bases(
     hub: &Hub,
 ) -> Result<(SpeechModel, TextModel), Error> {
     let speech = encoder_base(&config.encoder, "model.encoder", workshop, device, hub)?;
+    let text = text_base(&config.language_model, workshop, device, hub)?;
+    Ok((speech, text))
+}
+
+/// The language model of a recipe, held as `config` says. Branches that it has are merged.
+///
+/// # Errors
+///
+/// When it is only declared or cannot be loaded.
+pub(super) fn text_base(
+    config: &BaseConfig<PublishedLanguageModel>,
+    workshop: &Workshop,
+    device: &Device,
+    hub: &Hub,
+) -> Result<TextModel, Error> {
+    let which = "model.language_model";
     let mut text = base(
-        &config.language_model,
-        "model.language_model",
+        config,
+        which,
         |path| Ok(AnyModel::load_text(&workshop.resolve(path), device, hub)?),
         |config| {
             let adapter = config.adapter.as_ref().map(|path| workshop.resolve(path));
@@ -58,9 +76,8 @@ pub fn bases(
         },
     )?;
     text.merge_lora();
-    let which = "model.language_model";
-    text.hold(config.language_model.dtype()).map_err(|why| Error::Dtype { which, why })?;
-    Ok((speech, text))
+    text.hold(config.dtype()).map_err(|why| Error::Dtype { which, why })?;
+    Ok(text)
 }
 
 /// Where a published checkpoint is.

@@ -100,6 +100,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The language model that the network is to begin as does not go where it says.
+    #[error("model.language_model does not fit model.network:\n{0}")]
+    BeginsAs(#[from] sandhi_nn::weights::Mismatch),
     /// The tokenizer cannot be made.
     #[error(transparent)]
     Text(#[from] sandhi_data::text::Error),

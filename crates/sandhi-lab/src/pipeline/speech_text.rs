@@ -3,6 +3,7 @@
 //! ```text
 //! what the first stage hears ─ encoder ─ k-means ─ DIR/units.npy ─┐
 //! what it reads ─ BPE ─ DIR/tokenizer.json, units in it ──────────┴─ SpeechTextNet ─ stages ─> SpeechTextModel
+//! or a text model ──────┴───────────────────────────────────────────┘ which begins as it
 //! ```
 
 use std::sync::Arc;
@@ -15,13 +16,20 @@ use sandhi_data::{
 };
 use sandhi_nn::init::Init;
 
-use super::{Error, Place, connector::encoder_base, fitted, marks, stages};
+use super::{
+    Error, Place,
+    connector::{encoder_base, text_base},
+    fitted, marks, stages,
+};
 use crate::{
     chat::END,
     checkpoint::write_atomically,
     frames::FrameCache,
-    model::{AnyModel, Hearing, SpeechTextModel},
-    recipe::{Recipe, SourceConfig, SpeechTextModelConfig, SpeechUnitsConfig, UnitsConfig},
+    model::{AnyModel, Hearing, SpeechTextModel, TextModel},
+    recipe::{
+        Recipe, SourceConfig, SpeechTextModelConfig, SpeechUnitsConfig, TokenizerConfig,
+        UnitsConfig,
+    },
     sources::{self, Made, Workshop},
     train::Monitor,
     units::Kmeans,
@@ -49,8 +57,23 @@ pub(super) fn speech_text(
         None => None,
     };
     let n_symbols = merges.as_ref().map_or(units.n_units, |merges| merges.n_symbols());
-    let vocabulary = Arc::new(vocabulary(recipe, config, place, workshop, n_symbols, monitor)?);
+    let text = match &config.language_model {
+        Some(base) => Some(text_base(base, workshop, &place.device, &place.hub)?),
+        None => None,
+    };
+    let vocabulary = match (&text, &config.tokenizer) {
+        (Some(text), _) => extended(text, place, n_symbols)?,
+        (None, Some(tokenizer)) => learned(recipe, tokenizer, place, workshop, n_symbols, monitor)?,
+        (None, None) => unreachable!("a plan has one of both"),
+    };
+    let vocabulary = Arc::new(vocabulary);
     let init = Init::new(recipe.seed, &place.device.clone().autodiff());
+    let mut net = config.network.init(vocabulary.n_tokens(), &init);
+    if let Some(text) = &text {
+        net = net.begin_as(text, &vocabulary, recipe.seed)?;
+        let n = text.lm.num_params() as f64 / 1e6;
+        monitor.note(&format!("begins as a language model of {n:.1} M parameters"));
+    }
     let mut model = SpeechTextModel {
         units,
         merges,
@@ -58,7 +81,7 @@ pub(super) fn speech_text(
         patching: config.patching.clone().filter(|_| config.network.wants_patching()),
         closure: config.closure,
         context: config.context,
-        net: config.network.init(vocabulary.n_tokens(), &init),
+        net,
         vocabulary,
         hearing,
     };
@@ -156,10 +179,21 @@ fn merges(
     Ok(merges)
 }
 
-/// The vocabulary of this run, found now or before it was interrupted.
-fn vocabulary(
+/// The tokenizer of a text model with markers and units behind it.
+fn extended(text: &TextModel, place: &Place, n_symbols: u32) -> Result<JointVocabulary, Error> {
+    let (tokenizer, layout) = (text.chat.tokenizer(), text.chat.layout());
+    let name = |id| tokenizer.piece(id).unwrap_or_default();
+    let (begin, end) = (name(layout.begin), name(layout.end));
+    let vocabulary = JointVocabulary::extend(tokenizer, &begin, &end, n_symbols)?;
+    let json = vocabulary.tokenizer().to_json()?;
+    write_atomically(&place.dir.join("tokenizer.json"), json.as_bytes())?;
+    Ok(vocabulary)
+}
+
+/// The vocabulary of this run, learned now or before it was interrupted.
+fn learned(
     recipe: &Recipe,
-    config: &SpeechTextModelConfig,
+    config: &TokenizerConfig,
     place: &Place,
     workshop: &Workshop,
     n_symbols: u32,
@@ -177,8 +211,8 @@ fn vocabulary(
     monitor.note("learning the tokenizer");
     let longest = recipe.stages.iter().rev().max_by_key(|stage| stage.steps);
     let longest = longest.expect("a plan has a stage");
-    let texts = workshop.texts_beside_units(longest, config.tokenizer.n_documents)?;
-    let tokenizer = Tokenizer::train_bpe(texts, config.tokenizer.vocab_size, &[END])?;
+    let texts = workshop.texts_beside_units(longest, config.n_documents)?;
+    let tokenizer = Tokenizer::train_bpe(texts, config.vocab_size, &[END])?;
     let vocabulary = JointVocabulary::extend(&tokenizer, END, END, n_symbols)?;
     write_atomically(&path, vocabulary.tokenizer().to_json()?.as_bytes())?;
     Ok(vocabulary)

@@ -256,6 +256,33 @@ fn a_model_over_units_in_pieces_has_the_same_losses_and_is_what_was_saved() {
     }
 }
 
+/// Patches around the text foundation model: what is resumed has begun in the same way, what is loaded is whole.
+#[test]
+fn a_text_model_goes_on_over_patches_in_pieces() {
+    const FROM_TEXT: &str = include_str!("../../../../recipes/smoke/lst_from_text.toml");
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let paths = vec![("foundation".to_owned(), format!("{root}/weights"))];
+    let overrides = Overrides { set: vec![], paths };
+    let recipe = read_str(FROM_TEXT, Path::new("from_text.toml"), &overrides).unwrap();
+    let (whole_dir, whole) = in_pieces(&recipe, u64::MAX);
+    let (pieces_dir, pieces) = in_pieces(&recipe, 2);
+    assert_eq!(losses(whole_dir.path()).len(), 4);
+    assert_eq!(losses(whole_dir.path()), losses(pieces_dir.path()));
+    let net = |model: &AnyModel| match model {
+        AnyModel::SpeechText(model) => model::fingerprint(&model.net),
+        other => panic!("a {} model", other.kind()),
+    };
+    assert_eq!(net(&whole), net(&pieces));
+    let (dir, hub) = (whole_dir.path().join("run/model"), Hub::offline(PathBuf::new()));
+    assert_eq!(net(&AnyModel::load(&dir, &Device::flex(), &hub).unwrap()), net(&whole));
+    // It begins as what has read stories before: what is written costs less than what nobody has learned.
+    let AnyModel::SpeechText(model) = &whole else { panic!("it is one") };
+    let story = sandhi_data::interleave::written("Anna went to the kitchen.", &model.vocabulary);
+    let log_probs = model.log_probs(&[(story.unwrap(), std::sync::Arc::from([]))]).unwrap();
+    let mean = log_probs[0].iter().sum::<f64>() / log_probs[0].len() as f64;
+    assert!(mean > -5.0, "{mean}, of 1,301 tokens all alike have {}", -(1301.0_f64).ln());
+}
+
 /// A vocoder of units of the foundation encoder.
 fn vocoder(set: &[(&str, &str)], stop_after: u64) -> (tempfile::TempDir, AnyModel) {
     const VOCODER: &str = include_str!("../../../../recipes/smoke/vocoder.toml");

@@ -91,6 +91,19 @@ impl Widths {
         Self { d, d_q: d, d_kv: d, d_ff, n_heads, n_ff: 2.0, qk_norm: false }
     }
 
+    /// Those of a language model.
+    fn of(config: &TransformerConfig) -> Self {
+        Self {
+            d: config.d_model as f64,
+            d_q: (config.n_heads * config.head_width()) as f64,
+            d_kv: (config.kv_heads() * config.head_width()) as f64,
+            d_ff: config.d_ff as f64,
+            n_heads: config.n_heads as f64,
+            n_ff: 3.0,
+            qk_norm: config.qk_norm,
+        }
+    }
+
     /// A transformer block of which `asked` rows of each sequence give an output.
     fn block(&self, name: String, batch: &Batch, asked: f64, visible: f64) -> Layer {
         let Self { d, d_q, d_kv, d_ff, n_heads, n_ff, qk_norm } = *self;
@@ -152,15 +165,7 @@ pub(super) fn language_model(
     batch: &Batch,
 ) -> Vec<Layer> {
     let (d, n_tokens) = (config.d_model as f64, n_tokens as f64);
-    let widths = Widths {
-        d,
-        d_q: (config.n_heads * config.head_width()) as f64,
-        d_kv: (config.kv_heads() * config.head_width()) as f64,
-        d_ff: config.d_ff as f64,
-        n_heads: config.n_heads as f64,
-        n_ff: 3.0,
-        qk_norm: config.qk_norm,
-    };
+    let widths = Widths::of(config);
     let table = "model.embed_tokens";
     let mut layers = vec![Layer {
         name: table.into(),
@@ -202,15 +207,19 @@ pub(super) fn patch_lm(
     let PatchBatch { n_documents, n_tokens, n_patches } = *batch;
     let (tokens, patches) = (Batch::new(n_documents, n_tokens), Batch::new(n_documents, n_patches));
     let (all_tokens, all_patches) = (tokens.n_rows(), patches.n_rows());
-    let [d, d_global, k] = [config.d_local, config.d_global, config.n_queries].map(|n| n as f64);
+    let [d, d_global, k] = [config.d_local, config.d_global(), config.n_queries].map(|n| n as f64);
     let window = config.cross_window as f64;
-    let stack = |name: &str, stack: &StackConfig, d: usize, batch: &Batch| -> Vec<Layer> {
-        let widths = Widths { n_ff: 3.0, ..Widths::plain(d, stack.n_heads, stack.feed_forward(d)) };
-        let visible = causal(batch.rows, batch.rows, stack.window);
-        let name = |i| format!("network.{name}.layers.{i}");
-        (0..stack.n_layers).map(|i| widths.block(name(i), batch, batch.rows, visible)).collect()
-    };
     let named = |name: &str| format!("network.{name}");
+    let blocks = |name: &str, n_layers: usize, window, widths: Widths, batch: &Batch| {
+        let visible = causal(batch.rows, batch.rows, window);
+        let name = |i| named(&format!("{name}.layers.{i}"));
+        let block = |i| widths.block(name(i), batch, batch.rows, visible);
+        (0..n_layers).map(block).collect::<Vec<Layer>>()
+    };
+    let stack = |name: &str, stack: &StackConfig, d: usize, batch: &Batch| {
+        let widths = Widths { n_ff: 3.0, ..Widths::plain(d, stack.n_heads, stack.feed_forward(d)) };
+        blocks(name, stack.n_layers, stack.window, widths, batch)
+    };
 
     let gathered = k * d;
     let mut encoder = vec![Layer {
@@ -236,7 +245,7 @@ pub(super) fn patch_lm(
         passing: all_tokens * d,
         ..Layer::default()
     });
-    if config.gathered_width() != config.d_global {
+    if config.gathered_width() != config.d_global() {
         encoder.push(linear(
             &named("widen"),
             all_patches,
@@ -246,7 +255,26 @@ pub(super) fn patch_lm(
         ));
     }
 
-    let global = stack("global", &config.global, config.d_global, &patches);
+    let n = n_vocabulary as f64;
+    let global = match (&config.text, &config.global) {
+        (Some(text), _) => {
+            let table = named("text.embed_tokens");
+            let mut layers = vec![Layer {
+                name: table.clone(),
+                passing: if text.tie_embeddings { n * d_global } else { 0.0 },
+                ..Layer::default()
+            }];
+            // What the encoder gives, and the gate that it goes through.
+            layers.push(norm(&named("text.gate"), all_patches * d_global));
+            layers.extend(blocks("global", text.n_layers, text.window, Widths::of(text), &patches));
+            layers.push(norm(&named("text.norm"), all_patches * d_global));
+            let head = if text.tie_embeddings { table } else { named("text.lm_head") };
+            layers.push(linear(&head, all_tokens, d_global, n, all_tokens * (d_global + n)));
+            layers
+        }
+        (None, Some(global)) => stack("global", global, config.d_global(), &patches),
+        (None, None) => Vec::new(),
+    };
 
     let memory =
         linear(&named("memory_proj"), all_patches, d_global, gathered, all_patches * d_global);
@@ -265,7 +293,6 @@ pub(super) fn patch_lm(
     }
     decoder.push(norm(&named("norm"), all_tokens * d));
     let head = if config.tie_embeddings { "embed_tokens" } else { "lm_head" };
-    let n = n_vocabulary as f64;
     decoder.push(Layer {
         passing: all_tokens * d,
         ..linear(&named(head), all_tokens, d, n, all_tokens * (d + n))

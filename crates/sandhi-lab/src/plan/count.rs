@@ -385,7 +385,7 @@ pub(super) fn network(config: &NetworkConfig, n_tokens: usize) -> Vec<(&'static 
         let below = parameter.name.strip_prefix("network.").unwrap_or(&parameter.name);
         let part = match below.split('.').next() {
             _ if parts.len() == 1 => 0,
-            Some("global") => 1,
+            Some("global" | "text") => 1,
             Some("memory_proj" | "decoder" | "norm" | "lm_head") => 2,
             _ => 0,
         };

@@ -7,7 +7,10 @@
 
 use std::path::Path;
 
-use sandhi_data::{features::FeatureExtractor, text::Mode};
+use sandhi_data::{
+    features::FeatureExtractor,
+    text::{JointVocabulary, Mode, Tokenizer},
+};
 use sandhi_nn::{
     aligner::Hears, connector::Widths, lora::LoraConfig, pattern, weights::WeightType,
 };
@@ -243,7 +246,15 @@ pub(super) fn counted(
         ModelConfig::SpeechText(config) => {
             let n_units = n_units(&config.units, recipe, base)?;
             let n_units = n_units + config.unit_merges.unwrap_or(0) as usize;
-            let n_tokens = config.tokenizer.vocab_size + Mode::ALL.len() + n_units;
+            let n_tokens = match (&config.tokenizer, language_model) {
+                (Some(tokenizer), _) => tokenizer.vocab_size + Mode::ALL.len() + n_units,
+                (None, Some(Base::Known(TextBase { tokenizer: Some(path), .. }))) => {
+                    let tokenizer = Tokenizer::load(path).ok()?;
+                    JointVocabulary::n_tokens_beside(&tokenizer, n_units)
+                }
+                (None, Some(Base::Known(text))) => text.n_tokens + Mode::ALL.len() + n_units,
+                (None, _) => return None,
+            };
             // Here the parts are those of one network, and their names have no prefix.
             let parts = count::network(&config.network, n_tokens).into_iter();
             let counted = parts.map(|(name, list)| Counted {

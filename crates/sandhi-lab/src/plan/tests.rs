@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use burn::prelude::*;
+
 use super::*;
 use crate::recipe::{Overrides, read_str};
 
@@ -629,19 +631,15 @@ fn what_is_missing_is_no_mistake() {
 fn recipe_with(path: &str, set: &[(&str, &str)]) -> Result<Plan, Problems> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes").join(path);
     let set = set.iter().map(|&(at, value)| (at.to_owned(), value.to_owned())).collect();
-    let recipe = crate::recipe::read(&path, &Overrides { set, paths: vec![] }).unwrap();
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
+    let paths = vec![("foundation".to_owned(), weights.display().to_string())];
+    let recipe = crate::recipe::read(&path, &Overrides { set, paths }).unwrap();
     plan(&recipe, path.parent().unwrap(), &nowhere())
 }
 
 /// The smoke recipe with what is set.
 fn vocoder(set: &[(&str, &str)]) -> Result<Plan, Problems> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let weights = root.join("weights").display().to_string();
-    let set = set.iter().map(|&(at, value)| (at.to_owned(), value.to_owned())).collect();
-    let overrides = Overrides { set, paths: vec![("foundation".to_owned(), weights)] };
-    let path = root.join("recipes/smoke/vocoder.toml");
-    let recipe = crate::recipe::read(&path, &overrides).unwrap();
-    plan(&recipe, path.parent().unwrap(), &nowhere())
+    recipe_with("smoke/vocoder.toml", set)
 }
 
 #[test]
@@ -811,4 +809,46 @@ fn what_checkpointing_and_16_bits_do_not_save_is_told() {
     let learns = [("model.lora", lora), ("stage.0.trainable", "[\"connector\", \"*lora_*\"]")];
     assert_eq!(dtypes(&learns).len(), 2);
     assert_eq!(dtypes(&[("model.language_model.dtype", "\"f32\"")]), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_network_begins_as_is_checked() {
+    let smoke = |set: &[(&str, &str)]| recipe_with("smoke/lst_from_text.toml", set);
+    let found = smoke(&[]).unwrap();
+    let part = |name: &str| found.parts.iter().find(|part| part.name == name).unwrap();
+    // The text model with a row for one marker and twenty units more, and the gate.
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/language_model");
+    let hub = nowhere();
+    let text = crate::model::AnyModel::load_text(&weights, &Device::flex(), &hub).unwrap();
+    let n = text.lm.num_params() as u64;
+    assert_eq!(part("global").n_parameters, n + 21 * 192 + 192);
+    let work = &found.stages[0].work.as_ref().unwrap()[1];
+    assert!(work.forward > 0.0 && work.backward > work.forward);
+
+    let refused = |set: &[(&str, &str)], parts: &[&str]| {
+        let Problems(found) = smoke(set).unwrap_err();
+        assert_eq!(found.len(), 1, "{found:#?}");
+        parts.iter().for_each(|part| assert!(found[0].contains(part), "{part}: {found:?}"));
+    };
+    refused(&[("model.tokenizer", "{ vocab_size = 300 }")], &["model: tokenizer", "beside"]);
+    let sizes = ["model.network.text: has other settings", "n_layers = 6", "d_ff = 512"];
+    refused(&[("model.network.text.n_layers", "5")], &sizes);
+    let held = "{ from = \"directory\", path = \"$foundation/language_model\", dtype = \"bf16\" }";
+    refused(&[("model.language_model", held)], &["dtype is bf16", "f32"]);
+    let declared = "{ from = \"declared\", name = \"a\", n_parameters = 9, width = 192 }";
+    refused(&[("model.language_model", declared)], &["is declared"]);
+    let encoder = "{ from = \"directory\", path = \"$foundation/encoder\" }";
+    refused(&[("model.language_model", encoder)], &["holds a ctc model, expected text"]);
+    let stack = "{ n_layers = 1, n_heads = 2, d_ff = 32 }";
+    let without = format!(
+        "{{ kind = \"patch\", d_local = 16, d_global = 32, n_queries = 2, cross_heads = 2, encoder = {stack}, \
+         global = {stack}, decoder = {stack} }}"
+    );
+    refused(&[("model.network", &without)], &["model.network.text: is missing", "n_heads = 6"]);
+    let Problems(found) = recipe_with(
+        "smoke/lst.toml",
+        &[("model.network.text", "{ d_model = 8, n_layers = 1, n_heads = 2, d_ff = 8 }")],
+    )
+    .unwrap_err();
+    assert!(found.iter().any(|problem| problem.contains("given beside text")), "{found:?}");
 }

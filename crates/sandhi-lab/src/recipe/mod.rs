@@ -81,8 +81,21 @@ pub struct Recipe {
 impl Recipe {
     /// Models that the recipe names on the Hub.
     pub fn models_of_the_hub(&self) -> Vec<ModelName> {
-        let ModelConfig::Connector(model) = &self.model else { return Vec::new() };
-        let named = [model.encoder.of_the_hub(), model.language_model.of_the_hub()];
+        let units = |units: &SpeechUnitsConfig| match units {
+            SpeechUnitsConfig::Encoder { encoder, .. } => encoder.of_the_hub(),
+            SpeechUnitsConfig::Files { .. } => None,
+        };
+        let named = match &self.model {
+            ModelConfig::Connector(model) => {
+                [model.encoder.of_the_hub(), model.language_model.of_the_hub()]
+            }
+            ModelConfig::SpeechText(model) => {
+                let text = model.language_model.as_ref().and_then(BaseConfig::of_the_hub);
+                [units(&model.units), text]
+            }
+            ModelConfig::Vocoder(model) => [units(&model.units), None],
+            ModelConfig::Ctc(_) | ModelConfig::Text(_) | ModelConfig::Aligner(_) => [None, None],
+        };
         named.into_iter().flatten().collect()
     }
 
@@ -95,6 +108,7 @@ impl Recipe {
 /// The `[model]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // there is one of them
 pub enum ModelConfig {
     /// A speech encoder with a CTC head: the speech foundation model.
     Ctc(CtcModelConfig),

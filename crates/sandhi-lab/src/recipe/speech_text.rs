@@ -6,6 +6,8 @@
 //! tokenizer = { vocab_size = 600 }
 //! units = { from = "encoder", encoder = { from = "directory", path = "$foundation/encoder" }, centers = { from = "fit", n = 100 } }
 //! network = { kind = "patch", d_local = 96, … }      # or kind = "plain", a transformer over tokens
+//! # or, in the place of tokenizer, what the network begins as; then it is { kind = "patch", text = { … }, … } or "plain"
+//! language_model = { from = "directory", path = "$foundation/language_model" }
 //! patching = { kind = "static", size = 4 }           # left out where boundaries are learned
 //! context = 1024
 //! ```
@@ -18,14 +20,21 @@ use sandhi_data::{
 use sandhi_nn::{patch::PatchLmConfig, transformer::TransformerConfig};
 use serde::{Deserialize, Serialize};
 
-use super::{BaseConfig, PublishedEncoder, TokenizerConfig, UnitsConfig, is_default};
+use super::{
+    BaseConfig, PublishedEncoder, PublishedLanguageModel, TokenizerConfig, UnitsConfig, is_default,
+};
 
 /// `kind = "speech_text"`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpeechTextModelConfig {
-    /// Pieces of text; markers and units are added to them.
-    pub tokenizer: TokenizerConfig,
+    /// Pieces of text; markers and units are added to them. Those of `language_model` where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<TokenizerConfig>,
+    /// The text foundation model that the network begins as: one over tokens as it is, one over patches in the place of its
+    /// global transformer. The network says the sizes that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language_model: Option<BaseConfig<PublishedLanguageModel>>,
     /// What units are.
     pub units: SpeechUnitsConfig,
     /// Byte-pair merges of units, tokens beside them, learned from what the first stage hears: speech becomes shorter by a
@@ -74,6 +83,14 @@ pub enum NetworkConfig {
 }
 
 impl NetworkConfig {
+    /// The transformer that may begin as one of text.
+    pub fn text(&self) -> Option<&TransformerConfig> {
+        match self {
+            Self::Plain(config) => Some(config),
+            Self::Patch(config) => config.text.as_ref(),
+        }
+    }
+
     /// Whether where patches end is given with the data.
     pub fn wants_patching(&self) -> bool {
         matches!(self, Self::Patch(config) if config.router.is_none())

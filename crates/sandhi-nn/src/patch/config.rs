@@ -6,12 +6,13 @@ use super::{
     Decoder, PatchLm, ReadingBlock, Stack,
     cross::CrossAttention,
     router::{Router, RouterConfig},
+    text::TextSide,
 };
 use crate::{
     init::Init,
     layers::{Embedding, Linear, Norm, NormKind},
     ops::Rope,
-    transformer::{AttentionBias, Block, BlockConfig, MlpKind},
+    transformer::{AttentionBias, Block, BlockConfig, MlpKind, TransformerConfig},
 };
 
 /// A stack of blocks.
@@ -65,12 +66,18 @@ impl StackConfig {
 pub struct PatchLmConfig {
     /// Width of tokens.
     pub d_local: usize,
-    /// Width of patches.
-    pub d_global: usize,
+    /// Width of patches; that of `text` where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub d_global: Option<usize>,
     /// From tokens to patches.
     pub encoder: StackConfig,
-    /// Over patches.
-    pub global: StackConfig,
+    /// Over patches; `text` where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub global: Option<StackConfig>,
+    /// A language model of text in the place of `global`, with a table and a head around the patches, so that the model
+    /// can begin as it. Its table and head have rows for units too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TransformerConfig>,
     /// From patches to tokens.
     pub decoder: StackConfig,
     /// Rows that stand for a patch among tokens, each of width `d_local`: more carry more.
@@ -112,7 +119,6 @@ impl PatchLmConfig {
         let mut problems = Vec::new();
         for (name, value) in [
             ("d_local", self.d_local),
-            ("d_global", self.d_global),
             ("n_queries", self.n_queries),
             ("cross_heads", self.cross_heads),
             ("cross_window", self.cross_window),
@@ -122,7 +128,31 @@ impl PatchLmConfig {
             }
         }
         problems.extend(self.encoder.problems("encoder", self.d_local));
-        problems.extend(self.global.problems("global", self.d_global));
+        match (&self.text, self.d_global, &self.global) {
+            (Some(text), None, None) => {
+                problems
+                    .extend(text.problems().into_iter().map(|problem| format!("text.{problem}")));
+                if self.tie_embeddings {
+                    problems.push(
+                        "tie_embeddings is true beside text: the head of tokens begins at 0 and has weights of its own; \
+                         text.tie_embeddings is for the text model's"
+                            .into(),
+                    );
+                }
+            }
+            (Some(_), ..) => problems
+                .push("d_global or global is given beside text, which has their place".into()),
+            (None, Some(d_global), Some(global)) => {
+                if d_global == 0 {
+                    problems.push("d_global is 0, expected at least 1".into());
+                }
+                problems.extend(global.problems("global", d_global));
+            }
+            (None, d_global, _) => {
+                let missing = if d_global.is_none() { "d_global" } else { "global" };
+                problems.push(format!("{missing} is missing, expected it or text"));
+            }
+        }
         problems.extend(self.decoder.problems("decoder", self.d_local));
         if !self.d_local.is_multiple_of(self.cross_heads.max(1)) {
             let (d_local, heads) = (self.d_local, self.cross_heads);
@@ -140,6 +170,33 @@ impl PatchLmConfig {
     /// Width of all rows that stand for a patch.
     pub fn gathered_width(&self) -> usize {
         self.n_queries * self.d_local
+    }
+
+    /// Width of patches; 0 where nothing says it.
+    pub fn d_global(&self) -> usize {
+        match &self.text {
+            Some(text) => text.d_model,
+            None => self.d_global.unwrap_or_default(),
+        }
+    }
+
+    /// Blocks over patches.
+    pub fn n_global_layers(&self) -> usize {
+        match (&self.text, &self.global) {
+            (Some(text), _) => text.n_layers,
+            (None, global) => global.as_ref().map_or(0, |global| global.n_layers),
+        }
+    }
+
+    /// The blocks over patches, and how many last rows a row sees.
+    fn global(&self) -> (Vec<BlockConfig>, Option<usize>) {
+        match (&self.text, &self.global) {
+            (Some(text), _) => ((0..text.n_layers).map(|i| text.block(i)).collect(), text.window),
+            (None, Some(stack)) => {
+                (vec![self.block(stack, self.d_global()); stack.n_layers], stack.window)
+            }
+            (None, None) => (Vec::new(), None),
+        }
     }
 
     fn block(&self, stack: &StackConfig, d: usize) -> BlockConfig {
@@ -166,14 +223,16 @@ impl PatchLmConfig {
     pub fn init(&self, n_tokens: usize, init: &Init) -> PatchLm {
         let problems = self.problems();
         assert!(problems.is_empty(), "{}", problems.join("; "));
-        let (d_local, d_global, gathered) = (self.d_local, self.d_global, self.gathered_width());
+        let (d_local, d_global, gathered) = (self.d_local, self.d_global(), self.gathered_width());
         let layer = |name: &str, i: usize| init.child(name).child("layers").child(i);
-        let stack = |name: &str, config: &StackConfig, d| {
-            let block = self.block(config, d);
-            Stack {
-                layers: (0..config.n_layers).map(|i| Block::new(&layer(name, i), &block)).collect(),
-            }
+        let stack = |name: &str, blocks: &[BlockConfig]| Stack {
+            layers: (0..)
+                .zip(blocks)
+                .map(|(i, block)| Block::new(&layer(name, i), block))
+                .collect(),
         };
+        let local = self.block(&self.encoder, d_local);
+        let (global, window) = self.global();
         let linear = |name: &str, d_in, d_out| Linear::new(&init.child(name), d_in, d_out, false);
         let cross =
             |init: &Init| CrossAttention::new(init, d_local, self.cross_heads, self.norm_eps);
@@ -190,19 +249,24 @@ impl PatchLmConfig {
                 d_local,
                 1.0 / (d_local as f64).sqrt(),
             ),
-            encoder: stack("encoder", &self.encoder, d_local),
+            encoder: stack("encoder", &vec![local; self.encoder.n_layers]),
             router: self.router.map(|_| Router::new(&init.child("router"), d_local)),
             pool_proj: linear("pool_proj", d_local, gathered),
             gather: cross(&init.child("gather")),
             widen: (gathered != d_global).then(|| linear("widen", gathered, d_global)),
-            global: stack("global", &self.global, d_global),
+            global: stack("global", &global),
             memory_proj: linear("memory_proj", d_global, gathered),
             decoder: Decoder { layers: (0..self.decoder.n_layers).map(reading).collect() },
             norm: Norm::new(&init.child("norm"), NormKind::Rms, d_local, self.norm_eps),
-            lm_head: (!self.tie_embeddings).then(|| linear("lm_head", d_local, n_tokens)),
+            lm_head: (!self.tie_embeddings).then(|| {
+                // Beside a text model, which is the one that predicts at first.
+                let gain = if self.text.is_some() { 0.0 } else { 1.0 };
+                Linear::scaled(&init.child("lm_head"), d_local, n_tokens, false, gain)
+            }),
+            text: self.text.as_ref().map(|text| TextSide::new(&init.child("text"), text, n_tokens)),
             n_queries: self.n_queries,
             cross_window: self.cross_window,
-            windows: [self.encoder.window, self.global.window, self.decoder.window]
+            windows: [self.encoder.window, window, self.decoder.window]
                 .map(|window| window.unwrap_or(0)),
             units_per_patch: self.router.unwrap_or_default().units_per_patch,
             recompute: false,

@@ -51,6 +51,8 @@ pub(super) struct Added {
     pub closed_by: Vec<usize>,
     /// For each new token the last patch that is whole once it was read.
     pub context: Vec<usize>,
+    /// Whether each new token ends the patch that it is in.
+    pub ends: Vec<bool>,
 }
 
 impl Progress {
@@ -78,6 +80,7 @@ impl Progress {
             let n_whole = self.starts.len();
             assert!(n_whole > 0, "the first token of a sequence is a patch of its own");
             added.context.push(n_whole - 1);
+            added.ends.push(closing.after);
         }
         added
     }
@@ -132,6 +135,17 @@ impl Layout {
             starts: progress.iter().map(|progress| progress.starts.clone()).collect(),
             added,
         }
+    }
+
+    /// For every new token the row, among new patches, of the one that ends with it.
+    pub fn made_whole(&self) -> Vec<Option<u32>> {
+        let mut rows = Vec::new();
+        for ((added, whole), new) in self.added.iter().zip(self.whole()).zip(self.patches.iter()) {
+            let row = |context: usize| (new.start + context - whole.start) as u32;
+            let of_tokens = added.context.iter().zip(&added.ends);
+            rows.extend(of_tokens.map(|(&context, ends)| ends.then(|| row(context))));
+        }
+        rows
     }
 
     /// The new patches of every sequence, counted from its first.
@@ -214,6 +228,8 @@ mod tests {
         assert_eq!(added.members, [0..1, 1..2, 2..6, 6..7, 7..8, 8..9]);
         assert_eq!(added.closed_by, [0, 1, 5, 7, 7, 8]);
         assert_eq!(added.context, [0, 1, 1, 1, 1, 2, 2, 4, 5]);
+        let ends = [true, true, false, false, false, true, false, true, true];
+        assert_eq!(added.ends, ends);
         assert_eq!((progress.n_tokens, progress.open), (9, 9));
         // The published shift: `e` closes its own patch.
         let mut shifted = closings;
@@ -245,6 +261,7 @@ mod tests {
         assert_eq!(layout.patches.lengths(), [2, 1]);
         assert_eq!(layout.members, [0..1, 1..3, 4..5]);
         assert_eq!(layout.closed_by, [0, 2, 3]);
+        assert_eq!(layout.made_whole(), [Some(0), None, Some(1), Some(2)]);
         let shape = Heads { n_heads: 2, d_head: 4, n_queries: 2 };
         let ranges = |layout: AttentionLayout| match layout.mask {
             Mask::Ranges(ranges) => ranges.to_vec(),

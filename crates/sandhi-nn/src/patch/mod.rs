@@ -14,7 +14,8 @@
 //!
 //! Patches are given with the data ([`Closing`] says of every token what ended with it), or learned
 //! ([`router`]). Either way a position depends on tokens up to itself alone, and so the same tokens give the same logits
-//! all at once and one by one ([`State`]). Residuals are plain: the reference adds the input of its attention between
+//! all at once and one by one ([`State`]). The global transformer may be a language model of text, with its own table and
+//! head around the patches ([`PatchLmConfig::text`]). Residuals are plain: the reference adds the input of its attention between
 //! tokens and patches twice.
 
 mod config;
@@ -24,6 +25,7 @@ mod router;
 mod state;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use burn::prelude::*;
 
@@ -38,6 +40,7 @@ use self::{
     layout::{Heads, Layout},
     router::{Routed, Router},
     state::{Pass, Place, Tokens},
+    text::TextSide,
 };
 use crate::{
     layers::{Embedding, Linear, Norm},
@@ -79,6 +82,7 @@ pub struct PatchLm {
     decoder: Decoder,
     norm: Norm,
     lm_head: Option<Linear>,
+    text: Option<TextSide>,
     n_queries: usize,
     cross_window: usize,
     /// Of encoder, global transformer and decoder; 0 sees all.
@@ -113,7 +117,8 @@ pub struct Documents<'a> {
 /// What a pass gives.
 #[derive(Debug)]
 pub struct PatchOutput {
-    /// State of every token, `[n_tokens, d_local]`; see [`PatchLm::logits`].
+    /// State of every token, `[n_tokens, d_local]`, and where there is a text model that of its patch, `d_global` columns
+    /// more; see [`PatchLm::logits`].
     pub hidden: Tensor<2>,
     /// Patches that became whole in every document.
     pub n_patches: Vec<usize>,
@@ -154,13 +159,17 @@ impl PatchLm {
     ///
     /// # Shapes
     ///
-    /// - `hidden`: `[n_rows, d_local]`
+    /// - `hidden`: `[n_rows, d_local]`, `[n_rows, d_local + d_global]` with a text model
     /// - output: `[n_rows, n_tokens]`
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match &self.lm_head {
+        let of_tokens = |hidden| match &self.lm_head {
             Some(head) => head.forward(hidden),
             None => ops::linear(hidden, self.embed_tokens.weight.val().transpose(), None),
-        }
+        };
+        let Some(text) = &self.text else { return of_tokens(hidden) };
+        let d_local = self.norm.weight.dims()[0];
+        let of_patches = hidden.clone().narrow(1, d_local, text.d_global());
+        of_tokens(hidden.narrow(1, 0, d_local)) + text.logits(of_patches)
     }
 
     /// Runs whole documents.
@@ -210,7 +219,7 @@ impl PatchLm {
             of_encoder,
         );
         let keys = self.gather.keys(states.clone());
-        let kept = pass.keep_tokens(tokens, &progress, states.clone(), keys);
+        let kept = pass.keep_tokens((tokens, documents.ids), &progress, states.clone(), keys);
 
         // Patches.
         let (closings, routed) = self.boundaries(documents, &states, &kept.states, &kept.previous);
@@ -218,6 +227,13 @@ impl PatchLm {
         pass.put(progress);
         let new = (layout.patches.n_rows() > 0).then(|| {
             let gathered = self.gathered(&kept, &layout);
+            let gathered = match &self.text {
+                Some(text) => {
+                    let (ids, members) = pass.members_ids(documents.ids, &layout.members);
+                    text.enter(gathered, &ids, &members)
+                }
+                None => gathered,
+            };
             let placement = pass.place(Place::Global, &layout.patches, mask(self.windows[1]));
             let (cache, dropout) = (pass.cache(Place::Global), dropout.branch("global"));
             let x = run_blocks(
@@ -228,11 +244,11 @@ impl PatchLm {
                 again,
                 dropout,
             );
-            let x = match &routed {
-                Some(routed) => pass.smooth(x, routed, &layout),
-                None => x,
+            let smooth = match &routed {
+                Some(routed) => pass.smooth(x.clone(), routed, &layout),
+                None => x.clone(),
             };
-            (gathered, self.memory(x))
+            (gathered, x, self.memory(smooth))
         });
 
         // Tokens from patches.
@@ -242,7 +258,7 @@ impl PatchLm {
         let reading = layout.reading(tokens, &spans, self.heads(), self.cross_window);
         let mut x = states;
         for (i, ReadingBlock { read, block }) in self.decoder.layers.iter().enumerate() {
-            let keys = new.as_ref().map(|(_, memory)| read.keys(memory.clone()));
+            let keys = new.as_ref().map(|(.., memory)| read.keys(memory.clone()));
             let keys = pass.keep_memory(i, &layout, keys);
             let mut heard = read.forward(x.clone(), keys, &reading);
             if let Some(confidence) = &confidence {
@@ -258,10 +274,15 @@ impl PatchLm {
             }
             _ => None,
         };
+        let (gathered, patches) = new.map(|(gathered, x, _)| (gathered, x)).unzip();
+        let x = self.norm.forward(x);
         PatchOutput {
-            hidden: self.norm.forward(x),
+            hidden: match &self.text {
+                Some(text) => Tensor::cat(vec![x, text.leave(patches, &layout)], 1),
+                None => x,
+            },
             n_patches: layout.patches.lengths(),
-            patches: new.map(|(gathered, _)| gathered),
+            patches: gathered,
             ratio,
             closings,
         }

@@ -35,6 +35,8 @@ pub struct State {
     /// The rows of each sequence's tokens; its patches have as many.
     slots: Vec<Range<usize>>,
     caches: [Cache; 3],
+    /// Tokens, in their rows.
+    ids: Vec<u32>,
     /// States of tokens. What is kept is taken out to be written, so that it has one owner and is not copied.
     states: Option<Tensor<2>>,
     keys: Option<Keys>,
@@ -80,6 +82,7 @@ impl State {
         Self {
             progress: vec![Progress::default(); capacities.len()],
             caches: [stack(&model.encoder), stack(&model.global), cache(&decoder)],
+            ids: vec![0; n_rows],
             states: Some(zeros(n_rows)),
             keys: Some((zeros(n_rows), zeros(n_rows))),
             memory: decoder.iter().map(|_| Some((zeros(n_memory), zeros(n_memory)))).collect(),
@@ -131,6 +134,7 @@ impl State {
         };
         Self {
             caches: self.caches.each_ref().map(|cache| cache.fork(parents, capacities)),
+            ids: tokens.iter().map(|&row| self.ids[row as usize]).collect(),
             states: Some(of(self.states.as_ref().expect(KEPT), &tokens)),
             keys: pair(&self.keys, &tokens),
             memory: self.memory.iter().map(|keys| pair(keys, &patches)).collect(),
@@ -201,7 +205,7 @@ impl Pass<'_> {
     /// Keeps what patches will want of new tokens; `progress` has not read them yet.
     pub fn keep_tokens(
         &mut self,
-        new: &Offsets,
+        (new, ids): (&Offsets, &[u32]),
         progress: &[Progress],
         states: Tensor<2>,
         keys: Keys,
@@ -234,6 +238,9 @@ impl Pass<'_> {
         let (states, keys) = match self {
             Self::Whole => (states, keys),
             Self::Kept { state, .. } => {
+                for (&row, &id) in written.iter().zip(ids) {
+                    state.ids[row] = id;
+                }
                 let kept = state.states.take().expect(KEPT);
                 let states = ops::write_rows(kept, states, &written);
                 state.states = Some(states.clone());
@@ -241,6 +248,17 @@ impl Pass<'_> {
             }
         };
         Tokens { states, keys, spans, previous }
+    }
+
+    /// The tokens of patches, of which `members` are the rows among those kept; `ids` are the new tokens.
+    pub fn members_ids(&self, ids: &[u32], members: &[Range<usize>]) -> (Vec<u32>, Offsets) {
+        let all = match self {
+            Self::Whole => ids,
+            Self::Kept { state, .. } => &state.ids,
+        };
+        let lengths: Vec<usize> = members.iter().map(ExactSizeIterator::len).collect();
+        let of_patches = members.iter().flat_map(|rows| all[rows.clone()].iter().copied());
+        (of_patches.collect(), Offsets::from_lengths(&lengths))
     }
 
     /// Keeps what tokens ask of new patches in block `block` of the decoder; `progress` has read them. Gives all keys

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     init::{Init, stream},
-    weights::{host, parameters, to_autodiff},
+    ragged::Ragged,
+    transformer::{CausalLm, TransformerConfig},
+    weights::{Weights, host, load, load_where, parameters, to_autodiff, weights},
 };
 
 const N_TOKENS: usize = 24;
@@ -89,8 +91,43 @@ fn logits(model: &PatchLm, documents: &[Vec<u32>]) -> Vec<f32> {
     host(model.logits(hidden))
 }
 
+fn text_model() -> serde_json::Value {
+    serde_json::to_value(TransformerConfig::tiny()).unwrap()
+}
+
+/// Around a text model, as it begins.
+fn around_text(options: serde_json::Value) -> PatchLm {
+    let mut config = serde_json::to_value(config(options)).unwrap();
+    let fields = config.as_object_mut().unwrap();
+    fields.retain(|name, _| name != "d_global" && name != "global");
+    fields.insert("text".into(), text_model());
+    let config: PatchLmConfig = serde_json::from_value(config).unwrap();
+    config.init(N_TOKENS, &Init::new(5, &Device::flex()))
+}
+
+/// Around a text model after some training: what begins at 0 is not 0 any more.
+fn begun(options: serde_json::Value) -> PatchLm {
+    let mut model = around_text(options);
+    let init = Init::new(6, &Device::flex());
+    let text = model.text.as_mut().unwrap();
+    text.gate = init.child("gate").normal(text.gate.dims(), 1.0);
+    let head = model.lm_head.as_mut().unwrap();
+    head.weight = init.child("head").normal(head.weight.dims(), 0.5);
+    // Parameters are known by their paths.
+    let weights = weights(&model);
+    load(
+        around_text(
+            serde_json::json!({ "router": model.router.as_ref().map(|_| RouterConfig::default()) }),
+        ),
+        weights,
+    )
+    .unwrap()
+}
+
 fn kinds() -> Vec<PatchLm> {
     vec![
+        begun(serde_json::json!({})),
+        begun(serde_json::json!({ "router": {} })),
         model(serde_json::json!({})),
         model(serde_json::json!({
             "cross_window": 3, "tie_embeddings": true,
@@ -236,6 +273,47 @@ fn forks_go_on_as_whole_documents_do() {
     }
 }
 
+/// The text model of [`around_text`] on its own, and the weights that it gives to it.
+fn text_alone(seed: u64) -> (CausalLm, Weights) {
+    let lm = TransformerConfig::tiny().init(N_TOKENS, &Init::new(seed, &Device::flex()));
+    let name = |name: String| match name.strip_prefix("model.layers.") {
+        Some(rest) => format!("global.layers.{rest}"),
+        None => format!("text.{}", name.strip_prefix("model.").unwrap_or(&name)),
+    };
+    let given = weights(&lm).into_iter().map(|(old, tensor)| (name(old), tensor)).collect();
+    (lm, given)
+}
+
+/// At the first step all that stands alone is predicted as the text model does, which sees a patch as the sum of its
+/// tokens.
+#[test]
+fn it_begins_as_the_text_model() {
+    let (lm, given) = text_alone(9);
+    let names: Vec<String> = given.keys().cloned().collect();
+    let model =
+        load_where(around_text(serde_json::json!({})), given, |info| names.contains(&info.name))
+            .unwrap();
+    let of_lm = |rows: &[&[u32]]| {
+        let rows = rows.iter().map(|ids| lm.embed(ids).sum_dim(0)).collect();
+        let values: Tensor<2> = Tensor::cat(rows, 0);
+        let offsets = Offsets::from_lengths(&[values.dims()[0]]);
+        let hidden = lm.forward(&Ragged { values, offsets }, &[], Dropout::OFF).last;
+        host(lm.logits(hidden))
+    };
+    let text = vec![0, 3, 5, 2, 8, 1];
+    let alone: Vec<&[u32]> = text.chunks(1).collect();
+    assert!(near(&logits(&model, std::slice::from_ref(&text)), &of_lm(&alone)));
+    // Behind three units and one that was cut short.
+    let found = logits(&model, &[vec![0, 4, 14, 15, 16, 17, 6, 7]]);
+    let patches = of_lm(&[&[0], &[4], &[14, 15, 16], &[17], &[6], &[7]]);
+    for (token, patch) in [(0, 0), (1, 1), (4, 2), (6, 4), (7, 5)] {
+        let row = |values: &[f32], i: usize| values[i * N_TOKENS..(i + 1) * N_TOKENS].to_vec();
+        assert!(near(&row(&found, token), &row(&patches, patch)), "{token}");
+    }
+    // Inside a patch nothing is predicted yet.
+    assert!(found[2 * N_TOKENS..4 * N_TOKENS].iter().all(|logit| *logit == 0.0));
+}
+
 /// One step of the global transformer for a patch, however many units it has.
 #[test]
 fn a_patch_is_one_step() {
@@ -350,7 +428,8 @@ fn the_published_model_has_the_published_size() {
         "encoder": stack(1, Some(512)), "global": stack(25, None), "decoder": stack(9, Some(512)),
     }))
     .unwrap();
-    assert_eq!((config.encoder.feed_forward(1024), config.global.feed_forward(2048)), (2816, 5632));
+    let global = config.global.as_ref().unwrap();
+    assert_eq!((config.encoder.feed_forward(1024), global.feed_forward(2048)), (2816, 5632));
     let model = config.init(32_508, &Init::hollow(&Device::flex()));
     let count = |prefixes: &[&str]| -> usize {
         parameters(&model)
@@ -383,4 +462,18 @@ fn sizes_that_do_not_fit_are_said() {
         assert!(problems.iter().any(|p| p.contains(part)), "{part}: {problems:?}");
     }
     assert!(config(serde_json::json!({})).problems().is_empty());
+    for (options, part) in [
+        (serde_json::json!({ "text": text_model() }), "given beside text"),
+        (serde_json::json!({ "d_global": null }), "d_global is missing"),
+        (serde_json::json!({ "global": null }), "global is missing"),
+        (
+            serde_json::json!({
+                "d_global": null, "global": null, "text": text_model(), "tie_embeddings": true,
+            }),
+            "tie_embeddings is true beside text",
+        ),
+    ] {
+        let problems = config(options).problems();
+        assert!(problems.iter().any(|p| p.contains(part)), "{part}: {problems:?}");
+    }
 }

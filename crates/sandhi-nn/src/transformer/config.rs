@@ -154,7 +154,7 @@ impl TransformerConfig {
     }
 
     /// The shape of block `i`.
-    fn block(&self, i: usize) -> BlockConfig {
+    pub(crate) fn block(&self, i: usize) -> BlockConfig {
         let rope = Rope { theta: self.rope_theta, scaling: self.rope_scaling };
         BlockConfig {
             d_model: self.d_model,

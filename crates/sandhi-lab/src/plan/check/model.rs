@@ -9,7 +9,7 @@ use sandhi_data::{
 };
 use sandhi_nn::{
     aligner::Softmax, connector::Widths, encoder::EncoderConfig, lora::LoraConfig,
-    transformer::TransformerConfig,
+    transformer::TransformerConfig, weights::WeightType,
 };
 
 use super::{
@@ -22,8 +22,8 @@ use crate::{
     model::{Segmenter, samples_per_unit},
     recipe::{
         AlignerModelConfig, BaseConfig, ConnectorModelConfig, ModelConfig, NetworkConfig, PadMass,
-        PublishedEncoder, SpeechTextModelConfig, SpeechUnitsConfig, TransportConfig, UnitsConfig,
-        VocoderModelConfig,
+        PublishedEncoder, PublishedLanguageModel, SpeechTextModelConfig, SpeechUnitsConfig,
+        TransportConfig, UnitsConfig, VocoderModelConfig,
     },
     units::Kmeans,
 };
@@ -62,7 +62,7 @@ impl Checker<'_> {
                 self.aligner(config);
                 (None, None)
             }
-            ModelConfig::SpeechText(config) => (self.speech_text(config), None),
+            ModelConfig::SpeechText(config) => self.speech_text(config),
             ModelConfig::Vocoder(config) => (self.vocoder(config), None),
         }
     }
@@ -114,13 +114,28 @@ impl Checker<'_> {
         }
     }
 
-    fn speech_text(&mut self, config: &SpeechTextModelConfig) -> Option<Base<SpeechBase>> {
-        let needed = 256 + 1;
-        let found = config.tokenizer.vocab_size;
-        let wrong = text::Error::VocabularyTooSmall { needed, found };
-        self.need(found >= needed, "model.tokenizer", format_args!("vocab_size: {wrong}"));
-        self.sane("model.tokenizer", 0, &[found]);
-        self.counts("model.tokenizer", "n_documents", config.tokenizer.n_documents);
+    fn speech_text(
+        &mut self,
+        config: &SpeechTextModelConfig,
+    ) -> (Option<Base<SpeechBase>>, Option<Base<TextBase>>) {
+        self.need(
+            config.tokenizer.is_some() != config.language_model.is_some(),
+            "model",
+            match config.tokenizer {
+                Some(_) => {
+                    "tokenizer is given beside language_model, which has its own; leave one out"
+                }
+                None => "tokenizer is missing; expected it, or a language_model that has one",
+            },
+        );
+        if let Some(tokenizer) = &config.tokenizer {
+            let needed = 256 + 1;
+            let found = tokenizer.vocab_size;
+            let wrong = text::Error::VocabularyTooSmall { needed, found };
+            self.need(found >= needed, "model.tokenizer", format_args!("vocab_size: {wrong}"));
+            self.sane("model.tokenizer", 0, &[found]);
+            self.counts("model.tokenizer", "n_documents", tokenizer.n_documents);
+        }
         if let Some(found) = config.unit_merges {
             self.need(
                 (1..=1_000_000).contains(&found),
@@ -137,10 +152,13 @@ impl Checker<'_> {
                 for problem in network.problems() {
                     self.problem(place, problem);
                 }
-                let stacks = [&network.encoder, &network.global, &network.decoder];
-                let n_layers = stacks.map(|stack| stack.n_layers).into_iter().max().unwrap_or(0);
-                let widths = [network.d_local, network.d_global, network.gathered_width()];
-                self.sane(place, n_layers, &widths);
+                let of_tokens = network.encoder.n_layers.max(network.decoder.n_layers);
+                let widths = [network.d_local, network.d_global(), network.gathered_width()];
+                self.sane(place, of_tokens.max(network.n_global_layers()), &widths);
+                if let Some(text) = &network.text {
+                    let sizes = [text.d_ff, text.n_heads, text.head_width()];
+                    self.sane(place, text.n_layers, &sizes);
+                }
             }
         }
         let place = "model.patching";
@@ -172,7 +190,48 @@ impl Checker<'_> {
             "model",
             format_args!("context is {}, expected 8 to 1000000 tokens", config.context),
         );
-        self.units(&config.units)
+        let encoder = self.units(&config.units);
+        let text = config.language_model.as_ref().and_then(|base| self.begins_as(base, config));
+        (encoder, text)
+    }
+
+    /// The language model that a network over text and units begins as.
+    fn begins_as(
+        &mut self,
+        base: &BaseConfig<PublishedLanguageModel>,
+        config: &SpeechTextModelConfig,
+    ) -> Option<Base<TextBase>> {
+        let place = "model.language_model";
+        self.need(
+            base.dtype() == WeightType::F32,
+            place,
+            format_args!(
+                "dtype is {}, what is trained on is f32; leave it out",
+                base.dtype().name()
+            ),
+        );
+        let text = self.text_base(place, base)?;
+        let Base::Known(found) = &text else {
+            self.problem(place, "is declared, expected one whose weights the network begins with");
+            return None;
+        };
+        let place = match &config.network {
+            NetworkConfig::Plain(_) => "model.network",
+            NetworkConfig::Patch(_) => "model.network.text",
+        };
+        let sizes = inline(&found.transformer);
+        match config.network.text() {
+            None => self.problem(
+                place,
+                format_args!("is missing, the language model goes there; expected {sizes}"),
+            ),
+            Some(network) => self.need(
+                *network == found.transformer,
+                place,
+                format_args!("has other settings than the language model; expected {sizes}"),
+            ),
+        }
+        Some(text)
     }
 
     fn vocoder(&mut self, config: &VocoderModelConfig) -> Option<Base<SpeechBase>> {
@@ -386,10 +445,31 @@ impl Checker<'_> {
         self.lora(config.lora.as_ref());
         let encoder = self.speech_base("model.encoder", &config.encoder);
         self.ctc_head(config, encoder.as_ref());
-        let place = "model.language_model";
-        let text = self.base(
+        let text = self.text_base("model.language_model", &config.language_model);
+        self.pad(config, text.as_ref());
+        if let (Some(encoder), Some(text)) = (&encoder, &text) {
+            let widths = Widths { d_encoder: encoder.width(), d_model: text.width() };
+            for problem in config.connector.misfits(widths) {
+                self.problem("model.connector", problem);
+            }
+            if let Base::Known(text) = text
+                && let Some(problem) = config.connector.wrong_tokens(text.n_tokens, None)
+            {
+                self.problem("model.connector", problem);
+            }
+        }
+        (encoder, text)
+    }
+
+    /// A language model that a recipe begins with.
+    fn text_base(
+        &mut self,
+        place: &str,
+        config: &BaseConfig<PublishedLanguageModel>,
+    ) -> Option<Base<TextBase>> {
+        self.base(
             place,
-            &config.language_model,
+            config,
             |checker, path| {
                 let TextSpec { transformer, n_tokens } =
                     checker.directory(place, path, "text")?.text?;
@@ -413,20 +493,7 @@ impl Checker<'_> {
                 let (transformer, n_tokens) = (found.transformer, found.n_tokens);
                 Some(TextBase { transformer, n_tokens, tokenizer })
             },
-        );
-        self.pad(config, text.as_ref());
-        if let (Some(encoder), Some(text)) = (&encoder, &text) {
-            let widths = Widths { d_encoder: encoder.width(), d_model: text.width() };
-            for problem in config.connector.misfits(widths) {
-                self.problem("model.connector", problem);
-            }
-            if let Base::Known(text) = text
-                && let Some(problem) = config.connector.wrong_tokens(text.n_tokens, None)
-            {
-                self.problem("model.connector", problem);
-            }
-        }
-        (encoder, text)
+        )
     }
 
     /// A speech encoder that a recipe begins with.
@@ -546,4 +613,12 @@ impl Checker<'_> {
             format_args!("{token:?} is not a token of {}", path.display()),
         );
     }
+}
+
+/// Settings as a recipe writes them in one line.
+fn inline(config: &TransformerConfig) -> String {
+    let value = serde_json::to_value(config).expect("settings are numbers and flags");
+    let fields = value.as_object().into_iter().flatten();
+    let fields: Vec<String> = fields.map(|(name, value)| format!("{name} = {value}")).collect();
+    format!("{{ {} }}", fields.join(", "))
 }
