@@ -61,7 +61,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 }
 
 /// Prints a value to stdout as indented JSON.
-pub fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
+pub fn print_json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(value).context("cannot write JSON")?)
 }
 

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use sandhi_data::{manifest, speech};
 
 pub(crate) use self::said::{Wanted, begins_word, said, token_times};
-pub(crate) use self::speech_text::{Made, cut, in_domain, text_of};
+pub(crate) use self::speech_text::{Made, cut, in_domain};
 pub(crate) use self::vocoder::whole_units;
 pub use self::{
     spoken::Lesson,
@@ -186,13 +186,13 @@ pub enum Error {
     NoUnits,
     /// Units of another quantizer.
     #[error(
-        "stage {stage}: {} has {} units at {} Hz of quantizer {}, the model has {} at {} Hz of {}",
+        "{place}: {} has {} units at {} Hz of quantizer {}, the model has {} at {} Hz of {}",
         file.display(), found.n_units, found.rate_hz, found.quantizer,
         expected.n_units, expected.rate_hz, expected.quantizer
     )]
     OtherUnits {
-        /// The stage.
-        stage: String,
+        /// What names it: a stage, or the evaluation.
+        place: String,
         /// The file.
         file: PathBuf,
         /// What it has.
@@ -203,20 +203,6 @@ pub enum Error {
     /// A vocoder is to be measured by what is read of it, and nothing reads it.
     #[error("a vocoder says what the model does, and nothing reads it: name a recognizer")]
     Unread,
-    /// What is measured, or says it, has units of another quantizer.
-    #[error(
-        "{} has {} units at {} Hz of quantizer {}, the model has {} at {} Hz of {}",
-        file.display(), found.n_units, found.rate_hz, found.quantizer,
-        expected.n_units, expected.rate_hz, expected.quantizer
-    )]
-    HeldOut {
-        /// The file.
-        file: PathBuf,
-        /// What it has.
-        found: Box<sandhi_data::units::UnitsHeader>,
-        /// What the model has.
-        expected: Box<sandhi_data::units::UnitsHeader>,
-    },
     /// A task that Microworld does not have.
     #[error("stage {stage}: {error}")]
     Task {

@@ -24,7 +24,9 @@ use crate::{
     frames::FrameCache,
     model::{Hearing, SpeechModel},
     recipe::{Form, NetworkConfig, SourceConfig, StageConfig, StoriesSource, UnitsSource},
-    train::speech_text::{Cutting, Material, Meter, Reading, SpeechTextDataset},
+    train::speech_text::{
+        Cutting, Material, Meter, Reading, SpeechTextDataset, Utterances, document_of, text_of,
+    },
 };
 
 /// What documents are made with.
@@ -266,51 +268,46 @@ impl Workshop {
         let (mut sources, mut dev) = (Vec::new(), Vec::new());
         let mut materials = Vec::with_capacity(stage.sources.len());
         for source in &stage.sources {
-            let (form, utterances, texts) = self.material(stage, source, made, progress)?;
-            let utterances = match made.merges {
-                Some(merges) => utterances
-                    .into_iter()
-                    .map(|utterance| merges.apply_to(utterance))
-                    .collect::<Result<_, _>>()?,
-                None => utterances,
-            };
-            materials.push((form, utterances, texts));
+            materials.push(self.found(stage, source, made, progress)?);
         }
-        let n_items: usize = materials.iter().map(|(_, u, t)| u.len() + t.len()).sum();
+        let n_items: usize = materials.iter().map(Found::len).sum();
         let share = (stage.eval_items as f64 / n_items.max(1) as f64).min(0.1);
         // By what is said, so that no source learns what another one holds out.
         let is_held_out = |text: &str| Stream::named(0, &format!("dev {text}")).chance(share);
-        for (source, (form, utterances, texts)) in stage.sources.iter().zip(materials) {
-            let (held_utterances, utterances): (Vec<_>, Vec<_>) =
-                utterances.into_iter().partition(|utterance| is_held_out(&text_of(utterance)));
-            let (held_texts, texts): (Vec<_>, Vec<_>) =
-                texts.into_iter().partition(|text| is_held_out(text));
-            // What is held out is read in one way, all of it together.
-            match learned(form, held_utterances, held_texts, made)? {
-                Material::Fixed(documents) => dev.extend(documents),
-                Material::Interleaved(utterances) => {
-                    for utterance in utterances {
-                        let mut stream = interleave::reading_stream(0, 0, &utterance.id);
-                        let document =
-                            interleave::interleaved(&utterance, made.vocabulary, &mut stream)?;
-                        dev.extend(cut(
-                            document,
-                            utterance.words.into(),
-                            made.vocabulary,
-                            made.context,
-                        )?);
+        let parts =
+            |document, words: Arc<[UnitWord]>| cut(document, words, made.vocabulary, made.context);
+        for (source, found) in stage.sources.iter().zip(materials) {
+            let material = match found {
+                Found::Texts(texts) => {
+                    let mut documents = Vec::new();
+                    for text in texts {
+                        let document = interleave::written(&text, made.vocabulary)?;
+                        let to = if is_held_out(&text) { &mut dev } else { &mut documents };
+                        to.extend(parts(document, Arc::from([]))?);
                     }
+                    Material::Fixed(documents)
                 }
-            }
-            let material = learned(form, utterances, texts, made)?;
-            let is_empty = match &material {
-                Material::Fixed(documents) => documents.is_empty(),
-                Material::Interleaved(utterances) => utterances.is_empty(),
+                Found::Utterances(form, mut utterances) => {
+                    // What is wrong with one is said now, and not in the middle of training. What is held out is read in
+                    // one way, all of it together.
+                    utterances.take_out(|utterance| {
+                        let mut stream = interleave::reading_stream(0, 0, &utterance.id);
+                        let document = document_of(form, utterance, made.vocabulary, &mut stream)?;
+                        let documents = parts(document, utterance.words.as_slice().into())?;
+                        let is_held_out = is_held_out(&text_of(utterance));
+                        if is_held_out {
+                            dev.extend(documents);
+                        }
+                        Ok(is_held_out)
+                    })?;
+                    Material::Utterances(form, utterances)
+                }
             };
-            if is_empty {
+            let dataset = dataset(material);
+            if dataset.n_items() == 0 {
                 return Err(Error::Empty { stage: stage.name.clone(), source_kind: source.kind() });
             }
-            sources.push((source.weight(), dataset(material)));
+            sources.push((source.weight(), dataset));
         }
         // Of every kind in each batch.
         Stream::named(0, "dev").shuffle(&mut dev);
@@ -319,50 +316,66 @@ impl Workshop {
         Ok((sources, dev))
     }
 
-    /// What a source has: utterances, or texts.
-    fn material(
+    /// What a source has. Files of units stay files.
+    fn found(
         &self,
         stage: &StageConfig,
         source: &SourceConfig,
         made: &Made<'_>,
         progress: &dyn Fn(usize, usize),
-    ) -> Result<(Form, Vec<UnitUtterance>, Vec<String>), Error> {
+    ) -> Result<Found, Error> {
+        let merges = made.merges.cloned();
         Ok(match source {
             SourceConfig::Stories(stories) if stories.form == Form::Written => {
-                (Form::Written, Vec::new(), self.stories(stories))
+                Found::Texts(self.stories(stories))
             }
             SourceConfig::Stories(stories) => {
                 let (Some(hearing), Some(cache)) = (made.hearing, made.cache) else {
                     return Err(Error::Deaf { stage: stage.name.clone() });
                 };
                 let spoken = self.heard_stories(source);
-                (stories.form, self.units(&spoken, hearing, cache, progress)?, Vec::new())
+                let mut utterances = self.units(&spoken, hearing, cache, progress)?;
+                if let Some(merges) = merges {
+                    utterances = utterances
+                        .into_iter()
+                        .map(|utterance| merges.apply_to(utterance))
+                        .collect::<Result<_, _>>()?;
+                }
+                Found::Utterances(stories.form, Utterances::Here(utterances))
             }
             SourceConfig::Units(source) => {
                 let corpus = self.corpus(source)?;
                 if corpus.header() != made.units {
                     return Err(Error::OtherUnits {
-                        stage: stage.name.clone(),
+                        place: format!("stage {}", stage.name),
                         file: self.resolve(&source.files[0]),
                         found: Box::new(corpus.header().clone()),
                         expected: Box::new(made.units.clone()),
                     });
                 }
-                let utterances: Result<Vec<UnitUtterance>, _> =
-                    (0..corpus.len()).map(|i| corpus.get(i)).collect();
-                let utterances = utterances?;
-                match source.form {
-                    Form::Written => {
-                        (Form::Written, Vec::new(), utterances.iter().map(text_of).collect())
-                    }
-                    form => (form, utterances, Vec::new()),
-                }
+                let indices = (0..corpus.len()).collect();
+                Found::Utterances(source.form, Utterances::InFiles { corpus, indices, merges })
             }
             SourceConfig::Text(source) => {
-                (Form::Written, Vec::new(), text_files(source, &self.resolve(&source.path))?)
+                Found::Texts(text_files(source, &self.resolve(&source.path))?)
             }
             other => return Err(unfit(stage, other, "speech_text")),
         })
+    }
+}
+
+/// What a source has.
+enum Found {
+    Texts(Vec<String>),
+    Utterances(Form, Utterances),
+}
+
+impl Found {
+    fn len(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.len(),
+            Self::Utterances(_, utterances) => utterances.len(),
+        }
     }
 }
 
@@ -379,58 +392,6 @@ pub(crate) fn cut(
 ) -> Result<Vec<Reading>, interleave::Error> {
     let parts = interleave::split(document, vocabulary, context)?;
     Ok(parts.into_iter().map(|part| (part, words.clone())).collect())
-}
-
-/// Utterances, or texts, in the form in which they are learned.
-fn learned(
-    form: Form,
-    utterances: Vec<UnitUtterance>,
-    texts: Vec<String>,
-    made: &Made<'_>,
-) -> Result<Material, Error> {
-    let vocabulary = made.vocabulary;
-    let whole =
-        |of: fn(&UnitUtterance, &JointVocabulary) -> Result<Document, interleave::Error>| {
-            let mut documents = Vec::new();
-            for utterance in &utterances {
-                let words = Arc::from(utterance.words.as_slice());
-                documents.extend(cut(of(utterance, vocabulary)?, words, vocabulary, made.context)?);
-            }
-            Ok(Material::Fixed(documents))
-        };
-    match form {
-        Form::Interleaved => {
-            // What is wrong with one is said now, and not in the middle of training.
-            for utterance in &utterances {
-                let mut stream = interleave::reading_stream(0, 0, &utterance.id);
-                interleave::interleaved(utterance, vocabulary, &mut stream)?;
-            }
-            Ok(Material::Interleaved(utterances))
-        }
-        Form::Spoken => whole(interleave::spoken),
-        Form::Transcribed => whole(|utterance, vocabulary| {
-            interleave::transcribed(utterance, &text_of(utterance), vocabulary)
-        }),
-        Form::Voiced => whole(|utterance, vocabulary| {
-            interleave::voiced(&text_of(utterance), utterance, vocabulary)
-        }),
-        Form::Written => {
-            let mut documents = Vec::new();
-            for text in texts {
-                let document = interleave::written(&text, vocabulary)?;
-                documents.extend(cut(document, Arc::from([]), vocabulary, made.context)?);
-            }
-            Ok(Material::Fixed(documents))
-        }
-    }
-}
-
-/// What is said, as it was written down or as its words.
-pub(crate) fn text_of(utterance: &UnitUtterance) -> String {
-    utterance.text.clone().unwrap_or_else(|| {
-        let words: Vec<&str> = utterance.words.iter().map(|word| word.word.as_str()).collect();
-        words.join(" ")
-    })
 }
 
 /// A text as it is heard in a domain, by the voice that says the text `like` there: sides of an item have one voice.
@@ -477,56 +438,6 @@ mod tests {
         assert_eq!(workshop.stories(&topics), [0, 4, 8].map(|i| all[i].clone()));
     }
 
-    /// Each form of an utterance is the document that its name says.
-    #[test]
-    fn an_utterance_has_its_sides_in_the_order_of_its_form() {
-        use sandhi_data::text::{Mode, Tokenizer};
-
-        use crate::chat::END;
-        let tokenizer = Tokenizer::train_bpe(["hello there"; 4], 270, &[END]).unwrap();
-        let vocabulary = JointVocabulary::extend(&tokenizer, END, END, 3).unwrap();
-        let utterance = UnitUtterance {
-            id: "a".into(),
-            units: vec![2, 1],
-            words: Vec::new(),
-            text: Some("hello there".into()),
-            language: None,
-        };
-        let network = serde_json::json!({
-            "kind": "plain", "d_model": 8, "n_layers": 1, "n_heads": 2, "d_ff": 12,
-        });
-        let vocabulary = Arc::new(vocabulary);
-        let made = Made {
-            vocabulary: &vocabulary,
-            units: &UnitsHeader { quantizer: "a".into(), n_units: 3, rate_hz: 25.0 },
-            merges: None,
-            hearing: None,
-            cache: None,
-            network: &serde_json::from_value(network).unwrap(),
-            cutting: &Cutting::Plain,
-            context: 100,
-        };
-        let of = |form| match learned(form, vec![utterance.clone()], Vec::new(), &made).unwrap() {
-            Material::Fixed(documents) => documents[0].0.ids.clone(),
-            Material::Interleaved(_) => panic!("{form:?} is drawn at every reading"),
-        };
-        let begin = vec![vocabulary.begin()];
-        let end = vec![vocabulary.end()];
-        let said: Vec<u32> = vec![
-            vocabulary.marker(Mode::Speech),
-            vocabulary.unit(2).unwrap(),
-            vocabulary.unit(1).unwrap(),
-        ];
-        let pieces = tokenizer.encode("hello there").unwrap();
-        let written = [vec![vocabulary.marker(Mode::Text)], pieces].concat();
-        let all = |parts: &[&Vec<u32>]| -> Vec<u32> {
-            parts.iter().flat_map(|part| part.iter().copied()).collect()
-        };
-        assert_eq!(of(Form::Spoken), all(&[&begin, &said, &end]));
-        assert_eq!(of(Form::Transcribed), all(&[&begin, &said, &written, &end]));
-        assert_eq!(of(Form::Voiced), all(&[&begin, &written, &said, &end]));
-    }
-
     /// A context and its endings are said by one, those of another context by somebody else.
     #[test]
     fn sides_of_an_item_have_one_voice() {
@@ -537,18 +448,5 @@ mod tests {
         assert!(voice("a", "a").is_some());
         assert_eq!(voice("a", "a"), voice("b", "a"));
         assert_ne!(voice("a", "a"), voice("a", "b"));
-    }
-
-    #[test]
-    fn what_is_said_is_its_text_or_its_words() {
-        let utterance = |text: Option<&str>| UnitUtterance {
-            id: "a".into(),
-            units: vec![0; 4],
-            words: vec![("hello".to_owned(), 0, 2).into(), ("there".to_owned(), 2, 4).into()],
-            text: text.map(str::to_owned),
-            language: None,
-        };
-        assert_eq!(text_of(&utterance(Some("Hello, there."))), "Hello, there.");
-        assert_eq!(text_of(&utterance(None)), "hello there");
     }
 }

@@ -9,7 +9,7 @@
 //! Markers and the end are read and not counted. Blocks are those of one reading, the same for every model; longer documents
 //! are cut to the context.
 
-use std::{ops::Add, path::Path, sync::Arc};
+use std::{ops::AddAssign, path::Path, sync::Arc};
 
 use sandhi_data::{
     interleave,
@@ -23,10 +23,10 @@ use super::{
 };
 use crate::{
     model::SpeechTextModel,
-    recipe::EvalConfig,
+    recipe::{EvalConfig, Form},
     results::Results,
-    sources::{Workshop, cut, text_of},
-    train::speech_text::Reading,
+    sources::{Workshop, cut},
+    train::speech_text::{Reading, document_of},
 };
 
 /// Name of the task.
@@ -38,32 +38,30 @@ const AT_ONCE: usize = 16;
 /// What utterances cost, by what it is of.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
-    text_nats: f64,
-    pieces: f64,
-    words: f64,
-    speech_nats: f64,
-    units: f64,
+    /// Nats of text, and its words.
+    words: Ratio,
+    /// The same nats, and pieces.
+    pieces: Ratio,
+    /// Nats of speech, and its units.
+    units: Ratio,
 }
 
-impl Add for Cost {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            text_nats: self.text_nats + other.text_nats,
-            pieces: self.pieces + other.pieces,
-            words: self.words + other.words,
-            speech_nats: self.speech_nats + other.speech_nats,
-            units: self.units + other.units,
-        }
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.words += other.words;
+        self.pieces += other.pieces;
+        self.units += other.units;
     }
 }
+
+/// How an utterance is read.
+const FORMS: [Form; 3] = [Form::Written, Form::Spoken, Form::Interleaved];
 
 /// Measures every file of `config.unit_files`, a domain each.
 ///
 /// # Errors
 ///
-/// [`Error::HeldOut`] for units of another quantizer than the model's; when a file is damaged, or an utterance cannot be put
+/// [`Error::OtherUnits`] for units of another quantizer than the model's; when a file is damaged, or an utterance cannot be put
 /// into tokens.
 pub fn evaluate_unit_files(
     model: &SpeechTextModel,
@@ -76,7 +74,8 @@ pub fn evaluate_unit_files(
         let path = workshop.resolve(path);
         let corpus = UnitCorpus::open(std::slice::from_ref(&path))?;
         if *corpus.header() != model.units {
-            return Err(Error::HeldOut {
+            return Err(Error::OtherUnits {
+                place: "eval.unit_files".to_owned(),
                 file: path,
                 found: Box::new(corpus.header().clone()),
                 expected: Box::new(model.units.clone()),
@@ -109,7 +108,7 @@ fn forms(
         for &i in chunk {
             utterances.push(model.in_tokens(corpus.get(i)?)?);
         }
-        for (form, costs) in forms.iter_mut().enumerate() {
+        for (form, costs) in FORMS.into_iter().zip(&mut forms) {
             let mut readings: Vec<Reading> = Vec::new();
             let mut of = Vec::new();
             for (i, utterance) in utterances.iter().enumerate() {
@@ -121,7 +120,7 @@ fn forms(
             let mut found = vec![Cost::default(); utterances.len()];
             let log_probs = model.log_probs(&readings).map_err(Box::new)?;
             for ((reading, log_probs), i) in readings.iter().zip(log_probs).zip(of) {
-                found[i] = found[i] + cost(model, reading, &log_probs);
+                found[i] += cost(model, reading, &log_probs);
             }
             costs.extend(found);
         }
@@ -134,17 +133,11 @@ fn forms(
 fn read(
     model: &SpeechTextModel,
     utterance: &UnitUtterance,
-    form: usize,
+    form: Form,
 ) -> Result<Vec<Reading>, Error> {
     let vocabulary = &model.vocabulary;
-    let document = match form {
-        0 => interleave::written(&text_of(utterance), vocabulary)?,
-        1 => interleave::spoken(utterance, vocabulary)?,
-        _ => {
-            let mut stream = interleave::reading_stream(0, 0, &utterance.id);
-            interleave::interleaved(utterance, vocabulary, &mut stream)?
-        }
-    };
+    let mut stream = interleave::reading_stream(0, 0, &utterance.id);
+    let document = document_of(form, utterance, vocabulary, &mut stream)?;
     Ok(cut(document, Arc::from(utterance.words.as_slice()), vocabulary, model.context)?)
 }
 
@@ -154,13 +147,12 @@ fn cost(model: &SpeechTextModel, (document, _): &Reading, log_probs: &[f64]) -> 
     for (&id, log_prob) in document.ids[1..].iter().zip(log_probs) {
         match model.vocabulary.symbol(id) {
             Some(Symbol::Text) => {
-                cost.text_nats -= log_prob;
-                cost.pieces += 1.0;
+                cost.words += Ratio(-log_prob, 0.0);
+                cost.pieces += Ratio(-log_prob, 1.0);
             }
             Some(Symbol::Unit(unit)) => {
-                cost.speech_nats -= log_prob;
                 let n = model.merges.as_ref().map_or(1, |merges| merges.length(unit));
-                cost.units += f64::from(n);
+                cost.units += Ratio(-log_prob, f64::from(n));
             }
             Some(Symbol::Begin | Symbol::End | Symbol::Marker(_)) | None => {}
         }
@@ -169,20 +161,19 @@ fn cost(model: &SpeechTextModel, (document, _): &Reading, log_probs: &[f64]) -> 
         let first = document.ids.get(**start as usize);
         matches!(first.and_then(|&id| model.vocabulary.symbol(id)), Some(Symbol::Text))
     };
-    cost.words = document.words.iter().filter(is_text).count() as f64;
+    cost.words.1 = document.words.iter().filter(is_text).count() as f64;
     cost
 }
 
 fn numbers([written, spoken, both]: &[Vec<Cost>; 3], rate_hz: f64) -> Vec<Number> {
-    let ratios = |costs: &[Cost], of: fn(&Cost) -> (f64, f64)| -> Vec<Ratio> {
-        costs.iter().map(of).map(|(sum, n)| Ratio(sum, n)).collect()
-    };
+    let ratios =
+        |costs: &[Cost], of: fn(&Cost) -> Ratio| -> Vec<Ratio> { costs.iter().map(of).collect() };
     let seconds = |ratios: Vec<Ratio>| -> Vec<Ratio> {
         ratios.into_iter().map(|Ratio(nats, units)| Ratio(nats, units / rate_hz)).collect()
     };
-    let per_word = |cost: &Cost| (cost.text_nats, cost.words);
-    let per_unit = |cost: &Cost| (cost.speech_nats, cost.units);
-    let per_piece = |cost: &Cost| (cost.text_nats, cost.pieces);
+    let per_word = |cost: &Cost| cost.words;
+    let per_unit = |cost: &Cost| cost.units;
+    let per_piece = |cost: &Cost| cost.pieces;
     vec![
         Number::share("loss_per_word", ratios(written, per_word)),
         Number::ratio("perplexity_pieces", ratios(written, per_piece), f64::exp),

@@ -86,10 +86,11 @@ impl Voice {
     ///
     /// # Errors
     ///
-    /// [`Error::HeldOut`].
+    /// [`Error::OtherUnits`].
     pub(super) fn note(&self, units: &UnitsHeader, config: &EvalConfig) -> Result<String, Error> {
         if self.vocoder.units != *units {
-            return Err(Error::HeldOut {
+            return Err(Error::OtherUnits {
+                place: "eval.vocoder".to_owned(),
                 file: config.vocoder.clone().unwrap_or_default().into(),
                 found: Box::new(self.vocoder.units.clone()),
                 expected: Box::new(units.clone()),

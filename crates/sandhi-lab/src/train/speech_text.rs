@@ -6,7 +6,7 @@
 //!                                                                             watched: text, speech, text_per_word, speech_per_s
 //! ```
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use burn::prelude::*;
 use rayon::prelude::*;
@@ -15,7 +15,7 @@ use sandhi_data::{
     patching::{Closure, Patches, PatchingConfig, UnitMerges},
     rng::Stream,
     text::{JointVocabulary, Symbol},
-    units::{UnitUtterance, UnitWord},
+    units::{UnitCorpus, UnitUtterance, UnitWord},
 };
 use sandhi_nn::{
     ops,
@@ -30,7 +30,8 @@ use super::{
 };
 use crate::{
     plan,
-    recipe::{LossConfig, Measure, NetworkConfig, StageConfig},
+    recipe::{Form, LossConfig, Measure, NetworkConfig, StageConfig},
+    sources,
 };
 
 /// What predicts the next token.
@@ -138,8 +139,112 @@ pub type Reading = (Document, Arc<[UnitWord]>);
 pub enum Material {
     /// Documents that are always the same, with the words of the utterances that they are of.
     Fixed(Vec<Reading>),
-    /// Utterances that are interleaved anew every time they are read.
-    Interleaved(Vec<UnitUtterance>),
+    /// Utterances that become documents when they are read; interleaved ones become others every time.
+    Utterances(Form, Utterances),
+}
+
+/// Utterances by their numbers.
+#[derive(Debug)]
+pub enum Utterances {
+    /// In memory, in the tokens of the model.
+    Here(Vec<UnitUtterance>),
+    /// Some of those of files, which are read when they are wanted.
+    InFiles {
+        /// The files.
+        corpus: UnitCorpus,
+        /// Which.
+        indices: Vec<usize>,
+        /// What their units are merged by.
+        merges: Option<Arc<UnitMerges>>,
+    },
+}
+
+impl Utterances {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Here(utterances) => utterances.len(),
+            Self::InFiles { indices, .. } => indices.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or has units that the merges do not know.
+    pub fn get(&self, i: usize) -> Result<Cow<'_, UnitUtterance>, sources::Error> {
+        Ok(match self {
+            Self::Here(utterances) => Cow::Borrowed(&utterances[i]),
+            Self::InFiles { corpus, indices, merges } => {
+                let utterance = corpus.get(indices[i])?;
+                Cow::Owned(match merges {
+                    Some(merges) => merges.apply_to(utterance)?,
+                    None => utterance,
+                })
+            }
+        })
+    }
+
+    /// Takes those out that `is_taken` says, which may refuse one. What stays in files is not held.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Utterances::get`] and of `is_taken`.
+    pub fn take_out(
+        &mut self,
+        mut is_taken: impl FnMut(&UnitUtterance) -> Result<bool, sources::Error>,
+    ) -> Result<Vec<UnitUtterance>, sources::Error> {
+        let (mut taken, mut is_kept) = (Vec::new(), Vec::with_capacity(self.len()));
+        for i in 0..self.len() {
+            let utterance = self.get(i)?;
+            let takes = is_taken(&utterance)?;
+            if takes {
+                taken.push(utterance.into_owned());
+            }
+            is_kept.push(!takes);
+        }
+        let mut kept = is_kept.into_iter();
+        let mut next = || kept.next().expect("one for every utterance");
+        match self {
+            Self::Here(utterances) => utterances.retain(|_| next()),
+            Self::InFiles { indices, .. } => indices.retain(|_| next()),
+        }
+        Ok(taken)
+    }
+}
+
+/// What is said, as it was written down or as its words.
+pub(crate) fn text_of(utterance: &UnitUtterance) -> String {
+    utterance.text.clone().unwrap_or_else(|| {
+        let words: Vec<&str> = utterance.words.iter().map(|word| word.word.as_str()).collect();
+        words.join(" ")
+    })
+}
+
+/// An utterance as a form has it; blocks are drawn from the stream.
+///
+/// # Errors
+///
+/// When it has nothing that the form needs, or units that the vocabulary has not.
+pub(crate) fn document_of(
+    form: Form,
+    utterance: &UnitUtterance,
+    vocabulary: &JointVocabulary,
+    stream: &mut Stream,
+) -> Result<Document, interleave::Error> {
+    match form {
+        Form::Interleaved => interleave::interleaved(utterance, vocabulary, stream),
+        Form::Spoken => interleave::spoken(utterance, vocabulary),
+        Form::Transcribed => interleave::transcribed(utterance, &text_of(utterance), vocabulary),
+        Form::Voiced => interleave::voiced(&text_of(utterance), utterance, vocabulary),
+        Form::Written => interleave::written(&text_of(utterance), vocabulary),
+    }
 }
 
 /// Documents, or what they are made of.
@@ -199,16 +304,16 @@ fn operations(network: &NetworkConfig, n_vocabulary: usize, n_tokens: f64, n_pat
 const READINGS: u64 = 6;
 
 impl SpeechTextDataset {
-    fn n_items(&self) -> usize {
+    pub(crate) fn n_items(&self) -> usize {
         match &self.material {
             Material::Fixed(documents) => documents.len(),
-            Material::Interleaved(utterances) => utterances.len(),
+            Material::Utterances(_, utterances) => utterances.len(),
         }
     }
 
     /// Draws that lengths are estimated by: over the documents of an utterance, and over the course of training.
     fn readings(&self) -> Vec<Draw> {
-        let changes = matches!(self.material, Material::Interleaved(_))
+        let changes = matches!(self.material, Material::Utterances(Form::Interleaved, _))
             || matches!(self.cutting, Cutting::Given(ref patching, _) if !matches!(patching, PatchingConfig::Static(_)));
         let n = if changes { READINGS } else { 1 };
         let at = |i: u64| Draw { key: i, progress: Some((i as f64 + 0.5) / n as f64) };
@@ -235,11 +340,12 @@ impl SpeechTextDataset {
     fn read(&self, i: usize, key: u64) -> Vec<Reading> {
         match &self.material {
             Material::Fixed(documents) => vec![documents[i].clone()],
-            Material::Interleaved(utterances) => {
-                let utterance = &utterances[i];
+            Material::Utterances(form, utterances) => {
+                const READ: &str = "utterances were read before training";
+                let utterance = utterances.get(i).expect(READ);
                 let mut stream = Stream::named(key, &utterance.id);
-                let document = interleave::interleaved(utterance, &self.vocabulary, &mut stream);
-                let document = document.expect("utterances were read before training");
+                let document = document_of(*form, &utterance, &self.vocabulary, &mut stream);
+                let document = document.expect(READ);
                 let parts = interleave::split(document, &self.vocabulary, self.context)
                     .expect("the context has room for more than markers");
                 let words: Arc<[UnitWord]> = utterance.words.clone().into();
@@ -540,6 +646,7 @@ impl Learner for SpeechTextNet {
 
 #[cfg(test)]
 mod tests {
+    use sandhi_data::units::{Format, UnitWriter, UnitsHeader};
     use sandhi_data::{
         interleave::SpeechSpan,
         patching::StaticConfig,
@@ -591,7 +698,10 @@ mod tests {
             context: 200,
             rate_hz: 25.0,
             merges: None,
-            material: Material::Interleaved(vec![utterance("a"), utterance("b")]),
+            material: Material::Utterances(
+                Form::Interleaved,
+                Utterances::Here(vec![utterance("a"), utterance("b")]),
+            ),
             meter: Meter {
                 measure,
                 network: network(patches),
@@ -702,5 +812,86 @@ mod tests {
         let text = "max_items = 2\nmax_length = 10.0\nmeasure = \"operations\"";
         let batch: BatchConfig = toml::from_str(text).unwrap();
         assert_eq!(batch.measure, Measure::Operations);
+    }
+
+    /// Each form of an utterance is the document that its name says.
+    #[test]
+    fn an_utterance_has_its_sides_in_the_order_of_its_form() {
+        let vocabulary = vocabulary();
+        let utterance = UnitUtterance {
+            id: "a".into(),
+            units: vec![2, 1],
+            words: Vec::new(),
+            text: Some("red kitchen".into()),
+            language: None,
+        };
+        let of =
+            |form| document_of(form, &utterance, &vocabulary, &mut Stream::new(0)).unwrap().ids;
+        let begin = vec![vocabulary.begin()];
+        let end = vec![vocabulary.end()];
+        let said: Vec<u32> = vec![
+            vocabulary.marker(Mode::Speech),
+            vocabulary.unit(2).unwrap(),
+            vocabulary.unit(1).unwrap(),
+        ];
+        let pieces = vocabulary.tokenizer().encode("red kitchen").unwrap();
+        let written = [vec![vocabulary.marker(Mode::Text)], pieces].concat();
+        let all = |parts: &[&Vec<u32>]| -> Vec<u32> {
+            parts.iter().flat_map(|part| part.iter().copied()).collect()
+        };
+        assert_eq!(of(Form::Spoken), all(&[&begin, &said, &end]));
+        assert_eq!(of(Form::Written), all(&[&begin, &written, &end]));
+        assert_eq!(of(Form::Transcribed), all(&[&begin, &said, &written, &end]));
+        assert_eq!(of(Form::Voiced), all(&[&begin, &written, &said, &end]));
+    }
+
+    /// What stays in files is what would be in memory, merged or not, and what is taken out is gone from both.
+    #[test]
+    fn utterances_of_files_are_those_in_memory() {
+        let header = UnitsHeader { quantizer: "q".into(), n_units: 5, rate_hz: 25.0 };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.units");
+        let all: Vec<UnitUtterance> = ["a", "b", "c", "d"].map(utterance).into();
+        let mut writer = UnitWriter::create(&path, Format::Binary, header.clone()).unwrap();
+        all.iter().for_each(|utterance| writer.push(utterance).unwrap());
+        writer.finish().unwrap();
+        let sequences: Vec<Vec<u32>> =
+            all.iter().map(|utterance| utterance.units.clone()).collect();
+        let merges = Arc::new(UnitMerges::learn(&header, &sequences, 3).unwrap());
+        for merges in [None, Some(merges)] {
+            let tokens = |utterance: &UnitUtterance| match &merges {
+                Some(merges) => merges.apply_to(utterance.clone()).unwrap(),
+                None => utterance.clone(),
+            };
+            let corpus = UnitCorpus::open(std::slice::from_ref(&path)).unwrap();
+            let indices = (0..corpus.len()).collect();
+            let merges = merges.clone();
+            let mut there = Utterances::InFiles { corpus, indices, merges };
+            let mut here = Utterances::Here(all.iter().map(tokens).collect());
+            let taken = |utterances: &mut Utterances| {
+                utterances.take_out(|utterance| Ok(utterance.id == "b")).unwrap()
+            };
+            assert_eq!(taken(&mut there), taken(&mut here));
+            assert_eq!((there.len(), here.len()), (3, 3));
+            for i in 0..3 {
+                assert_eq!(there.get(i).unwrap(), here.get(i).unwrap());
+            }
+            assert_eq!(here.get(1).unwrap().id, "c");
+            let refused = there.take_out(|_| Err(sources::Error::NoUnits));
+            assert!(refused.is_err() && there.len() == 3);
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_its_text_or_its_words() {
+        let utterance = |text: Option<&str>| UnitUtterance {
+            id: "a".into(),
+            units: vec![0; 4],
+            words: vec![("hello".to_owned(), 0, 2).into(), ("there".to_owned(), 2, 4).into()],
+            text: text.map(str::to_owned),
+            language: None,
+        };
+        assert_eq!(text_of(&utterance(Some("Hello, there."))), "Hello, there.");
+        assert_eq!(text_of(&utterance(None)), "hello there");
     }
 }

@@ -8,7 +8,7 @@ mod patches;
 mod segments;
 mod transport;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use burn::prelude::Device;
@@ -18,9 +18,13 @@ use sandhi_lab::{
     model::{AnyModel, ConnectorModel},
     recipe::{Half, Recipe},
     results::Results,
+    sources::Workshop,
 };
 
-use super::eval::check_domains;
+use serde::Serialize;
+
+use super::eval::{check_domains, nameless};
+use crate::{console::Console, output, run_args::RunArgs};
 
 /// Arguments of `sandhi inspect`.
 #[derive(Debug, clap::Args)]
@@ -59,6 +63,53 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 fn half(test: bool) -> Half {
     if test { Half::Test } else { Half::Dev }
+}
+
+/// What is measured, and how it is shown.
+#[derive(Debug, clap::Args)]
+struct MeasureArgs {
+    /// Domains; all when not given.
+    #[arg(long, value_delimiter = ',')]
+    domains: Vec<String>,
+    /// Utterances of each domain and language; stories where models read stories.
+    #[arg(long, default_value_t = 40)]
+    n: usize,
+    /// Measure on the half that is opened once, instead of the one that tuning uses.
+    #[arg(long)]
+    test: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+impl MeasureArgs {
+    /// Refuses what cannot be measured.
+    fn check(&self) -> anyhow::Result<()> {
+        check_domains(&self.domains)?;
+        ensure!(self.n > 0, "--n is 0, expected at least 1");
+        Ok(())
+    }
+
+    fn half(&self) -> Half {
+        half(self.test)
+    }
+
+    /// Where sound and frames come from, and where progress goes.
+    fn workplace(&self) -> anyhow::Result<(Workshop, Console)> {
+        let workshop = Workshop::new(&self.run.cache, &PathBuf::new(), &nameless("inspect"));
+        Ok((workshop, Console::new(self.run.quiet)?))
+    }
+
+    /// Prints JSON or a table.
+    fn show<T: Serialize + ?Sized>(
+        &self,
+        found: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        if self.json { output::print_json(found) } else { output::print(&table(found)) }
+    }
 }
 
 /// Adds numbers to the `results.json` of a run.

@@ -23,11 +23,13 @@ use sandhi_lab::{
     chat::END,
     generate::Decoding,
     model::SpeechTextModel,
-    recipe::{LossConfig, Measure, ModelConfig, NetworkConfig, Recipe, SpeechTextModelConfig},
+    recipe::{
+        Form, LossConfig, Measure, ModelConfig, NetworkConfig, Recipe, SpeechTextModelConfig,
+    },
     train::{
         dataset::{Dataset, Draw},
         speech_text::{
-            Cutting, Material, Meter, SpeechTextBatch, SpeechTextDataset, SpeechTextNet,
+            Cutting, Material, Meter, SpeechTextBatch, SpeechTextDataset, SpeechTextNet, Utterances,
         },
         step::gradients,
     },
@@ -258,7 +260,7 @@ fn of_length(
             context: 1 << 20,
             rate_hz: RATE_HZ,
             merges: None,
-            material: Material::Interleaved(utterances.clone()),
+            material: Material::Utterances(Form::Interleaved, Utterances::Here(utterances.clone())),
             meter: Meter {
                 measure: Measure::Tokens,
                 network: network.clone(),

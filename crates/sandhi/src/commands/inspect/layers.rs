@@ -2,64 +2,48 @@
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
 use sandhi_data::score::Bootstrap;
 use sandhi_lab::{
     hf::ModelSource,
     inspect::{LayersRow, SpeechConfig, add_layers, layers},
-    sources::Workshop,
     tasks,
     train::Monitor,
 };
 
-use super::super::eval::nameless;
-use crate::{console::Console, output, run_args::RunArgs};
+use super::MeasureArgs;
 
 /// Arguments of `sandhi inspect layers`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A connector model's directory.
     model: ModelSource,
-    /// Domains; all when not given.
-    #[arg(long, value_delimiter = ',')]
-    domains: Vec<String>,
-    /// Utterances of each domain and language.
-    #[arg(long, default_value_t = 40)]
-    n: usize,
-    /// Measure on the half that is opened once, instead of the one that tuning uses.
-    #[arg(long)]
-    test: bool,
     /// Add the numbers to the results.json of this run, for sandhi table.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    run: RunArgs,
+    of: MeasureArgs,
 }
 
 /// Measures and prints.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    super::check_domains(&args.domains)?;
-    ensure!(args.n > 0, "--n is 0, expected at least 1 utterance");
-    let (model, _) = super::open(&args.model, &args.run.device.open()?, &args.run.hub.hub()?)?;
+    args.of.check()?;
+    let (model, _) =
+        super::open(&args.model, &args.of.run.device.open()?, &args.of.run.hub.hub()?)?;
     let config = SpeechConfig {
-        domains: args.domains,
-        n: args.n,
-        half: super::half(args.test),
+        domains: args.of.domains.clone(),
+        n: args.of.n,
+        half: args.of.half(),
         bootstrap: Bootstrap::default(),
     };
-    let workshop = Workshop::new(&args.run.cache, &PathBuf::new(), &nameless("inspect"));
-    let cache = tasks::frame_cache(&model, &args.run.cache);
-    let console = Console::new(args.run.quiet)?;
+    let (workshop, console) = args.of.workplace()?;
+    let cache = tasks::frame_cache(&model, &args.of.run.cache);
     let found = layers(&model, &workshop, &config, &cache, &|what, i, n| {
         console.preparing(what, i, n);
     })?;
     if let Some(dir) = &args.run_dir {
         super::add_to_results(dir, |results| add_layers(&found, results))?;
     }
-    if args.json { output::print_json(&found) } else { output::print(&table(&found)) }
+    args.of.show(&found[..], table)
 }
 
 /// A block of lines a domain.

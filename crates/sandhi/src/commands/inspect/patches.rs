@@ -2,47 +2,31 @@
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
 use sandhi_lab::{
     hf::ModelSource,
     inspect::{PatchesConfig, PatchesRow, add_patches, patches},
     model::AnyModel,
-    sources::Workshop,
     train::Monitor,
 };
 
-use super::super::eval::nameless;
-use crate::{console::Console, output, run_args::RunArgs};
+use super::MeasureArgs;
 
 /// Arguments of `sandhi inspect patches`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The directory of a model over text and units whose network has patches.
     model: ModelSource,
-    /// Domains; all when not given.
-    #[arg(long, value_delimiter = ',')]
-    domains: Vec<String>,
-    /// Stories of each domain.
-    #[arg(long, default_value_t = 40)]
-    n: usize,
-    /// Measure on the half that is opened once, instead of the one that tuning uses.
-    #[arg(long)]
-    test: bool,
     /// Add the numbers to the results.json of this run, for sandhi table.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    run: RunArgs,
+    of: MeasureArgs,
 }
 
 /// Measures and prints.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    super::check_domains(&args.domains)?;
-    ensure!(args.n > 0, "--n is 0, expected at least 1 story");
-    let model = AnyModel::open(&args.model, &args.run.device.open()?, &args.run.hub.hub()?)?;
+    args.of.check()?;
+    let model = AnyModel::open(&args.model, &args.of.run.device.open()?, &args.of.run.hub.hub()?)?;
     let kind = model.kind();
     let AnyModel::SpeechText(model) = model else {
         anyhow::bail!(
@@ -50,16 +34,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             args.model
         );
     };
-    let config = PatchesConfig { domains: args.domains, n: args.n, half: super::half(args.test) };
-    let workshop = Workshop::new(&args.run.cache, &PathBuf::new(), &nameless("inspect"));
-    let console = Console::new(args.run.quiet)?;
-    let found = patches(&model, &workshop, &config, &args.run.cache, &|what, i, n| {
+    let config =
+        PatchesConfig { domains: args.of.domains.clone(), n: args.of.n, half: args.of.half() };
+    let (workshop, console) = args.of.workplace()?;
+    let found = patches(&model, &workshop, &config, &args.of.run.cache, &|what, i, n| {
         console.preparing(what, i, n);
     })?;
     if let Some(dir) = &args.run_dir {
         super::add_to_results(dir, |results| add_patches(&found, results))?;
     }
-    if args.json { output::print_json(&found) } else { output::print(&table(&found)) }
+    args.of.show(&found[..], table)
 }
 
 /// A line a domain.
