@@ -31,6 +31,7 @@ use sandhi_lab::{
         speech_text::{HostBoundaries, SpeechTextBatch},
         step::gradients,
         trains_encoder,
+        vocoder::VocoderBatch,
     },
 };
 use sandhi_nn::{
@@ -137,8 +138,20 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
     let (n, init) = (stage.batch.max_items, Init::new(1, &Device::flex()));
     let audio_s = stage.batch.max_length;
     match &recipe.model {
-        ModelConfig::Aligner(_) | ModelConfig::Vocoder(_) => {
-            panic!("none of the recipes below trains one")
+        ModelConfig::Aligner(_) => panic!("none of the recipes below trains one"),
+        ModelConfig::Vocoder(config) => {
+            // 25 units a second, of 640 samples each.
+            const A_UNIT: usize = 640;
+            let crop = (audio_s / n as f64 * 25.0) as usize;
+            let n_samples = n * crop * A_UNIT;
+            let batches = [VocoderBatch {
+                units: ids(n * crop, 1, N_UNITS),
+                lengths: vec![crop; n],
+                samples: numbers(n_samples),
+                mels: numbers(n_samples / config.vocoder.hop * config.vocoder.n_mels),
+                audio_s,
+            }];
+            measured(stage, &batches, || config.vocoder.init(N_UNITS, A_UNIT, &init))
         }
         ModelConfig::SpeechText(config) => {
             // Spoken documents: one token alone, then units in fours. Where a model finds patches itself every fourth token
@@ -375,6 +388,27 @@ fn units(network: &str, patching: &str, batch: &str) -> String {
     )
 }
 
+fn vocoder(sizes: &str, batch: &str) -> String {
+    format!(
+        r#"
+        name = "vocoder"
+        seed = 1
+        [model]
+        kind = "vocoder"
+        vocoder = {{ {sizes} }}
+        crop_s = 1.2
+        [model.units]
+        from = "encoder"
+        encoder = {{ from = "directory", path = "../../weights/encoder" }}
+        centers = {{ from = "fit", n = {N_UNITS} }}
+        {STAGE}
+        loss = {{ mel = 1.0, spectra = 1.0 }}
+        data = [{{ source = "stories", form = "spoken", n = 20 }}]
+        batch = {{ {batch} }}
+        "#
+    )
+}
+
 /// A network over patches, with what is said beside its sizes.
 fn patches(more: &str) -> String {
     let stack =
@@ -473,6 +507,11 @@ fn plans_name_the_memory_that_training_takes() {
                 "patching = { kind = \"static\", size = 4 }",
                 "max_items = 4, max_length = 2048",
             ),
+        ),
+        ("vocoder", vocoder("d_model = 96, d_ff = 288", "max_items = 8, max_length = 9.6")),
+        (
+            "vocoder, wide, few crops",
+            vocoder("d_model = 256, d_ff = 768", "max_items = 2, max_length = 2.4"),
         ),
         ("text, again", again(text(narrow, 300, long))),
         ("text, LoRA", branches(text(narrow, 300, long), "\"*lora_*\"")),
