@@ -142,47 +142,54 @@ fn generate_batch(
     let prompts: Vec<&[Segment]> = prompts.iter().map(Vec::as_slice).collect();
     let Read { mut cache, last } = read(lm, &prompts, vectors, decoding.max_tokens);
     let logits = host(lm.logits(last));
-    decode(prompts.len(), logits, ends, decoding, first, |ids, active| {
+    let longest = vec![decoding.max_tokens; prompts.len()];
+    decode(&longest, logits, ends, decoding, first, |ids, active| {
         let offsets = Offsets::from_lengths(&vec![1; ids.len()]);
         let input = Ragged { values: lm.embed(ids), offsets };
         host(lm.logits(lm.extend(&input, active, &mut cache)))
     })
 }
 
-/// Picks tokens of `n` sequences until one of `ends` or the longest answer. `logits` are those of what follows the
+/// Picks tokens of sequences until one of `ends` or as many as each may have, `longest`. `logits` are those of what follows the
 /// prompts, row after row; `next` reads one token of each of the sequences that go on and gives what follows. `first` is
 /// the number of the first sequence among all of a call, whose draws it seeds.
 pub(crate) fn decode(
-    n: usize,
+    longest: &[usize],
     mut logits: Vec<f32>,
     ends: &[u32],
     decoding: &Decoding,
     first: usize,
     mut next: impl FnMut(&[u32], &[usize]) -> Vec<f32>,
 ) -> Vec<Answer> {
+    let n = longest.len();
     let mut active: Vec<usize> = (0..n).collect();
     let mut streams: Vec<Stream> = (0..n)
         .map(|i| Stream::new(stream(decoding.seed, &format!("sequence {}", first + i))))
         .collect();
     let mut answers: Vec<Answer> =
         (0..n).map(|_| Answer { ids: Vec::new(), stop: Stop::Length, log_prob: 0.0 }).collect();
-    for n_tokens in 1..=decoding.max_tokens {
+    for n_tokens in 1..=longest.iter().copied().max().unwrap_or(0) {
         let width = logits.len() / active.len().max(1);
         let mut still = Vec::with_capacity(active.len());
         let mut ids = Vec::with_capacity(active.len());
         for (&i, row) in active.iter().zip(logits.chunks(width.max(1))) {
+            if longest[i] == 0 {
+                continue;
+            }
             let (id, log_prob) = pick(row, decoding, &mut streams[i]);
             answers[i].log_prob += log_prob;
             if ends.contains(&id) {
                 answers[i].stop = Stop::End;
             } else {
                 answers[i].ids.push(id);
-                still.push(i);
-                ids.push(id);
+                if n_tokens < longest[i] {
+                    still.push(i);
+                    ids.push(id);
+                }
             }
         }
         active = still;
-        if active.is_empty() || n_tokens == decoding.max_tokens {
+        if active.is_empty() {
             break;
         }
         logits = next(&ids, &active);

@@ -74,8 +74,8 @@ pub struct Likeness {
     pub within: Option<f64>,
     /// Mean cosine of two vectors of different words in different utterances.
     pub between: Option<f64>,
-    /// Mean silhouette (Rousseeuw, 1987) of vectors among words, by the distance 1 - cosine: 1 where words are apart, 0
-    /// where they are not. A word that was said once counts 0.
+    /// Mean silhouette (Rousseeuw, 1987) of vectors among words, by the distance 1 - cosine, in other utterances alone: 1
+    /// where words are apart, 0 where they are not. A vector of a word that no other utterance has counts 0.
     pub silhouette: Option<f64>,
 }
 
@@ -131,21 +131,27 @@ fn likeness(said: &Said) -> Likeness {
     let same_utterance = pairs(&said.sums(|(_, utterance)| utterance));
     let words = said.sums(|(word, _)| word);
     let same_word = pairs(&words);
-    let both = pairs(&said.sums(|of| of));
+    let here = said.sums(|of| of);
+    let both = pairs(&here);
     let mean = |sum: f64, n: f64| (n > 0.0).then(|| sum / n);
     let within = [0, 1].map(|i| same_word[i] - both[i]);
     let between = [0, 1].map(|i| all[i] - same_utterance[i] - within[i]);
     let silhouette = |i: usize| {
-        let (row, own) = (said.row(i), said.of[i].0);
-        let of_own = &words[&own];
-        if of_own.1 < 2.0 {
-            return 0.0;
-        }
-        let near = (of_own.1 - dot(row, &of_own.0)) / (of_own.1 - 1.0);
+        let (row, (own, utterance)) = (said.row(i), said.of[i]);
+        // From the vectors of a word in other utterances; none where it was said in this one alone.
+        let distance = |word: usize, (sum, n): &(Vec<f64>, f64)| {
+            let (of_here, n_here) = match here.get(&(word, utterance)) {
+                Some((sum, n)) => (dot(row, sum), *n),
+                None => (0.0, 0.0),
+            };
+            (*n > n_here).then(|| 1.0 - (dot(row, sum) - of_here) / (n - n_here))
+        };
+        let Some(near) = distance(own, &words[&own]) else { return 0.0 };
         let others = words.iter().filter(|(word, _)| **word != own);
-        let far = others.map(|(_, (sum, n))| 1.0 - dot(row, sum) / n).fold(f64::INFINITY, f64::min);
+        let far =
+            others.filter_map(|(&word, sum)| distance(word, sum)).fold(f64::INFINITY, f64::min);
         let largest = near.max(far);
-        if largest > 0.0 { (far - near) / largest } else { 0.0 }
+        if far.is_finite() && largest > 0.0 { (far - near) / largest } else { 0.0 }
     };
     let n = said.of.len();
     Likeness {
@@ -296,15 +302,21 @@ mod tests {
     fn cosines_of_pairs_by_hand() {
         // Word 0 along x in utterances 0 and 1, word 1 along y in 0 and at 45 degrees in 1; lengths say nothing.
         let half = 0.5_f64.sqrt();
-        let said =
-            said(&[(0, 0, [1.0, 0.0]), (0, 1, [3.0, 0.0]), (1, 0, [0.0, 2.0]), (1, 1, [5.0, 5.0])]);
-        let found = likeness(&said);
+        let found = likeness(&said(&[
+            (0, 0, [1.0, 0.0]),
+            (0, 1, [3.0, 0.0]),
+            (1, 0, [0.0, 2.0]),
+            (1, 1, [5.0, 5.0]),
+        ]));
         // Within: 1 and cos 45 degrees. Between utterances: x with 45 degrees, and x with y.
         near(found.within, f64::midpoint(1.0, half));
         near(found.between, half / 2.0);
-        // Silhouettes. x: own 0, other (1 + 1 - half) / 2, so 1, twice. y: own 1 - half, other 1.
-        // 45 degrees: own and other 1 - half, so 0.
+        // Silhouettes, against the other utterance. x in 0: own 0, other 1 - half, so 1; x in 1: own 0, other 1, so 1. y:
+        // own 1 - half, other 1, so half. 45 degrees: own and other 1 - half, so 0.
         near(found.silhouette, (1.0 + 1.0 + half + 0.0) / 4.0);
+        // Two patches of one word beside each other say nothing of it: every word was said once.
+        let once = said(&[(0, 0, [1.0, 0.0]), (0, 0, [1.0, 0.0]), (1, 1, [0.0, 1.0])]);
+        near(likeness(&once).silhouette, 0.0);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! network.safetensors, tokenizer.json with markers and units by name; encoder.safetensors and units.npy where it hears
 //! ```
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use burn::prelude::*;
 use sandhi_data::{
@@ -143,14 +143,15 @@ enum Kept {
 }
 
 impl<'a> Reader<'a> {
-    /// Nothing read yet, with room for beginnings and `room` more tokens of each.
+    /// Nothing read yet, with room for beginnings and so many more tokens of each.
     fn new(
         model: &'a SpeechTextModel,
         beginnings: &[Vec<u32>],
-        room: usize,
+        longest: &[usize],
         allowed: Option<Vec<bool>>,
     ) -> Self {
-        let capacities: Vec<usize> = beginnings.iter().map(|ids| ids.len() + room).collect();
+        let capacities: Vec<usize> =
+            beginnings.iter().zip(longest).map(|(ids, n)| ids.len() + n).collect();
         let kept = match &model.net.network {
             Network::Plain(lm) => Kept::Plain(lm.cache(&capacities)),
             Network::Patch(lm) => {
@@ -283,17 +284,22 @@ impl SpeechTextModel {
         !matches!(self.patching, Some(PatchingConfig::Aligned(_)))
     }
 
-    /// What follows each of some beginnings, until one of `ends` or the longest continuation, and how many steps of the
-    /// largest transformer it took. With a mode there are tokens of that mode alone, and ends.
+    /// What follows each of some beginnings, until one of `ends`, the most tokens that it may have or the context's end, and
+    /// how many steps of the largest transformer it took. With a mode there are tokens of that mode alone, and ends.
     ///
     /// # Errors
     ///
     /// [`Error::TooLong`] where a beginning leaves no room in the context; [`Error::GivenBoundaries`] when patches end
     /// where words do, which is not known of what is not said yet. Patches of one size are told by what was read, whatever
     /// the closure of training.
+    ///
+    /// # Panics
+    ///
+    /// When `longest` is not one for every beginning.
     pub fn go_on(
         &self,
         beginnings: &[Vec<u32>],
+        longest: &[usize],
         mode: Option<Mode>,
         ends: &[u32],
         decoding: &Decoding,
@@ -304,16 +310,21 @@ impl SpeechTextModel {
         for ids in beginnings {
             self.fits(ids.len() + 1)?;
         }
+        assert_eq!(beginnings.len(), longest.len(), "each has its longest continuation");
+        let room = |(ids, &longest): (&Vec<u32>, &usize)| longest.min(self.context - ids.len());
+        let longest: Vec<usize> = beginnings.iter().zip(longest).map(room).collect();
         let mut found = Vec::with_capacity(beginnings.len());
-        for (i, chunk) in beginnings.chunks(decoding.batch.max(1)).enumerate() {
+        let at_once = decoding.batch.max(1);
+        for (i, (chunk, longest)) in
+            beginnings.chunks(at_once).zip(longest.chunks(at_once)).enumerate()
+        {
             let allowed = mode.map(|mode| self.allowed(mode, ends));
-            let mut reader = Reader::new(self, chunk, decoding.max_tokens, allowed);
+            let mut reader = Reader::new(self, chunk, longest, allowed);
             let all: Vec<usize> = (0..chunk.len()).collect();
             let begun: Vec<&[u32]> = chunk.iter().map(Vec::as_slice).collect();
             let logits = reader.read(&begun, &all);
             let steps = reader.steps();
-            let first = i * decoding.batch.max(1);
-            let answers = decode(chunk.len(), logits, ends, decoding, first, |ids, active| {
+            let answers = decode(longest, logits, ends, decoding, i * at_once, |ids, active| {
                 let ids: Vec<&[u32]> = ids.chunks(1).collect();
                 reader.read(&ids, active)
             });
@@ -323,7 +334,8 @@ impl SpeechTextModel {
         Ok(found)
     }
 
-    /// What follows each beginning in writing, until a marker or the longest answer, and how much it took.
+    /// What follows each beginning in writing, until a marker, the longest answer or the context's end, and how much it
+    /// took.
     ///
     /// # Errors
     ///
@@ -333,7 +345,9 @@ impl SpeechTextModel {
         beginnings: &[Vec<u32>],
         decoding: &Decoding,
     ) -> Result<Vec<(String, Steps)>, Error> {
-        let answers = self.go_on(beginnings, Some(Mode::Text), &self.markers(), decoding)?;
+        let longest = vec![decoding.max_tokens; beginnings.len()];
+        let (mode, ends) = (Some(Mode::Text), self.markers());
+        let answers = self.go_on(beginnings, &longest, mode, &ends, decoding)?;
         let text = |(answer, taken): (Answer, usize)| {
             let text = self.vocabulary.tokenizer().decode(&answer.ids)?;
             Ok((text, Steps { taken, read: answer.n_read() }))
@@ -341,7 +355,7 @@ impl SpeechTextModel {
         answers.into_iter().map(text).collect()
     }
 
-    /// What follows each beginning in units, until a marker or the longest answer, and how much it took.
+    /// What follows each beginning in units, until a marker, its longest answer or the context's end, and how much it took.
     ///
     /// # Errors
     ///
@@ -349,9 +363,11 @@ impl SpeechTextModel {
     pub fn speak(
         &self,
         beginnings: &[Vec<u32>],
+        longest: &[usize],
         decoding: &Decoding,
     ) -> Result<Vec<(Vec<u32>, Steps)>, Error> {
-        let answers = self.go_on(beginnings, Some(Mode::Speech), &self.markers(), decoding)?;
+        let (mode, ends) = (Some(Mode::Speech), self.markers());
+        let answers = self.go_on(beginnings, longest, mode, &ends, decoding)?;
         let unit = |&id: &u32| match self.vocabulary.symbol(id) {
             Some(Symbol::Unit(unit)) => Some(unit),
             _ => None,
@@ -393,14 +409,17 @@ impl SpeechTextModel {
         markers.chain([self.vocabulary.begin(), self.vocabulary.end()]).collect()
     }
 
-    /// Whether each token is of a mode, or one of `ends`.
+    /// Whether each token is of a mode, or one of `ends`. Special tokens of a text model's own are not text.
     fn allowed(&self, mode: Mode, ends: &[u32]) -> Vec<bool> {
+        let specials: BTreeSet<u32> =
+            self.vocabulary.tokenizer().special_ids().values().copied().collect();
         let is_allowed = |id: u32| {
             ends.contains(&id)
-                || matches!(
-                    (self.vocabulary.symbol(id), mode),
-                    (Some(Symbol::Text), Mode::Text) | (Some(Symbol::Unit(_)), Mode::Speech)
-                )
+                || match (self.vocabulary.symbol(id), mode) {
+                    (Some(Symbol::Text), Mode::Text) => !specials.contains(&id),
+                    (Some(Symbol::Unit(_)), Mode::Speech) => true,
+                    _ => false,
+                }
         };
         (0..self.vocabulary.n_tokens() as u32).map(is_allowed).collect()
     }

@@ -100,6 +100,15 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Neither or both say what the pieces of text are.
+    #[error("model: expected either tokenizer or language_model")]
+    NoTokenizer,
+    /// The run's tokenizer is not that of the language model that it began as.
+    #[error("{}: another tokenizer than model.language_model's; the run began as another model", path.display())]
+    OtherTokenizer {
+        /// The file.
+        path: PathBuf,
+    },
     /// The language model that the network is to begin as does not go where it says.
     #[error("model.language_model does not fit model.network:\n{0}")]
     BeginsAs(#[from] sandhi_nn::weights::Mismatch),

@@ -58,21 +58,20 @@ pub(super) fn speech_text(
     };
     let n_symbols = merges.as_ref().map_or(units.n_units, |merges| merges.n_symbols());
     let text = match &config.language_model {
-        Some(base) => Some(text_base(base, workshop, &place.device, &place.hub)?),
+        // Its weights go where the network is; of it nothing stays.
+        Some(base) => Some(text_base(base, workshop, &Device::flex(), &place.hub)?),
         None => None,
     };
     let vocabulary = match (&text, &config.tokenizer) {
-        (Some(text), _) => extended(text, place, n_symbols)?,
+        (Some(text), None) => extended(text, config.edges.as_ref(), place, n_symbols, monitor)?,
         (None, Some(tokenizer)) => learned(recipe, tokenizer, place, workshop, n_symbols, monitor)?,
-        (None, None) => unreachable!("a plan has one of both"),
+        _ => return Err(Error::NoTokenizer),
     };
     let vocabulary = Arc::new(vocabulary);
     let init = Init::new(recipe.seed, &place.device.clone().autodiff());
     let mut net = config.network.init(vocabulary.n_tokens(), &init);
-    if let Some(text) = &text {
-        net = net.begin_as(text, &vocabulary, recipe.seed)?;
-        let n = text.lm.num_params() as f64 / 1e6;
-        monitor.note(&format!("begins as a language model of {n:.1} M parameters"));
+    if let Some(text) = text {
+        net = net.begin_as(&text, &vocabulary, recipe.seed)?;
     }
     let mut model = SpeechTextModel {
         units,
@@ -179,14 +178,29 @@ fn merges(
     Ok(merges)
 }
 
-/// The tokenizer of a text model with markers and units behind it.
-fn extended(text: &TextModel, place: &Place, n_symbols: u32) -> Result<JointVocabulary, Error> {
+/// The tokenizer of a text model with markers and units behind it, the same one where a run goes on.
+fn extended(
+    text: &TextModel,
+    edges: Option<&[String; 2]>,
+    place: &Place,
+    n_symbols: u32,
+    monitor: &mut dyn Monitor,
+) -> Result<JointVocabulary, Error> {
     let (tokenizer, layout) = (text.chat.tokenizer(), text.chat.layout());
     let name = |id| tokenizer.piece(id).unwrap_or_default();
-    let (begin, end) = (name(layout.begin), name(layout.end));
+    let own = || [layout.begin, layout.end].map(name);
+    let [begin, end] = edges.cloned().unwrap_or_else(own);
     let vocabulary = JointVocabulary::extend(tokenizer, &begin, &end, n_symbols)?;
-    let json = vocabulary.tokenizer().to_json()?;
-    write_atomically(&place.dir.join("tokenizer.json"), json.as_bytes())?;
+    let (path, json) = (place.dir.join("tokenizer.json"), vocabulary.tokenizer().to_json()?);
+    match std::fs::read(&path) {
+        Ok(found) if found == json.as_bytes() => return Ok(vocabulary),
+        Ok(_) => return Err(Error::OtherTokenizer { path }),
+        Err(_) => write_atomically(&path, json.as_bytes())?,
+    }
+    let n = text.lm.num_params() as f64 / 1e6;
+    monitor.note(&format!(
+        "begins as a language model of {n:.1} M parameters; documents begin with {begin} and end with {end}"
+    ));
     Ok(vocabulary)
 }
 

@@ -230,8 +230,21 @@ fn a_model_over_units_in_pieces_has_the_same_losses_and_is_what_was_saved() {
     let error = short.log_probs(&documents).unwrap_err().to_string();
     assert!(error.contains("the model's context is 3"), "{error}");
     let beginning = vec![documents[0].0.ids[..4].to_vec()];
-    let gone_on = short.go_on(&beginning, None, &[], &crate::generate::Decoding::default());
+    let gone_on = short.go_on(&beginning, &[9], None, &[], &crate::generate::Decoding::default());
     assert!(gone_on.is_err());
+    // Everyone goes on as far as it may, whatever its neighbors may, and not beyond the context.
+    let begun = vec![beginning[0].clone(); 3];
+    let decoding = crate::generate::Decoding::default();
+    let mode = Some(sandhi_data::text::Mode::Text);
+    let said = |model: &crate::model::SpeechTextModel| -> Vec<Vec<u32>> {
+        let found = model.go_on(&begun, &[5, 2, 0], mode, &[], &decoding).unwrap();
+        found.into_iter().map(|(answer, _)| answer.ids).collect()
+    };
+    let found = said(&whole);
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [5, 2, 0]);
+    assert_eq!(found[1], found[0][..2]);
+    let short = crate::model::SpeechTextModel { context: 7, ..whole.clone() };
+    assert_eq!(said(&short)[0], found[0][..3]);
 
     // Every network and rule learns from the same recipe.
     let plain = "{ kind = \"plain\", d_model = 16, n_layers = 1, n_heads = 2, d_ff = 32 }";

@@ -99,6 +99,17 @@ impl Recipe {
         named.into_iter().flatten().collect()
     }
 
+    /// The forms in which its stages learn utterances as units.
+    pub(crate) fn forms(&self) -> Vec<Form> {
+        let sources = self.stages.iter().flat_map(|stage| &stage.sources);
+        let form = |source: &SourceConfig| match source {
+            SourceConfig::Stories(source) => Some(source.form),
+            SourceConfig::Units(source) => Some(source.form),
+            _ => None,
+        };
+        sources.filter_map(form).collect()
+    }
+
     /// Names of the tasks that its stages ask of speech.
     pub(crate) fn asked_of_speech(&self) -> BTreeSet<String> {
         self.stages.iter().flat_map(|stage| &stage.sources).flat_map(SourceConfig::asked).collect()

@@ -35,6 +35,10 @@ pub struct SpeechTextModelConfig {
     /// global transformer. The network says the sizes that it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language_model: Option<BaseConfig<PublishedLanguageModel>>,
+    /// Special tokens of `language_model` that documents begin and end with; those that its prompts and answers begin and
+    /// end with where nothing is said, which of a chat model are not those of its pretraining.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edges: Option<[String; 2]>,
     /// What units are.
     pub units: SpeechUnitsConfig,
     /// Byte-pair merges of units, tokens beside them, learned from what the first stage hears: speech becomes shorter by a

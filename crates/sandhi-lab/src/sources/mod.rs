@@ -203,6 +203,14 @@ pub enum Error {
     /// A vocoder is to be measured by what is read of it, and nothing reads it.
     #[error("a vocoder says what the model does, and nothing reads it: name a recognizer")]
     Unread,
+    /// Two files whose results would have one name.
+    #[error("eval.unit_files: {} and {} have one name, which names their results", first.display(), second.display())]
+    SameName {
+        /// One of them.
+        first: PathBuf,
+        /// The other one.
+        second: PathBuf,
+    },
     /// A task that Microworld does not have.
     #[error("stage {stage}: {error}")]
     Task {

@@ -290,17 +290,25 @@ impl Workshop {
                 Found::Utterances(form, mut utterances) => {
                     // What is wrong with one is said now, and not in the middle of training. What is held out is read in
                     // one way, all of it together.
-                    utterances.take_out(|utterance| {
+                    let mut n_parts = Vec::new();
+                    utterances.retain(|utterance| {
                         let mut stream = interleave::reading_stream(0, 0, &utterance.id);
                         let document = document_of(form, utterance, made.vocabulary, &mut stream)?;
                         let documents = parts(document, utterance.words.as_slice().into())?;
                         let is_held_out = is_held_out(&text_of(utterance));
                         if is_held_out {
                             dev.extend(documents);
+                        } else {
+                            n_parts.push(documents.len());
                         }
-                        Ok(is_held_out)
+                        Ok(!is_held_out)
                     })?;
-                    Material::Utterances(form, utterances)
+                    let all = n_parts.into_iter().enumerate();
+                    let parts = all.flat_map(|(i, n)| (0..n).map(move |part| (i, part))).collect();
+                    match form {
+                        Form::Interleaved => Material::Interleaved(utterances),
+                        form => Material::Parts { form, utterances, parts },
+                    }
                 }
             };
             let dataset = dataset(material);

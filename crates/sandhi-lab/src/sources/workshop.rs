@@ -22,7 +22,7 @@ use super::Error;
 use crate::{
     frames::FrameCache,
     model::{self, HostRagged, SpeechModel},
-    recipe::{Recipe, SourceConfig, StageConfig},
+    recipe::{Form, Recipe, SourceConfig, StageConfig},
     train::dataset::Utterance,
 };
 /// Something to be said, or already recorded.
@@ -132,6 +132,8 @@ pub struct Workshop {
     studio: OnceLock<Studio>,
     /// Names of the tasks that speech is asked for in training; not known of a recipe without stages.
     taught: Option<BTreeSet<String>>,
+    /// What is learned of utterances as units.
+    forms: Vec<Form>,
     /// Seed of the world; one world for all recipes, so that splits and foundation models agree.
     world: Microworld,
 }
@@ -148,6 +150,7 @@ impl Workshop {
             paths: recipe.paths.clone(),
             studio: OnceLock::new(),
             taught: (!recipe.stages.is_empty()).then(|| recipe.asked_of_speech()),
+            forms: recipe.forms(),
             world: Microworld::new(WORLD_SEED),
         }
     }
@@ -155,6 +158,11 @@ impl Workshop {
     /// Whether the recipe's stages ask this of speech, or may do so where it has none.
     pub(crate) fn may_have_taught(&self, task: Task) -> bool {
         self.taught.as_ref().is_none_or(|taught| taught.contains(&task.name()))
+    }
+
+    /// Whether the recipe's stages learn utterances in this form.
+    pub(crate) fn has_learned(&self, form: Form) -> bool {
+        self.forms.contains(&form)
     }
 
     /// The world.

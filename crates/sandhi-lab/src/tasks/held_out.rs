@@ -9,7 +9,11 @@
 //! Markers and the end are read and not counted. Blocks are those of one reading, the same for every model; longer documents
 //! are cut to the context.
 
-use std::{ops::AddAssign, path::Path, sync::Arc};
+use std::{
+    ops::AddAssign,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use sandhi_data::{
     interleave,
@@ -70,8 +74,11 @@ pub fn evaluate_unit_files(
     results: &mut Results,
     progress: &dyn Fn(&str, usize, usize),
 ) -> Result<(), Error> {
-    for path in &config.unit_files {
-        let path = workshop.resolve(path);
+    let paths: Vec<_> = config.unit_files.iter().map(|path| workshop.resolve(path)).collect();
+    if let Some((first, second)) = same_name(&paths) {
+        return Err(Error::SameName { first: first.clone(), second: second.clone() });
+    }
+    for path in paths {
         let corpus = UnitCorpus::open(std::slice::from_ref(&path))?;
         if *corpus.header() != model.units {
             return Err(Error::OtherUnits {
@@ -88,6 +95,14 @@ pub fn evaluate_unit_files(
         }
     }
     Ok(())
+}
+
+/// Two files that are called the same in results.
+pub(crate) fn same_name(paths: &[PathBuf]) -> Option<(&PathBuf, &PathBuf)> {
+    let earlier = |(i, path): (usize, &PathBuf)| {
+        paths[..i].iter().find(|other| domain(other) == domain(path))
+    };
+    paths.iter().enumerate().find_map(|(i, path)| Some((earlier((i, path))?, path)))
 }
 
 /// What a file is called in results.

@@ -32,7 +32,6 @@ use sandhi_data::{
     text::Unknown,
 };
 
-pub(crate) use self::cells::{stories, transcriptions};
 use self::{
     answer::{AT_ONCE, Reader, Way, answers},
     cells::{Cell, Kind, cells, leave_out_units, shortlist},
@@ -47,6 +46,10 @@ pub use self::{
     score::scorers,
     speech_text::evaluate_speech_text,
     vocoder::{Voice, evaluate_vocoder, recognizer, voice},
+};
+pub(crate) use self::{
+    cells::{stories, transcriptions},
+    held_out::same_name,
 };
 use crate::{
     frames::FrameCache,

@@ -28,11 +28,8 @@ use crate::{
     model::{SpeechTextModel, Steps},
     protocol::Sides,
     results::{ORIGINAL, Prediction, Results, TRUE_UNITS},
-    sources::{Spoken, Workshop, in_domain},
+    sources::{Spoken, Workshop},
 };
-
-/// Beginnings that are gone on with at once.
-const AT_ONCE: usize = 64;
 
 /// A second for everything, and this much for every character: three times what speech takes.
 const LONGEST_S: f64 = 1.0;
@@ -59,13 +56,10 @@ pub(super) fn transcripts(
     }
     let mut outcomes: Outcomes = Vec::with_capacity(cell.items.len());
     let mut steps: Vec<Steps> = Vec::with_capacity(cell.items.len());
-    for chunk in beginnings.chunks(AT_ONCE) {
-        let max_tokens = cell.max_tokens.min(room(model, chunk));
-        let decoding = Decoding { max_tokens, ..Decoding::default() };
-        for (text, taken) in model.transcribe(chunk, &decoding).map_err(Box::new)? {
-            outcomes.push(Outcome { text, endings: Vec::new() });
-            steps.push(taken);
-        }
+    let decoding = Decoding { max_tokens: cell.max_tokens, ..Decoding::default() };
+    for (text, taken) in model.transcribe(&beginnings, &decoding).map_err(Box::new)? {
+        outcomes.push(Outcome { text, endings: Vec::new() });
+        steps.push(taken);
     }
     let mut numbers = score::of_content(cell, &outcomes);
     numbers.push(score::steps_saved(&steps));
@@ -95,17 +89,10 @@ pub(super) fn units(
     for item in &cell.items {
         beginnings.push(interleave::to_voice(&[], &item.spoken, &model.vocabulary)?);
     }
-    let mut said: Vec<Vec<u32>> = Vec::with_capacity(cell.items.len());
-    let mut steps: Vec<Steps> = Vec::with_capacity(cell.items.len());
-    for (items, chunk) in cell.items.chunks(AT_ONCE).zip(beginnings.chunks(AT_ONCE)) {
-        let longest = items.iter().map(|item| most_units(&item.spoken, model.units.rate_hz)).max();
-        let max_tokens = longest.unwrap_or(0).min(room(model, chunk));
-        let decoding = Decoding { max_tokens, ..Decoding::default() };
-        for (units, taken) in model.speak(chunk, &decoding).map_err(Box::new)? {
-            said.push(units);
-            steps.push(taken);
-        }
-    }
+    let most = |item: &Item| most_units(&item.spoken, model.units.rate_hz);
+    let longest: Vec<usize> = cell.items.iter().map(most).collect();
+    let answers = model.speak(&beginnings, &longest, &Decoding::default()).map_err(Box::new)?;
+    let (said, steps): (Vec<Vec<u32>>, Vec<Steps>) = answers.into_iter().unzip();
     let truths: Vec<Vec<u32>> = cell
         .items
         .iter()
@@ -137,11 +124,7 @@ fn read_aloud(
     cell: &Cell,
     [said, truths]: [&[Vec<u32>]; 2],
 ) -> Result<Vec<Number>, Error> {
-    let spoken: Vec<Spoken> = cell
-        .items
-        .iter()
-        .map(|item| in_domain(&item.spoken, &item.spoken, cell.acoustic))
-        .collect();
+    let spoken: Vec<Spoken> = cell.items.iter().map(|item| cell.spoken(item)).collect();
     let sounds: Vec<Vec<f32>> =
         workshop.sounds(&spoken)?.into_iter().map(|sound| sound.wave.samples).collect();
     let references: Vec<String> = cell.items.iter().map(|item| normalize(&item.spoken)).collect();
@@ -182,13 +165,6 @@ fn prediction(cell: &Cell, item: &Item) -> Prediction {
         reference: item.answer.clone(),
         ..Prediction::default()
     }
-}
-
-/// Tokens that the context has for what follows the longest of some beginnings; at least one, so that a beginning that
-/// fills the context is refused where it is read.
-fn room(model: &SpeechTextModel, beginnings: &[Vec<u32>]) -> usize {
-    let longest = beginnings.iter().map(Vec::len).max().unwrap_or(0);
-    model.context.saturating_sub(longest).max(1)
 }
 
 /// The beginning behind as many of `n` solved examples as leave room for so many tokens in the context, and how many

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use sandhi_data::{
     microworld::{Continuation, Item, check_continuation},
-    score::{self, Bootstrap},
+    score::{self, Bootstrap, Interval},
     text::normalize,
 };
 
@@ -91,6 +91,8 @@ pub(super) struct Number {
     value: Statistic,
     /// Each utterance's counts where the number is a ratio of them.
     counts: Option<Vec<Ratio>>,
+    /// Utterances that are drawn together, where they say much the same.
+    groups: Option<Vec<Vec<usize>>>,
 }
 
 impl Number {
@@ -110,7 +112,8 @@ impl Number {
             drawn.iter().for_each(|&i| total += counts[i].clone());
             score(&total)
         };
-        Self { name: name.to_owned(), score: None, n, value: Box::new(value), counts: None }
+        let (name, value) = (name.to_owned(), Box::new(value));
+        Self { name, score: None, n, value, counts: None, groups: None }
     }
 
     /// A function of the ratio of summed counts; not a number where nothing is counted.
@@ -133,8 +136,24 @@ impl Number {
         Self { score: Some(score), ..Self::share(name, credits) }
     }
 
+    /// The same number, whose interval is of draws of whole groups: the key of every utterance says which.
+    fn by_group<K: std::hash::Hash + Eq>(mut self, keys: impl Iterator<Item = K>) -> Self {
+        let mut groups: IndexMap<K, Vec<usize>> = IndexMap::new();
+        keys.enumerate().for_each(|(i, key)| groups.entry(key).or_default().push(i));
+        self.groups = Some(groups.into_values().collect());
+        self
+    }
+
     pub(super) fn metric(&self) -> Metric {
-        Metric::from(Bootstrap::default().statistic(self.n, &self.value))
+        let Some(groups) = &self.groups else {
+            return Metric::from(Bootstrap::default().statistic(self.n, &self.value));
+        };
+        let value = |drawn: &[usize]| {
+            let utterances: Vec<usize> = drawn.iter().flat_map(|&i| &groups[i]).copied().collect();
+            (self.value)(&utterances)
+        };
+        let found = Bootstrap::default().statistic(groups.len(), value);
+        Metric::from(Interval { n: self.n, ..found })
     }
 
     /// What the metric of this number is stamped with.
@@ -227,8 +246,8 @@ pub(super) fn error_rate(name: &str, rate: &score::ErrorRate) -> Number {
 
 /// The share of steps of the largest transformer that answers did not take.
 pub(super) fn steps_saved(steps: &[Steps]) -> Number {
-    let counts = steps.iter().map(|steps| Ratio(steps.taken as f64, steps.read as f64)).collect();
-    Number::ratio(STEPS_SAVED, counts, |taken| 1.0 - taken)
+    let saved = |steps: &Steps| Ratio(steps.read as f64 - steps.taken as f64, steps.read as f64);
+    Number::share(STEPS_SAVED, steps.iter().map(saved).collect())
 }
 
 /// Solved examples before an item, their mean: fewer where the context has no room for all.
@@ -244,7 +263,13 @@ pub(super) fn accuracies(cell: &Cell, outcomes: &[Outcome]) -> Vec<Number> {
         levels().map(|(level, name)| (name, of(&|item: &Item| item.level == Some(level))));
     let by_phenomenon = phenomena()
         .map(|(phenomenon, name)| (name, of(&|item: &Item| item.phenomenon == Some(phenomenon))));
-    choices(outcomes, &rights, by_level.into_iter().chain(by_phenomenon))
+    let found = choices(outcomes, &rights, by_level.into_iter().chain(by_phenomenon));
+    if cell.kind != Kind::Pair {
+        return found;
+    }
+    // Many pairs have one word, each beside another pseudo-word.
+    let of_words = |number: Number| number.by_group(cell.items.iter().map(|item| &item.answer));
+    found.into_iter().map(of_words).collect()
 }
 
 /// Choices by every score, and by the first one in groups: whether each item belongs.
@@ -448,12 +473,16 @@ pub(super) fn add_side(
 }
 
 /// What an item counts in every number that is a ratio, by the number's name with the suffix.
-pub(super) fn counts(ways: &[(&str, Vec<Number>)], i: usize) -> IndexMap<String, Vec<f64>> {
+pub(super) fn counts<N: AsRef<[Number]>>(
+    ways: &[(&str, N)],
+    i: usize,
+) -> IndexMap<String, Vec<f64>> {
     let of = |(suffix, number): (&str, &Number)| {
         let Ratio(a, b) = number.counts.as_ref()?[i];
         Some((format!("{}{suffix}", number.name), vec![a, b]))
     };
-    let numbers = ways.iter().flat_map(|(suffix, numbers)| numbers.iter().map(|n| (*suffix, n)));
+    let numbers =
+        ways.iter().flat_map(|(suffix, numbers)| numbers.as_ref().iter().map(|n| (*suffix, n)));
     numbers.filter_map(of).collect()
 }
 

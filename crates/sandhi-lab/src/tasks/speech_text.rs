@@ -24,18 +24,18 @@ use sandhi_data::{
 use super::{
     Cell, Error, Outcome, Outcomes,
     cells::{Kind, cells},
-    choice::{Likelihood, best, shared},
+    choice::{Likelihood, shared},
     files::{add_unsupported, suffix},
     says,
-    score::{self, add_side, scorers},
+    score::{self, Number, add_side, scorers},
     vocoder::Voice,
 };
 use crate::{
     frames::FrameCache,
     generate::Decoding,
     model::{SpeechTextModel, Steps},
-    protocol::{PromptForm, Score, Side, Sides, Unsupported},
-    recipe::EvalConfig,
+    protocol::{PromptForm, Side, Sides, Unsupported},
+    recipe::{EvalConfig, Form},
     results::{Metric, Prediction, Results, UNIT_ERROR_RATE},
     sources::{Spoken, Workshop, in_domain},
 };
@@ -116,6 +116,16 @@ pub fn evaluate_speech_text(
             _ => choices(model, cell, &sides, &heard, results)?,
         });
     }
+    for cell in &all {
+        let is_trained = match cell.kind {
+            Kind::Transcript => workshop.has_learned(Form::Transcribed),
+            Kind::Units => workshop.has_learned(Form::Voiced),
+            _ => false,
+        };
+        if is_trained && !results.meta.trained_tasks.contains(&cell.task) {
+            results.meta.trained_tasks.push(cell.task.clone());
+        }
+    }
     results.meta.scorer.extend(scorers());
     progress("done", all.len(), all.len());
     Ok(predictions)
@@ -166,7 +176,7 @@ fn choices(
     heard: &Heard,
     results: &mut Results,
 ) -> Result<Vec<Prediction>, Error> {
-    let mut found: Vec<(Sides, Outcomes)> = Vec::new();
+    let mut found = Vec::new();
     for &sides in sides {
         let mut outcomes = outcomes(model, cell, sides, heard)?;
         let writes = cell.kind.generates() && sides.ending == Side::Written;
@@ -180,10 +190,17 @@ fn choices(
         };
         let place = (cell.task.as_str(), cell.domain.as_str());
         add_side(results, place, suffix(sides), &numbers, Some((PromptForm::Plain, 0)), sides);
-        found.push((sides, outcomes));
+        found.push(Chosen { sides, outcomes, numbers });
     }
     let items = cell.items.iter().enumerate();
     Ok(items.map(|(i, item)| prediction(cell, item, i, &found)).collect())
+}
+
+/// What was chosen, and written, on one side.
+struct Chosen {
+    sides: Sides,
+    outcomes: Outcomes,
+    numbers: Vec<Number>,
 }
 
 /// What is said of a cell's items, by text and by the text whose voice says it.
@@ -431,27 +448,33 @@ impl<'a> Composer<'a> {
     }
 }
 
-fn prediction(cell: &Cell, item: &Item, i: usize, found: &[(Sides, Outcomes)]) -> Prediction {
+/// What is kept of an item: what was chosen by ear, its ending written or spoken, and by reading; what was written behind
+/// the context where that was asked; the counts of all numbers.
+fn prediction(cell: &Cell, item: &Item, i: usize, found: &[Chosen]) -> Prediction {
     let options = cell.options(item);
     let right = cell.right(item);
-    let chosen = |sides: Sides| {
-        let outcomes = found.iter().find(|(found, _)| *found == sides);
-        outcomes.map(|(_, outcomes)| best(&outcomes[i].endings, Score::Sum))
+    let of = |sides: Sides| found.iter().find(|found| found.sides == sides);
+    let outcome = |sides: Sides| of(sides).map(|found| &found.outcomes[i]);
+    let heard = outcome(Sides::S2T).or_else(|| outcome(Sides::S2S));
+    let read = outcome(Sides::T2T);
+    let text = |outcome: &Outcome| match outcome.text.is_empty() {
+        true => score::chosen(outcome, &options).to_owned(),
+        false => outcome.text.clone(),
     };
-    let text = |best: &Vec<usize>| options[best[0]].clone();
-    let is_right = |best: &Vec<usize>| best.first() == Some(&right);
-    let speech = chosen(Sides::S2T).or_else(|| found.first().and_then(|(sides, _)| chosen(*sides)));
-    let read = chosen(Sides::T2T);
+    let is_right = |outcome: &Outcome| score::is_chosen(outcome, right);
+    let ways: Vec<_> =
+        found.iter().map(|found| (suffix(found.sides), &found.numbers[..])).collect();
     Prediction {
         id: item.id.clone(),
         task: cell.task.clone(),
         domain: cell.domain.clone(),
         transcript: Some(item.spoken.clone()),
         reference: options[right].clone(),
-        hypothesis: speech.as_ref().map(text).unwrap_or_default(),
-        correct: speech.as_ref().map(is_right),
-        text_hypothesis: read.as_ref().map(text),
-        text_correct: read.as_ref().map(is_right),
+        hypothesis: heard.map(text).unwrap_or_default(),
+        correct: heard.map(is_right),
+        text_hypothesis: read.map(text),
+        text_correct: read.map(is_right),
+        counts: score::counts(&ways, i),
         ..Prediction::default()
     }
 }

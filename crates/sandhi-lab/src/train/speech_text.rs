@@ -139,8 +139,17 @@ pub type Reading = (Document, Arc<[UnitWord]>);
 pub enum Material {
     /// Documents that are always the same, with the words of the utterances that they are of.
     Fixed(Vec<Reading>),
-    /// Utterances that become documents when they are read; interleaved ones become others every time.
-    Utterances(Form, Utterances),
+    /// Utterances that are interleaved anew every time they are read.
+    Interleaved(Utterances),
+    /// Utterances that become the same documents whenever they are read.
+    Parts {
+        /// What documents they become.
+        form: Form,
+        /// The utterances.
+        utterances: Utterances,
+        /// Every part that the context cuts them into: the number of its utterance, and which of its parts.
+        parts: Vec<(usize, usize)>,
+    },
 }
 
 /// Utterances by their numbers.
@@ -191,31 +200,34 @@ impl Utterances {
         })
     }
 
-    /// Takes those out that `is_taken` says, which may refuse one. What stays in files is not held.
+    /// Keeps those that `is_kept` says, which may refuse one. What is in files is not held.
     ///
     /// # Errors
     ///
-    /// Those of [`Utterances::get`] and of `is_taken`.
-    pub fn take_out(
+    /// Those of [`Utterances::get`] and of `is_kept`.
+    pub fn retain(
         &mut self,
-        mut is_taken: impl FnMut(&UnitUtterance) -> Result<bool, sources::Error>,
-    ) -> Result<Vec<UnitUtterance>, sources::Error> {
-        let (mut taken, mut is_kept) = (Vec::new(), Vec::with_capacity(self.len()));
-        for i in 0..self.len() {
-            let utterance = self.get(i)?;
-            let takes = is_taken(&utterance)?;
-            if takes {
-                taken.push(utterance.into_owned());
-            }
-            is_kept.push(!takes);
-        }
-        let mut kept = is_kept.into_iter();
+        mut is_kept: impl FnMut(&UnitUtterance) -> Result<bool, sources::Error>,
+    ) -> Result<(), sources::Error> {
+        let kept: Result<Vec<bool>, _> = (0..self.len())
+            .map(|i| self.get(i).and_then(|utterance| is_kept(&utterance)))
+            .collect();
+        let mut kept = kept?.into_iter();
         let mut next = || kept.next().expect("one for every utterance");
         match self {
             Self::Here(utterances) => utterances.retain(|_| next()),
             Self::InFiles { indices, .. } => indices.retain(|_| next()),
         }
-        Ok(taken)
+        Ok(())
+    }
+
+    /// As [`Utterances::get`], of what was read before training.
+    ///
+    /// # Panics
+    ///
+    /// When a file has changed since.
+    fn again(&self, i: usize) -> Cow<'_, UnitUtterance> {
+        self.get(i).unwrap_or_else(|error| panic!("{error}, and could be read before training"))
     }
 }
 
@@ -307,13 +319,14 @@ impl SpeechTextDataset {
     pub(crate) fn n_items(&self) -> usize {
         match &self.material {
             Material::Fixed(documents) => documents.len(),
-            Material::Utterances(_, utterances) => utterances.len(),
+            Material::Interleaved(utterances) => utterances.len(),
+            Material::Parts { parts, .. } => parts.len(),
         }
     }
 
     /// Draws that lengths are estimated by: over the documents of an utterance, and over the course of training.
     fn readings(&self) -> Vec<Draw> {
-        let changes = matches!(self.material, Material::Utterances(Form::Interleaved, _))
+        let changes = matches!(self.material, Material::Interleaved(_))
             || matches!(self.cutting, Cutting::Given(ref patching, _) if !matches!(patching, PatchingConfig::Static(_)));
         let n = if changes { READINGS } else { 1 };
         let at = |i: u64| Draw { key: i, progress: Some((i as f64 + 0.5) / n as f64) };
@@ -337,19 +350,43 @@ impl SpeechTextDataset {
     }
 
     /// The documents of an utterance as this reading has them, none longer than the context.
+    fn documents(&self, form: Form, utterance: &UnitUtterance, key: u64) -> Vec<Reading> {
+        const CHECKED: &str = "utterances were read before training";
+        let mut stream = Stream::named(key, &utterance.id);
+        let document = document_of(form, utterance, &self.vocabulary, &mut stream).expect(CHECKED);
+        let parts = interleave::split(document, &self.vocabulary, self.context).expect(CHECKED);
+        let words: Arc<[UnitWord]> = utterance.words.clone().into();
+        parts.into_iter().map(|part| (part, words.clone())).collect()
+    }
+
+    /// The documents of an item as this reading has them.
     fn read(&self, i: usize, key: u64) -> Vec<Reading> {
         match &self.material {
             Material::Fixed(documents) => vec![documents[i].clone()],
-            Material::Utterances(form, utterances) => {
-                const READ: &str = "utterances were read before training";
-                let utterance = utterances.get(i).expect(READ);
-                let mut stream = Stream::named(key, &utterance.id);
-                let document = document_of(*form, &utterance, &self.vocabulary, &mut stream);
-                let document = document.expect(READ);
-                let parts = interleave::split(document, &self.vocabulary, self.context)
-                    .expect("the context has room for more than markers");
-                let words: Arc<[UnitWord]> = utterance.words.clone().into();
-                parts.into_iter().map(|part| (part, words.clone())).collect()
+            Material::Interleaved(utterances) => {
+                self.documents(Form::Interleaved, &utterances.again(i), key)
+            }
+            Material::Parts { form, utterances, parts } => {
+                let (utterance, part) = parts[i];
+                let documents = self.documents(*form, &utterances.again(utterance), key);
+                documents.into_iter().skip(part).take(1).collect()
+            }
+        }
+    }
+
+    /// The documents of an item as each of the [`Self::readings`] has them; what is in a file is read once.
+    fn all_readings(&self, i: usize) -> Vec<(Draw, Vec<Reading>)> {
+        let draws = self.readings().into_iter();
+        match &self.material {
+            Material::Interleaved(utterances) => {
+                let utterance = utterances.again(i);
+                let of =
+                    |draw: Draw| (draw, self.documents(Form::Interleaved, &utterance, draw.key));
+                draws.map(of).collect()
+            }
+            Material::Fixed(_) | Material::Parts { .. } => {
+                let documents = self.read(i, 0);
+                draws.map(|draw| (draw, documents.clone())).collect()
             }
         }
     }
@@ -374,14 +411,13 @@ impl Dataset for SpeechTextDataset {
 
     fn costs(&self) -> Vec<u64> {
         let cost = |i: usize| {
-            let readings = self.readings();
+            let readings = self.all_readings(i);
             let sum: u64 = readings
                 .iter()
-                .flat_map(|draw| {
-                    let documents = self.read(i, draw.key).into_iter();
-                    documents.map(|(document, words)| {
+                .flat_map(|(draw, documents)| {
+                    documents.iter().map(|(document, words)| {
                         let n_tokens = (document.ids.len() - 1) as f64;
-                        let n_patches = self.n_patches(&document, &words, *draw, i);
+                        let n_patches = self.n_patches(document, words, *draw, i);
                         self.meter.cost(n_tokens, n_patches)
                     })
                 })
@@ -393,8 +429,8 @@ impl Dataset for SpeechTextDataset {
 
     fn n_tokens(&self) -> Option<f64> {
         let tokens = |i: usize| {
-            let readings = self.readings();
-            let documents = readings.iter().flat_map(|draw| self.read(i, draw.key));
+            let readings = self.all_readings(i);
+            let documents = readings.iter().flat_map(|(_, documents)| documents);
             let sum: usize = documents.map(|(document, _)| document.ids.len() - 1).sum();
             sum as f64 / readings.len() as f64
         };
@@ -698,10 +734,7 @@ mod tests {
             context: 200,
             rate_hz: 25.0,
             merges: None,
-            material: Material::Utterances(
-                Form::Interleaved,
-                Utterances::Here(vec![utterance("a"), utterance("b")]),
-            ),
+            material: Material::Interleaved(Utterances::Here(vec![utterance("a"), utterance("b")])),
             meter: Meter {
                 measure,
                 network: network(patches),
@@ -868,16 +901,15 @@ mod tests {
             let merges = merges.clone();
             let mut there = Utterances::InFiles { corpus, indices, merges };
             let mut here = Utterances::Here(all.iter().map(tokens).collect());
-            let taken = |utterances: &mut Utterances| {
-                utterances.take_out(|utterance| Ok(utterance.id == "b")).unwrap()
-            };
-            assert_eq!(taken(&mut there), taken(&mut here));
+            for utterances in [&mut there, &mut here] {
+                utterances.retain(|utterance| Ok(utterance.id != "b")).unwrap();
+            }
             assert_eq!((there.len(), here.len()), (3, 3));
             for i in 0..3 {
                 assert_eq!(there.get(i).unwrap(), here.get(i).unwrap());
             }
             assert_eq!(here.get(1).unwrap().id, "c");
-            let refused = there.take_out(|_| Err(sources::Error::NoUnits));
+            let refused = there.retain(|_| Err(sources::Error::NoUnits));
             assert!(refused.is_err() && there.len() == 3);
         }
     }

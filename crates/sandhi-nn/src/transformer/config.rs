@@ -79,6 +79,16 @@ impl TransformerConfig {
         self.d_head.unwrap_or(self.d_model / self.n_heads.max(1))
     }
 
+    /// Whether the same numbers come of both: what is left out is what it stands for.
+    pub fn computes_as(&self, other: &Self) -> bool {
+        let said = |config: &Self| Self {
+            n_kv_heads: Some(config.kv_heads()),
+            d_head: Some(config.head_width()),
+            ..config.clone()
+        };
+        said(self) == said(other)
+    }
+
     /// What is wrong with the sizes, as sentences that name the fields.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();

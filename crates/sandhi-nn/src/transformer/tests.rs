@@ -95,3 +95,12 @@ fn gradients_through_tails_are_those_through_all_rows() {
     let all = lm.forward(&input, &[], Dropout::OFF).last;
     assert_close(&tails, &slope(ops::embedding(all, &[2, 3, 4])));
 }
+
+#[test]
+fn what_is_left_out_is_what_it_stands_for() {
+    let short = TransformerConfig { n_kv_heads: None, ..TransformerConfig::tiny() };
+    let long = TransformerConfig { n_kv_heads: Some(2), d_head: Some(4), ..short.clone() };
+    assert!(short != long && short.computes_as(&long) && long.computes_as(&short));
+    assert!(!short.computes_as(&TransformerConfig { rope_theta: 9.0, ..long.clone() }));
+    assert!(!short.computes_as(&TransformerConfig { n_kv_heads: Some(1), ..long }));
+}

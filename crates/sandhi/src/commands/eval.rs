@@ -6,6 +6,7 @@ use sandhi_data::choice;
 use sandhi_lab::{
     experiment,
     hf::ModelSource,
+    inspect::recipe_of,
     model::AnyModel,
     pipeline::Place,
     protocol::Sides,
@@ -135,7 +136,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         vocoder: vocoder.map(|path| path.display().to_string()),
         ..EvalConfig::new(args.n, if args.dev { Half::Dev } else { Half::Test })
     };
-    let recipe = nameless(&args.name);
+    let mut recipe = nameless(&args.name);
+    // What such a model was trained to do is said in its recipe alone.
+    if let (AnyModel::SpeechText(_), ModelSource::Directory(dir)) = (&model, &args.model) {
+        recipe.stages = recipe_of(dir)?.map_or_else(Vec::new, |recipe| recipe.stages);
+    }
     let place = Place {
         dir: args.out.clone(),
         resume: false,

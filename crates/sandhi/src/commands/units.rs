@@ -114,6 +114,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let file = path.display().to_string();
         let wave = Waveform::read_resampled(path, FEATURE_SAMPLE_RATE_HZ)?;
         let frames = front.frames(&wave.samples).with_context(|| file.clone())?;
+        ensure!(frames.iter().all(|value| value.is_finite()), "{file}: its frames are not finite");
         let units = kmeans.assign(&frames);
         let rate_hz = front.rate_hz();
         output::print(&serde_json::to_string(&Line { file, rate_hz, units })?)?;

@@ -90,7 +90,7 @@ fn a_published_text_model_goes_on_over_units() {
     let text = format!("model.network.text={{ {sizes} }}");
     train("patches", &[&text]).works();
     let plain = format!("model.network={{ kind = \"plain\", {sizes} }}");
-    let without = train("tokens", &[&plain]);
+    let without = train("none", &[&plain]);
     without.fails_with(&["model.patching", "has no patches"]);
 
     let json =
@@ -104,6 +104,41 @@ fn a_published_text_model_goes_on_over_units() {
     for side in ["", "_text", "_s2s", "_t2s"] {
         assert_eq!(results["story_cloze"]["base"][format!("accuracy{side}")]["n"], 3, "{side}");
     }
+    // Over tokens, documents between tokens that the recipe names; resumed, it is the same vocabulary.
+    let over_tokens = root().join("recipes/lst/from_text/plain.toml").display().to_string();
+    let plain = format!("model.network={{ kind = \"plain\", {sizes} }}");
+    let mut args = vec!["train", &over_tokens, "--out", "tokens", "--path", &path, "--quiet"];
+    let sets = [
+        &from,
+        &plain,
+        "model.edges=[\"<|user|>\", \"<|assistant|>\"]",
+        "model.units.centers={ from = \"fit\", n = 20, n_frames = 2000, iterations = 3 }",
+        "stage.0.steps=2",
+        "stage.0.data=[{ source = \"stories\", n = 24 }]",
+        "eval.n=2",
+        "eval.tasks=[\"story_cloze\", \"swuggy\"]",
+    ];
+    sets.iter().for_each(|set| args.extend(["--set", set]));
+    run(&args).works();
+    let edges = &json("tokens/model/model.json")["edges"];
+    assert_eq!(edges, &serde_json::json!(["<|user|>", "<|assistant|>"]));
+    let eval = ["eval", "tokens/model", "--out", "heard", "--tasks", "swuggy", "--n", "2"];
+    run(&[&eval[..], &["--domains", "base", "--quiet"]].concat()).works();
+    let found = json("heard/results.json")["swuggy"].clone();
+    assert_eq!(found, json("tokens/results.json")["swuggy"]);
+    // What is kept of a pair is what was chosen by ear, and by reading apart.
+    let kept = fs::read_to_string(at("tokens/predictions/swuggy.base.jsonl")).unwrap();
+    for line in lines(&kept) {
+        for (kept, side) in [("correct", "accuracy_s2s"), ("text_correct", "accuracy_text")] {
+            assert_eq!(line[kept].as_bool().unwrap(), line["counts"][side][0] == 1.0, "{line}");
+        }
+    }
+    let tokenizer = fs::read_to_string(at("tokens/tokenizer.json")).unwrap();
+    fs::write(at("tokens/tokenizer.json"), tokenizer.replace("unit_19", "unit_20")).unwrap();
+    fs::remove_file(at("tokens/results.json")).unwrap();
+    args.push("--resume");
+    run(&args).fails_with(&["tokenizer.json", "began as another model"]);
+
     // It stands on its own: the text model is not needed any more.
     fs::remove_dir_all(at("llama")).unwrap();
     let eval = ["eval", "patches/model", "--out", "again", "--tasks", "story_cloze", "--n", "3"];

@@ -5,7 +5,7 @@ use std::path::Path;
 use sandhi_data::{
     features::{FeatureConfig, FeatureExtractor},
     patching::{Closure, PatchingConfig},
-    text::{self, Tokenizer},
+    text::{self, JointVocabulary, Tokenizer},
 };
 use sandhi_nn::{
     aligner::Softmax, connector::Widths, encoder::EncoderConfig, lora::LoraConfig,
@@ -128,6 +128,11 @@ impl Checker<'_> {
                 None => "tokenizer is missing; expected it, or a language_model that has one",
             },
         );
+        self.need(
+            config.edges.is_none() || config.language_model.is_some(),
+            "model.edges",
+            "are tokens of a language_model, and there is none",
+        );
         if let Some(tokenizer) = &config.tokenizer {
             let needed = 256 + 1;
             let found = tokenizer.vocab_size;
@@ -226,12 +231,43 @@ impl Checker<'_> {
                 format_args!("is missing, the language model goes there; expected {sizes}"),
             ),
             Some(network) => self.need(
-                *network == found.transformer,
+                network.computes_as(&found.transformer),
                 place,
                 format_args!("has other settings than the language model; expected {sizes}"),
             ),
         }
+        if let Some(path) = &found.tokenizer
+            && let Some(tokenizer) = self.right("model.language_model", Tokenizer::load(path))
+        {
+            self.vocabulary(&tokenizer, config);
+        }
         Some(text)
+    }
+
+    /// Whether a tokenizer takes markers and units.
+    fn vocabulary(&mut self, tokenizer: &Tokenizer, config: &SpeechTextModelConfig) {
+        let place = "model.language_model";
+        for name in config.edges.iter().flatten() {
+            self.right("model.edges", tokenizer.special_id(name));
+        }
+        let units = match &config.units {
+            SpeechUnitsConfig::Files { n } => Some(*n),
+            SpeechUnitsConfig::Encoder { centers: UnitsConfig::Fit { n, .. }, .. } => {
+                u32::try_from(*n).ok()
+            }
+            SpeechUnitsConfig::Encoder { centers: UnitsConfig::File { .. }, .. } => None,
+        };
+        let Some(n) = units else { return };
+        let n_symbols = n.saturating_add(config.unit_merges.unwrap_or(0));
+        // Any special token of it does: which ones documents have is known with its prompts.
+        let Some(edge) = tokenizer.special_ids().keys().next().cloned() else {
+            self.problem(place, "its tokenizer has no special token, expected those of documents");
+            return;
+        };
+        match JointVocabulary::extend(tokenizer, &edge, &edge, n_symbols) {
+            Err(text::Error::TwoSymbols(_)) | Ok(_) => {}
+            Err(error) => self.problem(place, error),
+        }
     }
 
     fn vocoder(&mut self, config: &VocoderModelConfig) -> Option<Base<SpeechBase>> {
@@ -617,8 +653,5 @@ impl Checker<'_> {
 
 /// Settings as a recipe writes them in one line.
 fn inline(config: &TransformerConfig) -> String {
-    let value = serde_json::to_value(config).expect("settings are numbers and flags");
-    let fields = value.as_object().into_iter().flatten();
-    let fields: Vec<String> = fields.map(|(name, value)| format!("{name} = {value}")).collect();
-    format!("{{ {} }}", fields.join(", "))
+    toml::Value::try_from(config).map_or_else(|error| error.to_string(), |value| value.to_string())
 }

@@ -340,6 +340,12 @@ impl Checker<'_> {
                 format_args!("a speed is {speed}, expected 0.5 to 2"),
             );
         }
+        self.need(
+            kind(&self.recipe.model) != "vocoder"
+                || source.speeds.iter().all(|&speed| speed == 1.0),
+            place,
+            "speeds are for models that hear; a vocoder would learn to sound so",
+        );
         self.at_least_one(place, "repeat", source.repeat);
         let import = self.import(place, "path", &source.path, source.split.as_deref())?;
         if let Some(first) = import.rejected.first() {
@@ -397,13 +403,11 @@ impl Checker<'_> {
         for path in &units {
             self.right(place, UnitCorpus::open(std::slice::from_ref(path)));
         }
-        let mut names: Vec<_> = units.iter().filter_map(|path| path.file_stem()).collect();
-        names.sort();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            let name = twice[0].to_string_lossy();
+        if let Some((first, second)) = tasks::same_name(&units) {
+            let (first, second) = (first.display(), second.display());
             self.problem(
                 place,
-                format_args!("two files are called {name}, which names their results"),
+                format_args!("{first} and {second} have one name, which names their results"),
             );
         }
         let is_vocoder = matches!(self.recipe.model, ModelConfig::Vocoder(_));

@@ -23,9 +23,7 @@ use sandhi_lab::{
     chat::END,
     generate::Decoding,
     model::SpeechTextModel,
-    recipe::{
-        Form, LossConfig, Measure, ModelConfig, NetworkConfig, Recipe, SpeechTextModelConfig,
-    },
+    recipe::{LossConfig, Measure, ModelConfig, NetworkConfig, Recipe, SpeechTextModelConfig},
     train::{
         dataset::{Dataset, Draw},
         speech_text::{
@@ -260,7 +258,7 @@ fn of_length(
             context: 1 << 20,
             rate_hz: RATE_HZ,
             merges: None,
-            material: Material::Utterances(Form::Interleaved, Utterances::Here(utterances.clone())),
+            material: Material::Interleaved(Utterances::Here(utterances.clone())),
             meter: Meter {
                 measure: Measure::Tokens,
                 network: network.clone(),
@@ -300,7 +298,9 @@ fn of_length(
                 trial.patches_per_token = patches;
             }
             let start = Instant::now();
-            let found = trial.model.go_on(&beginnings, Some(Mode::Speech), &[], &decoding);
+            let longest = vec![decoding.max_tokens; beginnings.len()];
+            let mode = Some(Mode::Speech);
+            let found = trial.model.go_on(&beginnings, &longest, mode, &[], &decoding);
             let generate_s = start.elapsed().as_secs_f64();
             let found = found.context(candidate.name)?;
             let steps: usize = found.iter().map(|(_, steps)| steps).sum();

@@ -76,6 +76,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     ] {
         ensure!(value > 0, "{name} is 0, expected at least 1");
     }
+    if let Some(batch) = args.mini_batch {
+        let n = args.clusters;
+        ensure!(
+            batch >= n,
+            "--mini-batch is {batch}, expected at least as many frames as units: {n}"
+        );
+    }
     let utterances = match &args.manifest {
         Some(path) => {
             let import = manifest::import_split(path, args.split.as_deref())?;
