@@ -238,6 +238,29 @@ impl SpeechModel {
         Ok(())
     }
 
+    /// Whether both encoders come of one: half of the matrices that both have are nearly the same, held in other types or
+    /// trained further. Those of encoders that were trained apart are at right angles, about.
+    pub fn is_kin_of(&self, other: &Self) -> bool {
+        const NEARLY: f64 = 0.8;
+        let mine = weights::weights_where(&self.encoder, |name| !weights::is_fixed(name));
+        let theirs = weights::weights_where(&other.encoder, |name| !weights::is_fixed(name));
+        let is_matrix = |tensor: &weights::NamedTensor| {
+            tensor.shape.len() > 1 && tensor.shape.iter().filter(|&&n| n > 1).count() > 1
+        };
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+        };
+        let is_near = |(name, a): (&String, &weights::NamedTensor)| {
+            let b = theirs.get(name).filter(|b| b.shape == a.shape)?;
+            let (a, b) = (&a.values, &b.values);
+            Some(dot(a, b) > NEARLY * (dot(a, a) * dot(b, b)).sqrt())
+        };
+        let matrices = mine.iter().filter(|(_, tensor)| is_matrix(tensor));
+        let near: Vec<bool> = matrices.filter_map(is_near).collect();
+        let n_near = near.iter().filter(|near| **near).count();
+        n_near > 0 && 2 * n_near >= near.len()
+    }
+
     /// A hash of all that its frames depend on: the front end, and the encoder's settings and weights. Weights alone
     /// do not tell how many heads they are for, or whether samples are normalized.
     pub fn frames_fingerprint(&self) -> String {
@@ -582,5 +605,28 @@ mod tests {
             assert_ne!(plain.frames_fingerprint(), other.frames_fingerprint());
         }
         assert_eq!(plain.frames_fingerprint(), plain.clone().frames_fingerprint());
+    }
+
+    #[test]
+    fn encoders_of_one_origin_are_kin() {
+        let encoder = serde_json::json!({
+            "kind": "conformer", "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 24, "kernel": 3,
+        });
+        let model = |seed: u64| {
+            SpeechModel::init(
+                serde_json::from_str(r#"{"kind": "whisper", "n_mels": 20}"#).unwrap(),
+                serde_json::from_value(encoder.clone()).unwrap(),
+                CtcHeadConfig { steps_per_frame: 1 },
+                Characters::from_texts(["a"]),
+                &Init::new(seed, &Device::flex()),
+            )
+            .unwrap()
+        };
+        let (first, other) = (model(1), model(2));
+        let mut held = first.clone();
+        held.hold(WeightType::Bf16).unwrap();
+        assert_ne!(first.frames_fingerprint(), held.frames_fingerprint());
+        assert!(first.is_kin_of(&held) && held.is_kin_of(&first));
+        assert!(!first.is_kin_of(&other));
     }
 }

@@ -171,12 +171,12 @@ fn reader(model: &VocoderModel, recognizer: Option<&SpeechModel>) -> String {
         return "no recognizer was given (eval.recognizer), so that nothing was read".to_owned();
     };
     let found = recognizer.frames_fingerprint();
-    if found != encoder {
+    if !model.hearing.speech.is_kin_of(recognizer) {
         return format!("read by recognizer {found}; the units are of encoder {encoder}");
     }
     let note = format!(
-        "read by the encoder that made the units ({encoder}): error rates say how well it finds its own units again, not how \
-         well others understand"
+        "read by the encoder that made the units ({encoder}), or one that was made from it: error rates say how well it finds \
+         its own units again, not how well others understand"
     );
     tracing::warn!("eval.recognizer: {note}");
     note
