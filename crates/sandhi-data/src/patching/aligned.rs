@@ -67,7 +67,7 @@ impl Aligned {
                 self.is_open = false;
                 Closed { before, after: true }
             }
-            TokenKind::Unit => {
+            TokenKind::Unit(_) => {
                 self.is_open = !mark;
                 Closed { before: false, after: mark }
             }

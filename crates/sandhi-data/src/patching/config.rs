@@ -7,9 +7,11 @@
 //!              0        1/3 2/3        1          progress of training
 //! ```
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Aligned, Granularity, Rule, Silence, Static};
+use super::{Aligned, Entropy, EntropyConfig, Granularity, Rule, Silence, Static, UnitEntropy};
 use crate::rng::Stream;
 
 /// How units are patched; `kind` tells the variants apart in a recipe.
@@ -24,6 +26,8 @@ pub enum PatchingConfig {
     Mixed(MixedConfig),
     /// Words at first, then one size.
     Curriculum(CurriculumConfig),
+    /// Patches that end where the next unit is uncertain.
+    Entropy(EntropyConfig),
 }
 
 /// Patches of one size.
@@ -102,6 +106,7 @@ impl PatchingConfig {
                 config.size,
                 &[("aligned_until", config.aligned_until), ("static_from", config.static_from)],
             ),
+            Self::Entropy(config) => return config.problems(),
         };
         if size == 0 {
             problems.push("size is 0, expected 1 or more units a patch".to_owned());
@@ -125,7 +130,7 @@ impl PatchingConfig {
     pub fn p_aligned(&self, progress: Option<f64>) -> f64 {
         match (self, progress) {
             (Self::Aligned(_), _) => 1.0,
-            (Self::Static(_), _) | (_, None) => 0.0,
+            (Self::Static(_) | Self::Entropy(_), _) | (_, None) => 0.0,
             (Self::Mixed(config), Some(_)) => config.p_aligned,
             (Self::Curriculum(config), Some(progress)) => {
                 let (until, from) = (config.aligned_until, config.static_from);
@@ -140,20 +145,11 @@ impl PatchingConfig {
         }
     }
 
-    /// The rule of a document: at a share of training, or outside where there is none. Draws once, whatever the kind.
-    pub fn rule(&self, progress: Option<f64>, stream: &mut Stream) -> Rule {
-        let is_aligned = stream.chance(self.p_aligned(progress));
-        match self.size().filter(|_| !is_aligned) {
-            Some(size) => Rule::Static(Static::new(size)),
-            None => Rule::Aligned(self.words()),
-        }
-    }
-
     /// Units of a static patch, where there are such patches.
     pub fn size(&self) -> Option<usize> {
         match self {
             Self::Static(config) => Some(config.size),
-            Self::Aligned(_) => None,
+            Self::Aligned(_) | Self::Entropy(_) => None,
             Self::Mixed(config) => Some(config.size),
             Self::Curriculum(config) => Some(config.size),
         }
@@ -162,12 +158,57 @@ impl PatchingConfig {
     /// The rule by which patches are words, where it has such patches; else that of words and silences.
     pub fn words(&self) -> Aligned {
         let (granularity, silence) = match self {
-            Self::Static(_) => (Granularity::default(), Silence::default()),
+            Self::Static(_) | Self::Entropy(_) => (Granularity::default(), Silence::default()),
             Self::Aligned(config) => (config.granularity, config.silence),
             Self::Mixed(config) => (config.granularity, config.silence),
             Self::Curriculum(config) => (config.granularity, config.silence),
         };
         Aligned::new(granularity, silence)
+    }
+
+    /// Whether the rule of a document is drawn anew at every reading.
+    pub fn is_drawn(&self) -> bool {
+        matches!(self, Self::Mixed(_) | Self::Curriculum(_))
+    }
+}
+
+/// How units are patched, with what that takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Patching {
+    config: PatchingConfig,
+    entropy: Option<Arc<UnitEntropy>>,
+}
+
+impl Patching {
+    /// By a configuration, and the entropies of units where it asks for them.
+    ///
+    /// # Panics
+    ///
+    /// When it asks for entropies and there are none.
+    pub fn new(config: PatchingConfig, entropy: Option<Arc<UnitEntropy>>) -> Self {
+        let is_asked = matches!(config, PatchingConfig::Entropy(_));
+        assert!(entropy.is_some() || !is_asked, "patches by entropy need entropies");
+        Self { config, entropy: entropy.filter(|_| is_asked) }
+    }
+
+    /// What is asked for.
+    pub fn config(&self) -> &PatchingConfig {
+        &self.config
+    }
+
+    /// Entropies of units, where patches end by them.
+    pub fn entropy(&self) -> Option<&Arc<UnitEntropy>> {
+        self.entropy.as_ref()
+    }
+
+    /// The rule of a document: at a share of training, or outside where there is none. Draws once, whatever the kind.
+    pub fn rule(&self, progress: Option<f64>, stream: &mut Stream) -> Rule {
+        let is_aligned = stream.chance(self.config.p_aligned(progress));
+        match (&self.entropy, self.config.size().filter(|_| !is_aligned)) {
+            (Some(learned), _) => Rule::Entropy(Entropy::new(learned.clone())),
+            (None, Some(size)) => Rule::Static(Static::new(size)),
+            (None, None) => Rule::Aligned(self.config.words()),
+        }
     }
 }
 
@@ -180,10 +221,11 @@ mod tests {
     }
 
     fn share(config: &PatchingConfig, progress: Option<f64>) -> f64 {
+        let patching = Patching::new(config.clone(), None);
         let mut stream = Stream::named(1, "patching");
         let n = 4_000;
         let aligned =
-            (0..n).filter(|_| matches!(config.rule(progress, &mut stream), Rule::Aligned(_)));
+            (0..n).filter(|_| matches!(patching.rule(progress, &mut stream), Rule::Aligned(_)));
         aligned.count() as f64 / f64::from(n)
     }
 
@@ -212,12 +254,28 @@ mod tests {
             r#"{"kind": "mixed", "size": 4, "p_aligned": 1.0}"#,
             r#"{"kind": "curriculum", "size": 4}"#,
         ] {
-            let rule = parse(json).rule(None, &mut Stream::new(1));
+            let rule = Patching::new(parse(json), None).rule(None, &mut Stream::new(1));
             assert_eq!(rule, Rule::Static(Static::new(4)));
         }
         let aligned = parse(r#"{"kind": "aligned", "silence": "merged"}"#);
         let expected = Rule::Aligned(Aligned::new(Granularity::Word, Silence::Merged));
+        let aligned = Patching::new(aligned, None);
         assert_eq!(aligned.rule(None, &mut Stream::new(1)), expected);
+        let entropy = parse(r#"{"kind": "entropy", "units_per_patch": 4.0}"#);
+        let learned = UnitEntropy::learn(
+            &crate::units::tests::header(2),
+            &[[0, 1]],
+            match &entropy {
+                PatchingConfig::Entropy(config) => config,
+                _ => unreachable!(),
+            },
+        );
+        let learned = Arc::new(learned.unwrap());
+        let expected = Rule::Entropy(Entropy::new(learned.clone()));
+        let entropy = Patching::new(entropy, Some(learned));
+        for progress in [None, Some(0.0), Some(1.0)] {
+            assert_eq!(entropy.rule(progress, &mut Stream::new(1)), expected);
+        }
     }
 
     #[test]
@@ -250,7 +308,7 @@ mod tests {
             |json: &str| serde_json::from_str::<PatchingConfig>(json).unwrap_err().to_string();
         let found = error(r#"{"kind": "static", "size": 4, "silence": "merged"}"#);
         assert!(found.contains("unknown field `silence`"), "{found}");
-        let found = error(r#"{"kind": "entropy"}"#);
-        assert!(found.contains("unknown variant `entropy`"), "{found}");
+        let found = error(r#"{"kind": "syllables"}"#);
+        assert!(found.contains("unknown variant `syllables`"), "{found}");
     }
 }

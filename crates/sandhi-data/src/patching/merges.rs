@@ -16,49 +16,16 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
     fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 
+use super::{LearnedError, learned::check};
 use crate::{
     replace_file,
     units::{UnitUtterance, UnitWord, UnitsHeader},
 };
-
-/// What is wrong with merges, or with what they are applied to.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MergesError {
-    /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A file that does not hold merges.
-    #[error("{path}: found {found}, expected {expected}")]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What stands there.
-        found: String,
-        /// What should.
-        expected: String,
-    },
-    /// A number that is no unit, or no symbol.
-    #[error("found {found} at {position}, expected numbers below {below}")]
-    Outside {
-        /// The number.
-        found: u32,
-        /// Its place, from 0.
-        position: usize,
-        /// How many there are.
-        below: u32,
-    },
-}
 
 /// Units that a symbol may stand for, more than ten hours at 25 Hz: a file of merges of merges says more in few words.
 const MAX_LENGTH: u64 = 1 << 20;
@@ -93,12 +60,12 @@ impl UnitMerges {
     ///
     /// # Errors
     ///
-    /// [`MergesError::Outside`] for a number that is no unit.
+    /// [`LearnedError::Outside`] for a number that is no unit.
     pub fn learn<S: AsRef<[u32]>>(
         header: &UnitsHeader,
         sequences: impl IntoIterator<Item = S>,
         n_merges: u32,
-    ) -> Result<Self, MergesError> {
+    ) -> Result<Self, LearnedError> {
         let n_units = header.n_units;
         let mut sequences: Vec<Vec<u32>> =
             sequences.into_iter().map(|units| units.as_ref().to_vec()).collect();
@@ -167,8 +134,8 @@ impl UnitMerges {
     ///
     /// # Errors
     ///
-    /// [`MergesError::Outside`] for a number that is no unit.
-    pub fn apply(&self, units: &[u32]) -> Result<Vec<u32>, MergesError> {
+    /// [`LearnedError::Outside`] for a number that is no unit.
+    pub fn apply(&self, units: &[u32]) -> Result<Vec<u32>, LearnedError> {
         check(units, self.n_units)?;
         let mut symbols = units.to_vec();
         let rank = |pair: &[u32]| self.ranks.get(&(pair[0], pair[1])).copied();
@@ -184,8 +151,8 @@ impl UnitMerges {
     ///
     /// # Errors
     ///
-    /// [`MergesError::Outside`] for a number that is no unit.
-    pub fn apply_to(&self, utterance: UnitUtterance) -> Result<UnitUtterance, MergesError> {
+    /// [`LearnedError::Outside`] for a number that is no unit.
+    pub fn apply_to(&self, utterance: UnitUtterance) -> Result<UnitUtterance, LearnedError> {
         let units = self.apply(&utterance.units)?;
         // Where every symbol begins, in units, and where the last one ends.
         let mut borders = vec![0];
@@ -210,8 +177,8 @@ impl UnitMerges {
     ///
     /// # Errors
     ///
-    /// [`MergesError::Outside`] for a number that is neither a unit nor a merge.
-    pub fn expand(&self, symbols: &[u32]) -> Result<Vec<u32>, MergesError> {
+    /// [`LearnedError::Outside`] for a number that is neither a unit nor a merge.
+    pub fn expand(&self, symbols: &[u32]) -> Result<Vec<u32>, LearnedError> {
         check(symbols, self.n_symbols())?;
         let mut units = Vec::with_capacity(2 * symbols.len());
         let mut stack: Vec<u32> = symbols.iter().rev().copied().collect();
@@ -231,9 +198,9 @@ impl UnitMerges {
     ///
     /// # Errors
     ///
-    /// [`MergesError::Io`].
-    pub fn save(&self, path: &Path) -> Result<(), MergesError> {
-        let io = |source| MergesError::Io { path: path.to_owned(), source };
+    /// [`LearnedError::Io`].
+    pub fn save(&self, path: &Path) -> Result<(), LearnedError> {
+        let io = |source| LearnedError::Io { path: path.to_owned(), source };
         replace_file(path, self.to_json().as_bytes()).map_err(io)
     }
 
@@ -248,10 +215,10 @@ impl UnitMerges {
     ///
     /// # Errors
     ///
-    /// [`MergesError::Io`], and [`MergesError::Malformed`] for another version, merges of what is not there yet, one
+    /// [`LearnedError::Io`], and [`LearnedError::Malformed`] for another version, merges of what is not there yet, one
     /// that is there twice, and one of more than a million units.
-    pub fn load(path: &Path) -> Result<Self, MergesError> {
-        let io = |source| MergesError::Io { path: path.to_owned(), source };
+    pub fn load(path: &Path) -> Result<Self, LearnedError> {
+        let io = |source| LearnedError::Io { path: path.to_owned(), source };
         Self::parse(&fs::read(path).map_err(io)?, path)
     }
 
@@ -259,9 +226,9 @@ impl UnitMerges {
     ///
     /// # Errors
     ///
-    /// [`MergesError::Malformed`].
-    pub fn parse(json: &[u8], path: &Path) -> Result<Self, MergesError> {
-        let wrong = |found: String, expected: String| MergesError::Malformed {
+    /// [`LearnedError::Malformed`].
+    pub fn parse(json: &[u8], path: &Path) -> Result<Self, LearnedError> {
+        let wrong = |found: String, expected: String| LearnedError::Malformed {
             path: path.to_owned(),
             found,
             expected,
@@ -290,14 +257,6 @@ impl UnitMerges {
             return Err(wrong("a pair twice".to_owned(), "every pair once".to_owned()));
         }
         Ok(read)
-    }
-}
-
-/// Refuses numbers that are not below the given one.
-fn check(numbers: &[u32], below: u32) -> Result<(), MergesError> {
-    match numbers.iter().position(|&number| number >= below) {
-        None => Ok(()),
-        Some(position) => Err(MergesError::Outside { found: numbers[position], position, below }),
     }
 }
 
@@ -476,7 +435,7 @@ mod tests {
     #[test]
     fn what_is_no_unit_is_refused() {
         let merges = learn(3, &[vec![0, 1, 0, 1]], 9);
-        let message = |error: MergesError| error.to_string();
+        let message = |error: LearnedError| error.to_string();
         let expected = "found 3 at 1, expected numbers below 3";
         assert_eq!(message(merges.apply(&[0, 3]).unwrap_err()), expected);
         assert_eq!(

@@ -7,7 +7,7 @@
 //!
 //! Whatever is not a unit is a patch of its own; units are grouped by a [`Rule`], which reads one token after another
 //! and says when a patch is whole. [`Patches`] are those of a document, with the token after which each is known.
-//! A [`PatchingConfig`] chooses the rule, for all documents alike or by the progress of training. All of it is
+//! A [`Patching`] chooses the rule, for all documents alike or by the progress of training. All of it is
 //! decided on the host.
 //!
 //! Latent Speech-Text Transformer, <https://arxiv.org/abs/2510.06195>, section 3. There the marker of speech belongs to
@@ -16,14 +16,20 @@
 
 mod aligned;
 mod config;
+mod entropy;
+mod learned;
 mod merges;
 mod patches;
 mod static_size;
 
 pub use self::{
     aligned::{Aligned, Granularity, Silence},
-    config::{AlignedConfig, CurriculumConfig, MixedConfig, PatchingConfig, StaticConfig},
-    merges::{MergesError, UnitMerges},
+    config::{
+        AlignedConfig, CurriculumConfig, MixedConfig, Patching, PatchingConfig, StaticConfig,
+    },
+    entropy::{Entropy, EntropyConfig, UnitEntropy},
+    learned::LearnedError,
+    merges::UnitMerges,
     patches::{Closure, Patches},
     static_size::Static,
 };
@@ -39,14 +45,14 @@ use crate::{
 pub enum TokenKind {
     /// A piece of text, a marker, begin or end: always a patch of its own.
     Alone,
-    /// A unit of speech, which may share a patch with the units beside it.
-    Unit,
+    /// This unit of speech, which may share a patch with the units beside it.
+    Unit(u32),
 }
 
 impl From<Symbol> for TokenKind {
     fn from(symbol: Symbol) -> Self {
         match symbol {
-            Symbol::Unit(_) => Self::Unit,
+            Symbol::Unit(unit) => Self::Unit(unit),
             Symbol::Text | Symbol::Begin | Symbol::End | Symbol::Marker(_) => Self::Alone,
         }
     }
@@ -62,12 +68,14 @@ pub struct Closed {
 }
 
 /// How units are grouped. It holds where it stands in a sequence: a copy of a new one is needed for every sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rule {
     /// So many units a patch.
     Static(Static),
     /// A word or a silence a patch.
     Aligned(Aligned),
+    /// Up to where the next unit is uncertain.
+    Entropy(Entropy),
 }
 
 impl Rule {
@@ -77,6 +85,7 @@ impl Rule {
         match self {
             Self::Static(rule) => rule.push(kind),
             Self::Aligned(rule) => rule.push(kind, mark),
+            Self::Entropy(rule) => rule.push(kind),
         }
     }
 
@@ -94,8 +103,8 @@ impl Rule {
     ) -> Result<Patches, Error> {
         let kinds: Result<Vec<TokenKind>, text::Error> =
             document.ids.iter().map(|&id| Ok(vocabulary.known(id)?.into())).collect();
-        let marks = match self {
-            Self::Static(_) => vec![false; document.ids.len()],
+        let marks = match &self {
+            Self::Static(_) | Self::Entropy(_) => vec![false; document.ids.len()],
             Self::Aligned(rule) => rule.marks(document, words, vocabulary)?,
         };
         Patches::new(self, kinds?.into_iter().zip(marks), closure)
@@ -133,13 +142,14 @@ pub enum Error {
 pub(super) mod tests {
     use super::*;
 
-    /// Tokens as `Bsuu'utw`: `u` is a unit, `u'` one before a mark, all else stands alone.
+    /// Tokens as `Bsuu'0tw`: `u` and digits are units, `u'` is one before a mark, all else stands alone.
     pub(super) fn tokens(picture: &str) -> Vec<(TokenKind, bool)> {
         let mut tokens = Vec::new();
         for c in picture.chars() {
             match (c, tokens.last_mut()) {
                 ('\'', Some((_, mark))) => *mark = true,
-                ('u', _) => tokens.push((TokenKind::Unit, false)),
+                ('u', _) => tokens.push((TokenKind::Unit(0), false)),
+                ('0'..='9', _) => tokens.push((TokenKind::Unit(c as u32 - '0' as u32), false)),
                 _ => tokens.push((TokenKind::Alone, false)),
             }
         }

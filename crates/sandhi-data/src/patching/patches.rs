@@ -54,7 +54,7 @@ impl Patches {
         };
         let (mut n_tokens, mut is_open) = (0, false);
         for (at, (kind, mark)) in (0_u32..).zip(tokens) {
-            if at == 0 && kind == TokenKind::Unit {
+            if at == 0 && matches!(kind, TokenKind::Unit(_)) {
                 return Err(Error::First { found: "a unit" });
             }
             let Closed { before, after } = rule.push(kind, mark);
@@ -105,10 +105,15 @@ impl Patches {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::{
-        super::{Aligned, Granularity, Silence, Static, tests::tokens},
+        super::{
+            Aligned, Entropy, Granularity, Silence, Static, entropy::tests::uncertain_after_3,
+            tests::tokens,
+        },
         *,
     };
 
@@ -120,10 +125,19 @@ mod tests {
         Rule::Aligned(Aligned::new(Granularity::Word, Silence::Separate))
     }
 
+    fn rules() -> impl Strategy<Value = Rule> {
+        let entropy = Rule::Entropy(Entropy::new(Arc::new(uncertain_after_3())));
+        prop_oneof![
+            (1_usize..7).prop_map(|size| Rule::Static(Static::new(size))),
+            Just(aligned()),
+            Just(entropy),
+        ]
+    }
+
     #[test]
     fn the_example_by_hand() {
         let rule = Rule::Static(Static::new(4));
-        let causal = of(rule, "Bsuuuuutw", Closure::Causal);
+        let causal = of(rule.clone(), "Bsuuuuutw", Closure::Causal);
         assert_eq!(causal.ends, [1, 2, 6, 7, 8, 9]);
         assert_eq!(causal.closes, [0, 1, 5, 7, 7, 8]);
         assert_eq!(causal.contexts(), [0, 1, 1, 1, 1, 2, 2, 4, 5]);
@@ -162,25 +176,27 @@ mod tests {
     proptest! {
         #[test]
         fn patches_tile_and_are_never_known_early(
-            picture in "B([a-t]|(u'?){1,9}){0,30}",
-            size in prop::option::of(1_usize..7),
+            picture in "B([a-t]|([u0-3]'?){1,9}){0,30}",
+            rule in rules(),
         ) {
-            let rule = size.map_or(aligned(), |size| Rule::Static(Static::new(size)));
             let tokens = tokens(&picture);
             let n_tokens = tokens.len() as u32;
-            let causal = of(rule, &picture, Closure::Causal);
-            let published = of(rule, &picture, Closure::Published);
+            let causal = of(rule.clone(), &picture, Closure::Causal);
+            let published = of(rule.clone(), &picture, Closure::Published);
             prop_assert_eq!(&causal.ends, &published.ends);
             prop_assert_eq!(causal.n_tokens(), n_tokens as usize);
             prop_assert!(causal.ends.windows(2).all(|pair| pair[0] < pair[1]));
             let starts = std::iter::once(0).chain(causal.ends.iter().copied());
             for (start, &end) in starts.zip(&causal.ends) {
                 let patch = &tokens[start as usize..end as usize];
-                let all_units = patch.iter().all(|(kind, _)| *kind == TokenKind::Unit);
+                let all_units = patch.iter().all(|(kind, _)| matches!(kind, TokenKind::Unit(_)));
                 prop_assert!(patch.len() == 1 || all_units);
-                match size {
-                    Some(size) => prop_assert!(patch.len() <= size),
-                    None => prop_assert!(patch[..patch.len() - 1].iter().all(|(_, mark)| !mark)),
+                match &rule {
+                    Rule::Static(rule) => prop_assert!(patch.len() <= rule.size()),
+                    Rule::Aligned(_) => {
+                        prop_assert!(patch[..patch.len() - 1].iter().all(|(_, mark)| !mark));
+                    }
+                    Rule::Entropy(_) => prop_assert!(patch.len() <= 5),
                 }
             }
             for patches in [&causal, &published] {
@@ -195,14 +211,13 @@ mod tests {
 
         #[test]
         fn what_is_known_depends_on_what_was_read_alone(
-            picture in "B([a-t]|(u'?){1,9}){0,20}",
-            size in prop::option::of(1_usize..7),
+            picture in "B([a-t]|([u0-3]'?){1,9}){0,20}",
+            rule in rules(),
             share in 0.0..1.0_f64,
         ) {
-            let rule = size.map_or(aligned(), |size| Rule::Static(Static::new(size)));
             let tokens = tokens(&picture);
             let n_read = 1 + (share * (tokens.len() - 1) as f64) as usize;
-            let whole = Patches::new(rule, tokens.clone(), Closure::Causal).unwrap();
+            let whole = Patches::new(rule.clone(), tokens.clone(), Closure::Causal).unwrap();
             let prefix = tokens[..n_read].iter().copied();
             let read = Patches::new(rule, prefix, Closure::Causal).unwrap();
             prop_assert_eq!(&read.contexts()[..], &whole.contexts()[..n_read]);

@@ -17,7 +17,12 @@ pub struct Static {
 impl Static {
     /// Patches of `size` units; 0 counts as 1.
     pub fn new(size: usize) -> Self {
-        Self { size, n_open: 0 }
+        Self { size: size.max(1), n_open: 0 }
+    }
+
+    /// Units of a patch that is not cut short.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// Reads a token.
@@ -28,7 +33,7 @@ impl Static {
                 self.n_open = 0;
                 Closed { before, after: true }
             }
-            TokenKind::Unit => {
+            TokenKind::Unit(_) => {
                 self.n_open += 1;
                 let after = self.n_open >= self.size;
                 if after {

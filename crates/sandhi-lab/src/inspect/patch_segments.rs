@@ -10,7 +10,7 @@
 use sandhi_data::{
     alignment::Alignment,
     interleave::{self, Document},
-    patching::{Aligned, Closure, Granularity, PatchingConfig, Rule, Silence},
+    patching::{Aligned, Closure, Granularity, Rule, Silence},
     units::{UnitUtterance, words_in_units},
 };
 use sandhi_nn::{patch::members, transformer::Dropout};
@@ -125,9 +125,14 @@ fn cuts(model: &SpeechTextModel, utterance: UnitUtterance) -> Result<Vec<Cuts>, 
             let vocabulary = &model.vocabulary;
             batch.push(&document, &utterance.words, vocabulary, &cutting, Draw::FIXED, "");
             let closings = lm.forward(&batch.documents(), Dropout::OFF).closings;
-            // In use patches that are told are of one size.
-            let size = model.patching.as_ref().and_then(PatchingConfig::size);
-            let name = size.map_or_else(|| "learned".to_owned(), |size| format!("static {size}"));
+            let name = match &model.patching {
+                None => "learned".to_owned(),
+                Some(patching) => match (patching.entropy(), patching.config().size()) {
+                    (Some(_), _) => "entropy".to_owned(),
+                    // In use all others that know where they end are of one size.
+                    (None, size) => format!("static {}", size.unwrap_or(1)),
+                },
+            };
             let patches: Vec<usize> = members(&closings).iter().map(|tokens| tokens.end).collect();
             Some(Cuts { name, is_oracle: false, ends_s: ends_s(&patches, &ends), none: None })
         }
@@ -142,7 +147,7 @@ fn words(
     utterance: &UnitUtterance,
 ) -> Result<Vec<usize>, Error> {
     let aligned = match &model.patching {
-        Some(patching) => patching.words(),
+        Some(patching) => patching.config().words(),
         None => Aligned::new(Granularity::default(), Silence::default()),
     };
     let rule = Rule::Aligned(aligned);

@@ -123,6 +123,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use sandhi_data::patching::Patching;
+
     use crate::{
         chat::{Chat, END, MARKERS, PromptLayout},
         recipe::NetworkConfig,
@@ -180,6 +182,7 @@ mod tests {
             let net = config.init(n, &Init::new(1, &Device::flex()));
             let net = net.begin_as(&text, &vocabulary, 1).unwrap();
             let patching = serde_json::from_value(json!({ "kind": "static", "size": 4 })).unwrap();
+            let patching = Patching::new(patching, None);
             let cutting = Cutting::new(&config, Some(&patching), Default::default());
             let mut batch = SpeechTextBatch::new(&cutting);
             let mut document = sandhi_data::interleave::written("x", &vocabulary).unwrap();

@@ -12,7 +12,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use burn::prelude::*;
 use sandhi_data::{
-    patching::{Closed, Closure, MergesError, PatchingConfig, Rule, TokenKind, UnitMerges},
+    patching::{
+        Closed, Closure, LearnedError, Patching, PatchingConfig, Rule, TokenKind, UnitEntropy,
+        UnitMerges,
+    },
     rng::Stream,
     text::{JointVocabulary, Mode, Symbol, Tokenizer},
     units::{UnitUtterance, UnitsHeader},
@@ -47,6 +50,7 @@ use crate::{
 const NETWORK: &str = "network.safetensors";
 pub(super) const UNITS: &str = "units.npy";
 const MERGES: &str = "unit_merges.json";
+const ENTROPY: &str = "unit_entropy.json";
 
 /// A language model over text and units.
 #[derive(Debug, Clone)]
@@ -60,7 +64,7 @@ pub struct SpeechTextModel {
     /// The network's settings.
     pub config: NetworkConfig,
     /// Where patches end, where that is not learned.
-    pub patching: Option<PatchingConfig>,
+    pub patching: Option<Patching>,
     /// When it is known that a patch that was cut short is whole.
     pub closure: Closure,
     /// Tokens of a document at most.
@@ -156,7 +160,7 @@ impl<'a> Reader<'a> {
             Network::Plain(lm) => Kept::Plain(lm.cache(&capacities)),
             Network::Patch(lm) => {
                 // Outside training every rule is the same for all.
-                let rule = |patching: &PatchingConfig| patching.rule(None, &mut Stream::new(0));
+                let rule = |patching: &Patching| patching.rule(None, &mut Stream::new(0));
                 let rules = model.patching.as_ref().map(|p| vec![rule(p); capacities.len()]);
                 Kept::Patch(lm.start(&capacities), rules)
             }
@@ -281,7 +285,7 @@ impl SpeechTextModel {
 
     /// Whether it knows where patches end of what it says itself.
     pub fn can_go_on(&self) -> bool {
-        !matches!(self.patching, Some(PatchingConfig::Aligned(_)))
+        !matches!(self.patching.as_ref().map(Patching::config), Some(PatchingConfig::Aligned(_)))
     }
 
     /// What follows each of some beginnings, until one of `ends`, the most tokens that it may have or the context's end, and
@@ -384,7 +388,7 @@ impl SpeechTextModel {
     /// # Errors
     ///
     /// When merges meet what is no unit of the model.
-    pub fn in_tokens(&self, utterance: UnitUtterance) -> Result<UnitUtterance, MergesError> {
+    pub fn in_tokens(&self, utterance: UnitUtterance) -> Result<UnitUtterance, LearnedError> {
         match &self.merges {
             Some(merges) => merges.apply_to(utterance),
             None => Ok(utterance),
@@ -435,6 +439,9 @@ impl SpeechTextModel {
         if let Some(merges) = &self.merges {
             writer.bytes(MERGES, merges.to_json().as_bytes())?;
         }
+        if let Some(entropy) = self.patching.as_ref().and_then(Patching::entropy) {
+            writer.bytes(ENTROPY, entropy.to_json().as_bytes())?;
+        }
         let speech = match &self.hearing {
             Some(hearing) => {
                 hearing.speech.write(writer, dtype, whole)?;
@@ -447,7 +454,7 @@ impl SpeechTextModel {
             network: self.config.clone(),
             units: self.units.clone(),
             merged: self.merges.is_some(),
-            patching: self.patching.clone(),
+            patching: self.patching.as_ref().map(|patching| patching.config().clone()),
             closure: self.closure,
             context: self.context,
             edges: Some(self.vocabulary.edges()).filter(|edges| *edges != [END, END]),
@@ -501,6 +508,18 @@ impl SpeechTextModel {
         if let Some(problem) = spec.patching.iter().flat_map(PatchingConfig::problems).next() {
             return Err(wrong(format!("patching: {problem}")));
         }
+        let entropy = match &spec.patching {
+            Some(PatchingConfig::Entropy(_)) => {
+                let path = checkpoint.dir().join(ENTROPY);
+                let entropy = UnitEntropy::parse(&checkpoint.bytes(ENTROPY)?, &path)
+                    .map_err(|error| wrong(error.to_string()))?;
+                if !entropy.is_of(&spec.units) {
+                    return Err(wrong(format!("{ENTROPY} is of other units than units.quantizer")));
+                }
+                Some(Arc::new(entropy))
+            }
+            _ => None,
+        };
         let net = spec.network.init(vocabulary.n_tokens(), &Init::blank(device));
         let net = get(checkpoint, NETWORK, net)?;
         let hearing = match spec.speech {
@@ -524,6 +543,7 @@ impl SpeechTextModel {
         }
         let SpeechTextSpec { network: config, units, patching, closure, context, .. } = spec;
         let vocabulary = Arc::new(vocabulary);
+        let patching = patching.map(|config| Patching::new(config, entropy));
         Ok(Self { vocabulary, units, merges, config, patching, closure, context, net, hearing })
     }
 }

@@ -91,12 +91,12 @@ pub enum Error {
         /// Width of the frames.
         expected: usize,
     },
-    /// Merges of units cannot be learned, read or written.
+    /// Merges or entropies of units cannot be learned, read or written.
     #[error(transparent)]
-    Merges(#[from] sandhi_data::patching::MergesError),
-    /// Merges that were found before are of other units.
-    #[error("{}: merges of other units than this run's; take the file away to learn them again", path.display())]
-    OtherMerges {
+    Learned(#[from] sandhi_data::patching::LearnedError),
+    /// Merges or entropies that were found before are of other units.
+    #[error("{}: of other units than this run's; take the file away to learn it again", path.display())]
+    OtherLearned {
         /// The file.
         path: PathBuf,
     },

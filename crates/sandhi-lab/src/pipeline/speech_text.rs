@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use burn::prelude::*;
 use sandhi_data::{
-    patching::UnitMerges,
+    patching::{EntropyConfig, Patching, PatchingConfig, UnitEntropy, UnitMerges},
     text::{JointVocabulary, Tokenizer},
     units::UnitsHeader,
 };
@@ -34,6 +34,11 @@ use crate::{
     train::Monitor,
     units::Kmeans,
 };
+
+/// Units that merges are learned from, at most; all of them are in memory.
+const MERGED: usize = 20_000_000;
+/// Units that entropies are learned from, at most; their histories are in memory.
+const COUNTED: usize = 4_000_000;
 
 /// Trains a model over text and units; none when it was interrupted.
 pub(super) fn speech_text(
@@ -73,11 +78,23 @@ pub(super) fn speech_text(
     if let Some(text) = text {
         net = net.begin_as(&text, &vocabulary, recipe.seed)?;
     }
+    let patching = match config.patching.clone().filter(|_| config.network.wants_patching()) {
+        Some(patching) => {
+            let entropy = match &patching {
+                PatchingConfig::Entropy(config) => Some(Arc::new(entropy(
+                    recipe, config, place, workshop, &units, heard, monitor,
+                )?)),
+                _ => None,
+            };
+            Some(Patching::new(patching, entropy))
+        }
+        None => None,
+    };
     let mut model = SpeechTextModel {
         units,
         merges,
         config: config.network.clone(),
-        patching: config.patching.clone().filter(|_| config.network.wants_patching()),
+        patching,
         closure: config.closure,
         context: config.context,
         net,
@@ -160,11 +177,11 @@ fn merges(
         let merges = UnitMerges::load(&path)?;
         return match merges.are_of(units) {
             true => Ok(merges),
-            false => Err(Error::OtherMerges { path }),
+            false => Err(Error::OtherLearned { path }),
         };
     }
     let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
-    let sequences = workshop.unit_sequences(&recipe.stages[0], heard, &progress)?;
+    let sequences = workshop.unit_sequences(&recipe.stages[0], heard, MERGED, &progress)?;
     let merges = UnitMerges::learn(units, &sequences, n)?;
     let before: usize = sequences.iter().map(Vec::len).sum();
     let after: usize = sequences
@@ -176,6 +193,37 @@ fn merges(
     monitor.note(&format!("{n} merges of units: {share:.3} symbols for a unit"));
     merges.save(&path)?;
     Ok(merges)
+}
+
+/// The entropies of this run's units, found now or before it was interrupted.
+fn entropy(
+    recipe: &Recipe,
+    config: &EntropyConfig,
+    place: &Place,
+    workshop: &Workshop,
+    units: &UnitsHeader,
+    heard: Option<(&Hearing, &FrameCache)>,
+    monitor: &mut dyn Monitor,
+) -> Result<UnitEntropy, Error> {
+    let path = place.dir.join("unit_entropy.json");
+    if path.exists() {
+        let entropy = UnitEntropy::load(&path)?;
+        return match entropy.is_of(units) {
+            true => Ok(entropy),
+            false => Err(Error::OtherLearned { path }),
+        };
+    }
+    let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
+    let sequences = workshop.unit_sequences(&recipe.stages[0], heard, COUNTED, &progress)?;
+    let entropy = UnitEntropy::learn(units, &sequences, config)?;
+    monitor.note(&format!(
+        "{} histories of units: patches end above {:.3} nats, {:.2} units each",
+        entropy.n_histories(),
+        entropy.threshold(),
+        entropy.units_per_patch(&sequences),
+    ));
+    write_atomically(&path, entropy.to_json().as_bytes())?;
+    Ok(entropy)
 }
 
 /// The tokenizer of a text model with markers and units behind it, the same one where a run goes on.

@@ -254,10 +254,12 @@ fn a_model_over_units_in_pieces_has_the_same_losses_and_is_what_was_saved() {
          global = {stack}, decoder = {stack}, router = {{}} }}"
     );
     let curriculum = "{ kind = \"curriculum\", size = 4 }";
+    let entropy = "{ kind = \"entropy\", units_per_patch = 3.0 }";
     for set in [
         vec![("model.network", plain)],
         vec![("model.network", learned.as_str())],
         vec![("model.patching", curriculum), ("stage.0.batch.measure", "operations")],
+        vec![("model.patching", entropy), ("stage.0.batch.measure", "patches")],
     ] {
         let (dir, model) = speech_text(&set, u64::MAX);
         assert_eq!(losses(dir.path()).len(), 4);
@@ -266,6 +268,42 @@ fn a_model_over_units_in_pieces_has_the_same_losses_and_is_what_was_saved() {
         // What depends on how far training is, and on what a batch costs, is where it was.
         let (pieces_dir, _) = speech_text(&set, 2);
         assert_eq!(losses(dir.path()), losses(pieces_dir.path()));
+        let folder = dir.path().join("run/model");
+        let loaded = of(AnyModel::load(&folder, &Device::flex(), &hub).unwrap());
+        assert_eq!(loaded.patching, of(model).patching);
+        goes_on_as_it_was_taught(&loaded);
+    }
+}
+
+/// What follows when tokens are read one by one is what is likeliest where whole documents are read.
+fn goes_on_as_it_was_taught(model: &crate::model::SpeechTextModel) {
+    let vocabulary = &model.vocabulary;
+    let begin = [vocabulary.begin(), vocabulary.marker(sandhi_data::text::Mode::Speech)];
+    let units = (0..16).filter_map(|i| vocabulary.unit(i * 7 % 20));
+    let ids = begin.into_iter().chain(units);
+    let ids: Vec<u32> = ids.collect();
+    let decoding = crate::generate::Decoding::default();
+    let said = |beginning: &[u32], n: usize| -> Vec<u32> {
+        let found = model.go_on(&[beginning.to_vec()], &[n], None, &[], &decoding).unwrap();
+        found[0].0.ids.clone()
+    };
+    for n in 3..14 {
+        let followed_by = |id: u32| sandhi_data::interleave::Document {
+            ids: ids[..n].iter().copied().chain([id]).collect(),
+            spans: Vec::new(),
+            words: Vec::new(),
+            n_units: n - 2,
+        };
+        let all =
+            (0..vocabulary.n_tokens() as u32).map(|id| (followed_by(id), std::sync::Arc::from([])));
+        let log_probs = model.log_probs(&all.collect::<Vec<_>>()).unwrap();
+        let last = log_probs.iter().map(|row| row[n - 1]).enumerate();
+        let likeliest = last.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0 as u32;
+        let answer = said(&ids[..n], 5);
+        assert_eq!(answer[0], likeliest, "behind {n} tokens");
+        // The same when what was said is read as a beginning.
+        let longer = [&ids[..n], &answer[..3]].concat();
+        assert_eq!(said(&longer, 2), answer[3..]);
     }
 }
 

@@ -382,6 +382,7 @@ pub(super) fn patches_per_token(config: &SpeechTextModelConfig, stage: &StageCon
             let aligned = 0.5 * (rule.aligned_until + rule.static_from);
             1.0 / (aligned / UNITS_A_WORD + (1.0 - aligned) / rule.size as f64)
         }
+        (Some(PatchingConfig::Entropy(rule)), _) => rule.units_per_patch,
         (None, NetworkConfig::Patch(network)) => {
             network.router.map_or(1.0, |router| router.units_per_patch)
         }

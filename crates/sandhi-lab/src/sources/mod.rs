@@ -161,9 +161,9 @@ pub enum Error {
     /// A document cannot be cut into patches.
     #[error(transparent)]
     Patching(#[from] sandhi_data::patching::Error),
-    /// Units are not those that merges are of.
+    /// Units are not those that merges or entropies are of.
     #[error(transparent)]
-    Merges(#[from] sandhi_data::patching::MergesError),
+    Learned(#[from] sandhi_data::patching::LearnedError),
     /// An utterance cannot be put into tokens.
     #[error(transparent)]
     Interleave(#[from] sandhi_data::interleave::Error),

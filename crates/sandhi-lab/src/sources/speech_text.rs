@@ -143,7 +143,8 @@ impl Workshop {
         Ok(frames)
     }
 
-    /// Units of what a stage hears and of its files, utterance by utterance: what merges are learned from.
+    /// Units of what a stage hears and of its files, utterance by utterance, until there are `most`: what merges and entropies
+    /// are learned from. Files are read in an order that is drawn.
     ///
     /// # Errors
     ///
@@ -152,17 +153,26 @@ impl Workshop {
         &self,
         stage: &StageConfig,
         hearing: Option<(&Hearing, &FrameCache)>,
+        most: usize,
         progress: &dyn Fn(usize, usize),
     ) -> Result<Vec<Vec<u32>>, Error> {
-        let mut sequences = Vec::new();
+        let (mut sequences, mut n_units) = (Vec::new(), 0);
         for source in &stage.sources {
             if let SourceConfig::Units(source) = source {
                 let corpus = self.corpus(source)?;
-                for i in 0..corpus.len() {
-                    sequences.push(corpus.get(i)?.units);
+                let mut order: Vec<usize> = (0..corpus.len()).collect();
+                Stream::named(0, "unit sequences").shuffle(&mut order);
+                for i in order {
+                    if n_units >= most {
+                        break;
+                    }
+                    let units = corpus.get(i)?.units;
+                    n_units += units.len();
+                    sequences.push(units);
                 }
             } else if let Some((hearing, cache)) = hearing {
                 let heard = self.units(&self.heard_stories(source), hearing, cache, progress)?;
+                n_units += heard.iter().map(|utterance| utterance.units.len()).sum::<usize>();
                 sequences.extend(heard.into_iter().map(|utterance| utterance.units));
             }
         }

@@ -12,7 +12,7 @@ use burn::prelude::*;
 use rayon::prelude::*;
 use sandhi_data::{
     interleave::{self, Document},
-    patching::{Closure, Patches, PatchingConfig, UnitMerges},
+    patching::{Closure, Patches, Patching, UnitMerges},
     rng::Stream,
     text::{JointVocabulary, Symbol},
     units::{UnitCorpus, UnitUtterance, UnitWord},
@@ -92,18 +92,14 @@ pub enum Cutting {
     /// Not at all.
     Plain,
     /// By a rule.
-    Given(PatchingConfig, Closure),
+    Given(Patching, Closure),
     /// By the model.
     Learned,
 }
 
 impl Cutting {
     /// How the documents of a network are cut; `patching` where it does not learn that.
-    pub fn new(
-        network: &NetworkConfig,
-        patching: Option<&PatchingConfig>,
-        closure: Closure,
-    ) -> Self {
+    pub fn new(network: &NetworkConfig, patching: Option<&Patching>, closure: Closure) -> Self {
         match (network, patching) {
             (NetworkConfig::Plain(_), _) => Self::Plain,
             (NetworkConfig::Patch(_), Some(patching)) => Self::Given(patching.clone(), closure),
@@ -327,7 +323,7 @@ impl SpeechTextDataset {
     /// Draws that lengths are estimated by: over the documents of an utterance, and over the course of training.
     fn readings(&self) -> Vec<Draw> {
         let changes = matches!(self.material, Material::Interleaved(_))
-            || matches!(self.cutting, Cutting::Given(ref patching, _) if !matches!(patching, PatchingConfig::Static(_)));
+            || matches!(&self.cutting, Cutting::Given(patching, _) if patching.config().is_drawn());
         let n = if changes { READINGS } else { 1 };
         let at = |i: u64| Draw { key: i, progress: Some((i as f64 + 0.5) / n as f64) };
         (0..n).map(at).collect()
@@ -685,7 +681,7 @@ mod tests {
     use sandhi_data::units::{Format, UnitWriter, UnitsHeader};
     use sandhi_data::{
         interleave::SpeechSpan,
-        patching::StaticConfig,
+        patching::{PatchingConfig, StaticConfig},
         text::{Mode, Tokenizer},
     };
     use sandhi_nn::init::Init;
@@ -728,7 +724,7 @@ mod tests {
 
     fn dataset(patches: bool, measure: Measure) -> SpeechTextDataset {
         let vocabulary = vocabulary();
-        let rule = PatchingConfig::Static(StaticConfig { size: 4 });
+        let rule = Patching::new(PatchingConfig::Static(StaticConfig { size: 4 }), None);
         SpeechTextDataset {
             cutting: if patches { Cutting::Given(rule, Closure::Causal) } else { Cutting::Plain },
             context: 200,

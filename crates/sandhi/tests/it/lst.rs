@@ -246,6 +246,32 @@ fn a_model_over_patches_works_from_end_to_end() {
     let again = run(&["eval", "merged/model", "--units", "a.units", "--out", "again", "--json"]);
     assert_eq!(of(&again.json(), "loss_per_second"), of(&results, "loss_per_second"));
 
+    // Patches that end where the next unit is uncertain: the same ones when the run is read again.
+    train(
+        "uncertain",
+        &["model.patching={ kind = \"entropy\", units_per_patch = 3.0 }", from, &files, &asked],
+    )
+    .works();
+    let entropies = text("uncertain/unit_entropy.json");
+    assert!(entropies.contains("\"longest\":16,\"threshold\":"), "{entropies}");
+    assert_eq!(text("uncertain/model/unit_entropy.json"), entropies);
+    let results: Value =
+        serde_json::from_slice(&fs::read(dir.path().join("uncertain/results.json")).unwrap())
+            .unwrap();
+    assert!(of(&results, "loss_per_second") > 1.0, "{results}");
+    let again = run(&["eval", "uncertain/model", "--units", "a.units", "--out", "same", "--json"]);
+    assert_eq!(of(&again.json(), "loss_per_second"), of(&results, "loss_per_second"));
+    let shorter = run(&["data", "interleave", "a.units", "--entropy", "2", "--json"]).works();
+    let longer = run(&["data", "interleave", "a.units", "--entropy", "6", "--json"]).works();
+    let patches = |out: &str| lines(out)[0]["patches_a_token"].as_f64().unwrap();
+    assert!(patches(&shorter) > patches(&longer), "{shorter}{longer}");
+    run(&["data", "interleave", "a.units", "--entropy", "0"]).fails_with(&["units_per_patch is 0"]);
+    train(
+        "both",
+        &["model.patching={ kind = \"entropy\", units_per_patch = 3.0 }", "model.unit_merges=8"],
+    )
+    .fails_with(&["leave out unit_merges"]);
+
     // Units of other centers, of another number, and stories that nothing could hear.
     let fit =
         ["units", "fit", "--model", &weights, "-n", "20", "--seed", "9", "--out", "other.npy"];

@@ -179,6 +179,12 @@ impl Checker<'_> {
                 }
             }
         }
+        self.need(
+            config.unit_merges.is_none()
+                || !matches!(config.patching, Some(PatchingConfig::Entropy(_))),
+            place,
+            "entropies are of units; leave out unit_merges",
+        );
         let is_told = matches!(config.patching, Some(PatchingConfig::Aligned(_)));
         self.need(
             !is_told || self.recipe.oracle,

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Instant};
 use anyhow::Context;
 use burn::prelude::Device;
 use sandhi_data::{
-    patching::{Closure, PatchingConfig, StaticConfig},
+    patching::{Closure, Patching, PatchingConfig, StaticConfig},
     rng::Stream,
     text::{JointVocabulary, Mode, Tokenizer},
     units::{UnitUtterance, UnitsHeader},
@@ -126,7 +126,7 @@ fn utterance(i: usize, seconds: f64) -> UnitUtterance {
 struct Candidate {
     name: &'static str,
     network: NetworkConfig,
-    patching: Option<PatchingConfig>,
+    patching: Option<Patching>,
     closure: Closure,
 }
 
@@ -155,17 +155,22 @@ fn candidates(recipe: &Recipe, plain: Option<&Recipe>) -> anyhow::Result<Vec<Can
         "{}: its network has no patches; --plain takes one without",
         recipe.name
     );
+    anyhow::ensure!(
+        !matches!(config.patching, Some(PatchingConfig::Entropy(_))),
+        "{}: its patches end by entropies of units, and the units of this benchmark are drawn at random",
+        recipe.name
+    );
     let mut found = vec![Candidate {
         name: "patches",
         network: config.network.clone(),
-        patching: config.patching.clone(),
+        patching: config.patching.clone().map(|patching| Patching::new(patching, None)),
         closure: config.closure,
     }];
     if let NetworkConfig::Patch(network) = &config.network {
         found.push(Candidate {
             name: "a patch a unit",
             network: NetworkConfig::Patch(PatchLmConfig { router: None, ..network.clone() }),
-            patching: Some(PatchingConfig::Static(StaticConfig { size: 1 })),
+            patching: Some(Patching::new(PatchingConfig::Static(StaticConfig { size: 1 }), None)),
             closure: Closure::Causal,
         });
     }

@@ -5,12 +5,14 @@
 //! <|speech|>  99 49 38 38 | 149 149 7 7 | 7 12      spring the
 //! ```
 
-use std::{fmt::Write as _, io::Write as _, path::PathBuf};
+use std::{fmt::Write as _, io::Write as _, path::PathBuf, sync::Arc};
 
 use anstyle::{AnsiColor, Style};
 use sandhi_data::{
     interleave::{self, Block, Span, draw_blocks, pieces, reading_stream},
-    patching::{Aligned, Closure, Granularity, Rule, Silence, Static},
+    patching::{
+        Aligned, Closure, Entropy, EntropyConfig, Granularity, Rule, Silence, Static, UnitEntropy,
+    },
     text::{JointVocabulary, Mode, Symbol, Tokenizer},
     units::{UnitCorpus, UnitUtterance},
 };
@@ -35,6 +37,10 @@ pub struct Args {
     /// Units a patch.
     #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = "aligned")]
     size: usize,
+    /// Patches that end where the next unit is uncertain instead, so many units each on average, by what follows what in
+    /// these files.
+    #[arg(long, value_name = "N", conflicts_with_all = ["size", "aligned"])]
+    entropy: Option<f64>,
     /// A patch a word, and a silence, instead.
     #[arg(long)]
     aligned: bool,
@@ -61,7 +67,7 @@ struct Statistics {
     spoken_share: f64,
     words_a_text_block: f64,
     units_a_speech_block: f64,
-    /// Of the speech blocks, those whose last patch is cut short; not where patches are words.
+    /// Of the speech blocks, those whose last patch is cut short, where patches are of one size.
     #[serde(skip_serializing_if = "Option::is_none")]
     partial_share: Option<f64>,
     /// Of the tokens, those that are units.
@@ -84,8 +90,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let tokenizer = Tokenizer::train_bpe(texts, 1_000, &[END])?;
     let vocabulary = JointVocabulary::extend(&tokenizer, END, END, corpus.header().n_units)?;
-    let size = (!args.aligned).then_some(args.size);
-    let rule = if args.aligned {
+    let rule = if let Some(units_per_patch) = args.entropy {
+        by_entropy(&corpus, units_per_patch)?
+    } else if args.aligned {
         let granularity = if args.by_pieces { Granularity::Piece } else { Granularity::Word };
         let silence = if args.merged { Silence::Merged } else { Silence::Separate };
         Rule::Aligned(Aligned::new(granularity, silence))
@@ -93,6 +100,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Rule::Static(Static::new(args.size))
     };
 
+    let size = matches!(rule, Rule::Static(_)).then_some(args.size);
     let mut shown = String::new();
     let mut found = Totals::default();
     for i in 0..corpus.len() {
@@ -101,7 +109,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let spans = pieces(&utterance)?;
         let blocks = draw_blocks(&spans, &mut stream.clone());
         let document = interleave::interleaved(&utterance, &vocabulary, &mut stream)?;
-        let patches = rule.patches(&document, &utterance.words, &vocabulary, Closure::Causal)?;
+        let patches =
+            rule.clone().patches(&document, &utterance.words, &vocabulary, Closure::Causal)?;
         found.add(&utterance, &spans, &blocks, document.ids.len(), patches.n_patches(), size);
         if i >= args.show.unwrap_or(0) {
             continue;
@@ -130,6 +139,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
+}
+
+/// Patches by the entropies of a corpus.
+fn by_entropy(corpus: &UnitCorpus, units_per_patch: f64) -> anyhow::Result<Rule> {
+    let config = EntropyConfig { units_per_patch, ..EntropyConfig::default() };
+    if let Some(problem) = config.problems().first() {
+        anyhow::bail!("--entropy: {problem}");
+    }
+    let sequences: Result<Vec<Vec<u32>>, _> =
+        (0..corpus.len()).map(|i| corpus.get(i).map(|utterance| utterance.units)).collect();
+    let learned = UnitEntropy::learn(corpus.header(), &sequences?, &config)?;
+    Ok(Rule::Entropy(Entropy::new(Arc::new(learned))))
 }
 
 /// The blocks of a document, a line each; patches in two colors by turns.
