@@ -169,6 +169,9 @@ pub fn evaluate(
             )?
         }
     };
+    for what in not_measured(config, &results) {
+        monitor.note(&what);
+    }
     for cell in predictions.iter().filter(|cell| !cell.is_empty()) {
         let path = predictions_path(&place.dir, &cell[0].task, &cell[0].domain);
         write_predictions(&path, cell)?;
@@ -180,6 +183,23 @@ pub fn evaluate(
         tracing::warn!("no pictures of utterances: {error}");
     }
     Ok(results)
+}
+
+/// What was asked for by name and has no number, not even one that says why.
+fn not_measured(config: &EvalConfig, results: &Results) -> Vec<String> {
+    let nothing_of = |kind: &str, name: &String| {
+        format!(
+            "nothing was measured of {kind} {name}: what else was asked for, or the model, leaves nothing of it"
+        )
+    };
+    let tasks =
+        config.tasks.iter().filter(|task| !results.iter().any(|(found, ..)| found == *task));
+    let domains = config
+        .domains
+        .iter()
+        .filter(|domain| !results.iter().any(|(_, found, ..)| found == *domain));
+    let tasks = tasks.map(|task| nothing_of("task", task));
+    tasks.chain(domains.map(|domain| nothing_of("domain", domain))).collect()
 }
 
 /// Whether the model sees what it would not have in use, whatever its recipe says: where the transcript's tokens end, or

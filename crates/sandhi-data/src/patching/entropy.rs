@@ -412,7 +412,7 @@ pub(super) mod tests {
                 while units.len() < 200 {
                     // Runs, and behind them one of a few.
                     let last = units[units.len() - 1];
-                    let next = (3 * last + stream.below(1 + last as usize % 7) as u32) % 20;
+                    let next = (7 * last + 3 + stream.below(1 + last as usize % 5) as u32) % 20;
                     units.extend(std::iter::repeat_n(next, 1 + stream.below(3)));
                 }
                 units

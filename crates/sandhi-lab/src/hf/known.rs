@@ -6,12 +6,13 @@
 use serde_json::Value;
 
 /// Repository, and its configuration.
-const KNOWN: [(&str, &str); 7] = [
+const KNOWN: [(&str, &str); 8] = [
     ("openai/whisper-large-v3", include_str!("known/whisper-large-v3.json")),
     ("microsoft/wavlm-large", include_str!("known/wavlm-large.json")),
     ("facebook/hubert-base-ls960", include_str!("known/hubert-base.json")),
     ("Qwen/Qwen2.5-7B", include_str!("known/qwen2.5-7b.json")),
     ("Qwen/Qwen2.5-7B-Instruct", include_str!("known/qwen2.5-7b.json")),
+    ("meta-llama/Llama-3.2-1B", include_str!("known/llama-3.2-1b.json")),
     ("meta-llama/Meta-Llama-3-8B", include_str!("known/llama-3-8b.json")),
     ("meta-llama/Meta-Llama-3-8B-Instruct", include_str!("known/llama-3-8b.json")),
 ];
@@ -54,6 +55,8 @@ mod tests {
         // Given as 7.61 B, of which 6.53 B are not embeddings.
         assert_eq!(text("Qwen/Qwen2.5-7B-Instruct"), 7_615_616_512);
         assert_eq!(text("meta-llama/Meta-Llama-3-8B"), 8_030_261_248);
+        // Given as 1.23 B. By hand: a table of 262,668,288, 16 blocks of 60,821,504, norm 2,048.
+        assert_eq!(text("meta-llama/Llama-3.2-1B"), 1_235_814_400);
         assert_eq!(config("nobody/nothing"), None);
     }
 }

@@ -65,7 +65,7 @@ fn centers(
     monitor: &mut dyn Monitor,
 ) -> Result<Kmeans, Error> {
     match config {
-        UnitsConfig::File { path } => Ok(Kmeans::read(&workshop.resolve(path))?),
+        UnitsConfig::File { path, .. } => Ok(Kmeans::read(&workshop.resolve(path))?),
         UnitsConfig::Fit { n, n_frames, iterations } => {
             fitted(recipe, place, monitor, (*n, *iterations), spectra.width(), || {
                 let stage = &recipe.stages[0];

@@ -31,7 +31,7 @@ use crate::{
         UnitsConfig,
     },
     sources::{self, Made, Workshop},
-    train::Monitor,
+    train::{Monitor, speech_text::Cutting},
     units::Kmeans,
 };
 
@@ -90,36 +90,37 @@ pub(super) fn speech_text(
         }
         None => None,
     };
-    let mut model = SpeechTextModel {
+    let context = config.context;
+    let also = format!("{:?}{}", units, vocabulary.tokenizer().to_json()?);
+    let sources = marks(recipe, place, workshop, &also)?;
+    let cutting = Cutting::new(&config.network, patching.as_ref(), config.closure);
+    // The weights are handed on, so that those of the beginning do not stay beside those that are trained.
+    let net = stages(recipe, place, monitor, net, &sources, |i, monitor| {
+        let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
+        let made = Made {
+            vocabulary: &vocabulary,
+            units: &units,
+            merges: merges.as_ref(),
+            hearing: hearing.as_ref(),
+            cache: cache.as_ref(),
+            network: &config.network,
+            cutting: &cutting,
+            context,
+        };
+        Ok(workshop.speech_text(&recipe.stages[i], &made, &progress)?)
+    })?;
+    let Some(net) = net else { return Ok(None) };
+    let model = SpeechTextModel {
         units,
         merges,
         config: config.network.clone(),
         patching,
         closure: config.closure,
-        context: config.context,
-        net,
+        context,
+        net: net.valid(),
         vocabulary,
         hearing,
     };
-    let also = format!("{:?}{}", model.units, model.vocabulary.tokenizer().to_json()?);
-    let sources = marks(recipe, place, workshop, &also)?;
-    let cutting = model.cutting();
-    let net = stages(recipe, place, monitor, model.net.clone(), &sources, |i, monitor| {
-        let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
-        let made = Made {
-            vocabulary: &model.vocabulary,
-            units: &model.units,
-            merges: model.merges.as_ref(),
-            hearing: model.hearing.as_ref(),
-            cache: cache.as_ref(),
-            network: &model.config,
-            cutting: &cutting,
-            context: model.context,
-        };
-        Ok(workshop.speech_text(&recipe.stages[i], &made, &progress)?)
-    })?;
-    let Some(net) = net else { return Ok(None) };
-    model.net = net.valid();
     Ok(Some(AnyModel::SpeechText(Box::new(model))))
 }
 
@@ -134,7 +135,7 @@ pub(super) fn hearing(
     let SpeechUnitsConfig::Encoder { encoder, centers } = config else { return Ok(None) };
     let speech = encoder_base(encoder, "model.units.encoder", workshop, &place.device, &place.hub)?;
     let centers = match centers {
-        UnitsConfig::File { path } => Kmeans::read(&workshop.resolve(path))?,
+        UnitsConfig::File { path, .. } => Kmeans::read(&workshop.resolve(path))?,
         UnitsConfig::Fit { n, n_frames, iterations } => {
             let cache = FrameCache::new(&place.cache, &speech.frames_fingerprint());
             fitted(recipe, place, monitor, (*n, *iterations), speech.d_encoder(), || {

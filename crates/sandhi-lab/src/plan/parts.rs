@@ -227,9 +227,8 @@ pub(super) fn counted(
             let hears = match &config.units {
                 None => Hears::Frames(config.window.width(n_mels)),
                 Some(UnitsConfig::Fit { n, .. }) => Hears::Units(*n),
-                Some(UnitsConfig::File { path }) => {
-                    let path = resolve(path, base, &recipe.paths);
-                    Hears::Units(Kmeans::read(&path).ok()?.n_clusters())
+                Some(UnitsConfig::File { path, n }) => {
+                    Hears::Units(n_centers(path, *n, recipe, base)?)
                 }
             };
             // Here the aligner is the whole model, and its names have no prefix.
@@ -272,11 +271,16 @@ fn n_units(config: &SpeechUnitsConfig, recipe: &Recipe, base: &Path) -> Option<u
     Some(match config {
         SpeechUnitsConfig::Files { n } => *n as usize,
         SpeechUnitsConfig::Encoder { centers: UnitsConfig::Fit { n, .. }, .. } => *n,
-        SpeechUnitsConfig::Encoder { centers: UnitsConfig::File { path }, .. } => {
-            let path = resolve(path, base, &recipe.paths);
-            Kmeans::read(&path).ok()?.n_clusters()
+        SpeechUnitsConfig::Encoder { centers: UnitsConfig::File { path, n }, .. } => {
+            n_centers(path, *n, recipe, base)?
         }
     })
+}
+
+/// The centers of a file, or as many as the recipe says.
+fn n_centers(path: &str, n: Option<usize>, recipe: &Recipe, base: &Path) -> Option<usize> {
+    let path = resolve(path, base, &recipe.paths);
+    Kmeans::read(&path).ok().map(|kmeans| kmeans.n_clusters()).or(n)
 }
 
 /// Name of the only part of a vocoder model.

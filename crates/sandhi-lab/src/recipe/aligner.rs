@@ -46,10 +46,13 @@ pub enum UnitsConfig {
         #[serde(default = "default_iterations")]
         iterations: usize,
     },
-    /// A file of `sandhi units fit --log-mel`, with the same bands, context and stride.
+    /// A file of `sandhi units fit`, of the same frames.
     File {
         /// Relative to the recipe's file.
         path: String,
+        /// How many they are: what is planned without the file; where it is there, it has to have as many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        n: Option<usize>,
     },
 }
 

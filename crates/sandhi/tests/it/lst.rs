@@ -30,6 +30,24 @@ fn published_sizes_are_planned() {
     }
 }
 
+/// Patches around a published text model, heard by a published encoder: no weights, no data, no network.
+#[test]
+fn patches_around_a_published_model_are_planned_by_name() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let cache = nowhere.path().display().to_string();
+    let offline = ["--offline", "--hub-cache", &cache];
+    let recipe = "recipes/lst/lst_llama_1b.toml";
+    let args = [&["plan", recipe, "--json", "--rate", "300e12"], &offline[..]].concat();
+    let plan = sandhi(root(), &args).json();
+    println!("{plan:#}");
+    let wrong = ["--set", "model.network.text.n_layers=15"];
+    sandhi(root(), &[&args[..], &wrong].concat()).fails_with(&[
+        "model.network.text",
+        "other settings",
+        "n_layers = 16",
+    ]);
+}
+
 /// What is compared learns from the same data for the same steps and is about as large; what needs an aligner in use says so.
 #[test]
 fn networks_are_compared_at_equal_size() {

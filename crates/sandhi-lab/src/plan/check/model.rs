@@ -1,6 +1,6 @@
 //! The model of a recipe: sizes that are possible and fit each other.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sandhi_data::{
     features::{FeatureConfig, FeatureExtractor},
@@ -97,9 +97,8 @@ impl Checker<'_> {
             Some(UnitsConfig::Fit { n, n_frames, iterations }) => {
                 self.fit(place, *n, *n_frames, *iterations);
             }
-            Some(UnitsConfig::File { path }) => {
-                let Some(path) = self.path(&format!("{place}.path"), path) else { return };
-                let Some(kmeans) = self.right(place, Kmeans::read(&path)) else { return };
+            Some(UnitsConfig::File { path, n }) => {
+                let Some((path, kmeans)) = self.centers(place, path, *n) else { return };
                 let width = config.window.width(n_mels.unwrap_or(0));
                 self.need(
                     n_mels.is_none() || kmeans.width() == width,
@@ -261,7 +260,9 @@ impl Checker<'_> {
             SpeechUnitsConfig::Encoder { centers: UnitsConfig::Fit { n, .. }, .. } => {
                 u32::try_from(*n).ok()
             }
-            SpeechUnitsConfig::Encoder { centers: UnitsConfig::File { .. }, .. } => None,
+            SpeechUnitsConfig::Encoder { centers: UnitsConfig::File { n, .. }, .. } => {
+                n.and_then(|n| u32::try_from(n).ok())
+            }
         };
         let Some(n) = units else { return };
         let n_symbols = n.saturating_add(config.unit_merges.unwrap_or(0));
@@ -335,10 +336,9 @@ impl Checker<'_> {
                     UnitsConfig::Fit { n, n_frames, iterations } => {
                         self.fit(place, *n, *n_frames, *iterations);
                     }
-                    UnitsConfig::File { path } => {
-                        let path = self.path(&format!("{place}.path"), path);
-                        let kmeans = path.and_then(|path| self.right(place, Kmeans::read(&path)));
-                        if let (Some(kmeans), Some(base)) = (kmeans, &base) {
+                    UnitsConfig::File { path, n } => {
+                        let found = self.centers(place, path, *n);
+                        if let (Some((_, kmeans)), Some(base)) = (found, &base) {
                             let (found, expected) = (kmeans.width(), base.width());
                             self.need(
                                 found == expected,
@@ -353,6 +353,22 @@ impl Checker<'_> {
                 base
             }
         }
+    }
+
+    /// Centers of a file, and where it is.
+    fn centers(&mut self, place: &str, path: &str, n: Option<usize>) -> Option<(PathBuf, Kmeans)> {
+        if let Some(n) = n {
+            self.counts(place, "n", n);
+        }
+        let path = self.path(&format!("{place}.path"), path)?;
+        let kmeans = self.right(place, Kmeans::read(&path))?;
+        let found = kmeans.n_clusters();
+        self.need(
+            n.is_none_or(|n| n == found),
+            place,
+            format_args!("n is {}, {} has {found}", n.unwrap_or(0), path.display()),
+        );
+        Some((path, kmeans))
     }
 
     /// How units are fitted.
