@@ -10,6 +10,7 @@ mod console;
 mod device;
 mod foundation;
 mod hub_args;
+mod memory;
 mod model_args;
 mod new_folder;
 mod output;
@@ -27,7 +28,7 @@ use crate::commands::{
 };
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: memory::Allocator = memory::Allocator;
 
 /// Train, evaluate and use speech language models.
 #[derive(Debug, Parser)]

@@ -119,17 +119,22 @@ impl UnitEntropy {
     ) -> Result<Self, LearnedError> {
         let mut counts: HashMap<&[u32], Followers> = HashMap::from([(&[][..], Followers::new())]);
         for units in sequences {
-            let units = units.as_ref();
-            check(units, header.n_units)?;
-            for (at, &next) in units.iter().enumerate() {
-                for n in 0..=config.history.min(at) {
-                    *counts.entry(&units[at - n..at]).or_default().entry(next).or_default() += 1;
+            check(units.as_ref(), header.n_units)?;
+        }
+        // A history is followed as often as its end, at most: longer ones are counted where shorter ones stay.
+        for n in 0..=config.history {
+            for units in sequences.iter().map(AsRef::as_ref) {
+                for (at, &next) in units.iter().enumerate().skip(n) {
+                    if n == 0 || counts.contains_key(&units[at - n + 1..at]) {
+                        let followers = counts.entry(&units[at - n..at]).or_default();
+                        *followers.entry(next).or_default() += 1;
+                    }
                 }
             }
+            counts.retain(|history, followers| {
+                history.is_empty() || followers.values().sum::<u64>() >= LEAST
+            });
         }
-        counts.retain(|history, followers| {
-            history.is_empty() || followers.values().sum::<u64>() >= LEAST
-        });
         let n_history = counts.keys().map(|history| history.len()).max().unwrap_or(0);
         let entropies = counts
             .keys()

@@ -39,7 +39,12 @@ fn patches_around_a_published_model_are_planned_by_name() {
     let recipe = "recipes/lst/lst_llama_1b.toml";
     let args = [&["plan", recipe, "--json", "--rate", "300e12"], &offline[..]].concat();
     let plan = sandhi(root(), &args).json();
-    println!("{plan:#}");
+    // 16 blocks of 60,821,504; a table of 128,256 pieces, two markers and 500 units; a norm and a gate.
+    assert_eq!(plan["parts"][1]["name"], "global");
+    assert_eq!(plan["parts"][1]["n_parameters"], 16 * 60_821_504 + 128_758 * 2048 + 2 * 2048);
+    assert_eq!(plan["trainable"], false);
+    assert_eq!(plan["missing"].as_array().unwrap().len(), 5, "{plan}");
+    assert!(plan["stages"][0]["step_s"].as_f64().unwrap() > 0.0, "{plan}");
     let wrong = ["--set", "model.network.text.n_layers=15"];
     sandhi(root(), &[&args[..], &wrong].concat()).fails_with(&[
         "model.network.text",
@@ -330,6 +335,11 @@ fn a_model_over_patches_works_from_end_to_end() {
     // Nine units behind twelve: eight are read, and two patches become whole.
     assert!(found["rows"][0]["steps_saved"].as_f64().unwrap() >= 0.7, "{found}");
     assert_eq!(found["rows"][1]["steps_saved"], 0.0);
+    // A patch a unit holds more than four units a patch, whether it learns or goes on.
+    for name in ["train_bytes", "generate_bytes"] {
+        let bytes = [0, 1].map(|row: usize| found["rows"][row][name].as_u64().unwrap());
+        assert!(bytes[0] > 10_000 && bytes[1] > bytes[0], "{name}: {bytes:?}");
+    }
 }
 
 /// What is learned by transcribing and by speaking, and what is measured of it: numbers of every task on its side.

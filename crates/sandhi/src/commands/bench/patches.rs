@@ -36,7 +36,7 @@ use sandhi_nn::{init::Init, patch::PatchLmConfig, transformer::Dropout, weights}
 use serde::Serialize;
 
 use super::{at_least_one, median};
-use crate::{output, recipe_args::RecipeArgs};
+use crate::{memory, output, recipe_args::RecipeArgs};
 
 /// Arguments of `sandhi bench patches`.
 #[derive(Debug, clap::Args)]
@@ -86,15 +86,20 @@ struct Row {
     train_speech_per_s: f64,
     /// How many times as fast as a patch a unit, median over rounds.
     train_speedup: f64,
+    /// The most bytes at once of forward and backward, beside the weights.
+    train_bytes: u64,
     /// Median seconds of all prompts.
     generate_s: f64,
     generate_units_per_s: f64,
     generate_speedup: f64,
+    /// The most bytes at once of all prompts and their continuations, beside the weights.
+    generate_bytes: u64,
     /// Of the steps of the largest transformer, the share that is saved while generating.
     steps_saved: f64,
 }
 
 const RATE_HZ: f64 = 25.0;
+const MIB: f64 = (1 << 20) as f64;
 const N_UNITS: u32 = 100;
 
 /// An utterance of words from a small vocabulary.
@@ -137,6 +142,7 @@ struct Trial {
     model: SpeechTextModel,
     train: Vec<f64>,
     generate: Vec<f64>,
+    bytes: [u64; 2],
     steps_saved: f64,
     patches_per_token: f64,
 }
@@ -288,14 +294,18 @@ fn of_length(
             model,
             train: Vec::new(),
             generate: Vec::new(),
+            bytes: [0; 2],
             steps_saved: 0.0,
             patches_per_token: 1.0,
         });
     }
-    for round in 0..=args.rounds {
+    // A round to get warm, one that counts memory, and those that count time.
+    for round in 0..args.rounds + 2 {
         for (trial, candidate) in trials.iter_mut().zip(candidates) {
             let start = Instant::now();
-            let (losses, grads) = gradients(&trial.net, &trial.batch, &loss, 1, |_| Dropout::OFF);
+            let step = || gradients(&trial.net, &trial.batch, &loss, 1, |_| Dropout::OFF);
+            let ((losses, grads), train_bytes) =
+                if round == 1 { memory::measured(step) } else { (step(), 0) };
             std::hint::black_box(&grads);
             let train_s = start.elapsed().as_secs_f64();
             anyhow::ensure!(losses.total.is_finite(), "a loss is not finite");
@@ -305,15 +315,18 @@ fn of_length(
             let start = Instant::now();
             let longest = vec![decoding.max_tokens; beginnings.len()];
             let mode = Some(Mode::Speech);
-            let found = trial.model.go_on(&beginnings, &longest, mode, &[], &decoding);
+            let go_on = || trial.model.go_on(&beginnings, &longest, mode, &[], &decoding);
+            let (found, generate_bytes) =
+                if round == 1 { memory::measured(go_on) } else { (go_on(), 0) };
             let generate_s = start.elapsed().as_secs_f64();
             let found = found.context(candidate.name)?;
             let steps: usize = found.iter().map(|(_, steps)| steps).sum();
             // The last token of an answer is never read.
             let read = found.len() * (args.new_units - 1).max(1);
             trial.steps_saved = 1.0 - steps as f64 / read as f64;
-            // The first round does not count.
-            if round > 0 {
+            if round == 1 {
+                trial.bytes = [train_bytes, generate_bytes];
+            } else if round > 1 {
                 trial.train.push(train_s);
                 trial.generate.push(generate_s);
             }
@@ -336,9 +349,11 @@ fn of_length(
             train_tokens_per_s: batch.ids.len() as f64 / train_s,
             train_speech_per_s: batch.speech_s / train_s,
             train_speedup: speedup(&unit.train, &trial.train),
+            train_bytes: trial.bytes[0],
             generate_s,
             generate_units_per_s: (args.prompts * args.new_units) as f64 / generate_s,
             generate_speedup: speedup(&unit.generate, &trial.generate),
+            generate_bytes: trial.bytes[1],
             steps_saved: trial.steps_saved,
         }
     };
@@ -347,7 +362,7 @@ fn of_length(
 
 fn table(report: &Report) -> String {
     let mut out = format!(
-        "{:<15} {:>8} {:>8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>10} {:>8} {:>7}\n",
+        "{:<15} {:>8} {:>8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>7} {:>10} {:>8} {:>7} {:>7}\n",
         "network",
         "sound s",
         "tokens",
@@ -356,13 +371,15 @@ fn table(report: &Report) -> String {
         "tokens/s",
         "speech/s",
         "times",
+        "MiB",
         "units/s",
         "times",
+        "MiB",
         "saved"
     );
     for row in &report.rows {
         out += &format!(
-            "{:<15} {:>8} {:>8} {:>8.3} {:>9.3} {:>10.0} {:>8.1} {:>8.2} {:>10.0} {:>8.2} {:>6.1}%\n",
+            "{:<15} {:>8} {:>8} {:>8.3} {:>9.3} {:>10.0} {:>8.1} {:>8.2} {:>7.1} {:>10.0} {:>8.2} {:>7.1} {:>6.1}%\n",
             row.network,
             row.seconds,
             row.tokens,
@@ -371,13 +388,15 @@ fn table(report: &Report) -> String {
             row.train_tokens_per_s,
             row.train_speech_per_s,
             row.train_speedup,
+            row.train_bytes as f64 / MIB,
             row.generate_units_per_s,
             row.generate_speedup,
+            row.generate_bytes as f64 / MIB,
             100.0 * row.steps_saved
         );
     }
     out += &format!(
-        "medians of {} rounds, {} threads; times: against a patch a unit\n",
+        "medians of {} rounds, {} threads; times: against a patch a unit; MiB: the most at once beside the weights, of a step and of all prompts\n",
         report.rounds, report.threads
     );
     out
