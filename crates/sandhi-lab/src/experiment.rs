@@ -169,7 +169,7 @@ pub fn evaluate(
             )?
         }
     };
-    for what in not_measured(config, &results) {
+    for what in not_measured(model, config, &results) {
         monitor.note(&what);
     }
     for cell in predictions.iter().filter(|cell| !cell.is_empty()) {
@@ -186,14 +186,20 @@ pub fn evaluate(
 }
 
 /// What was asked for by name and has no number, not even one that says why.
-fn not_measured(config: &EvalConfig, results: &Results) -> Vec<String> {
+fn not_measured(model: &AnyModel, config: &EvalConfig, results: &Results) -> Vec<String> {
     let nothing_of = |kind: &str, name: &String| {
         format!(
             "nothing was measured of {kind} {name}: what else was asked for, or the model, leaves nothing of it"
         )
     };
-    let tasks =
-        config.tasks.iter().filter(|task| !results.iter().any(|(found, ..)| found == *task));
+    let is_there = |task: &str| {
+        let name = match model {
+            AnyModel::Vocoder(_) => tasks::result_name(task),
+            _ => Some(task),
+        };
+        name.is_some_and(|name| results.iter().any(|(found, ..)| found == name))
+    };
+    let tasks = config.tasks.iter().filter(|task| !is_there(task));
     let domains = config
         .domains
         .iter()

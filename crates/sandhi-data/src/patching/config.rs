@@ -168,7 +168,18 @@ impl PatchingConfig {
 
     /// Whether the rule of a document is drawn anew at every reading.
     pub fn is_drawn(&self) -> bool {
-        matches!(self, Self::Mixed(_) | Self::Curriculum(_))
+        match self {
+            Self::Mixed(_) | Self::Curriculum(_) => true,
+            Self::Static(_) | Self::Aligned(_) | Self::Entropy(_) => false,
+        }
+    }
+
+    /// Whether outside training it is known of what is not said yet where its patches end.
+    pub fn is_known_in_use(&self) -> bool {
+        match self {
+            Self::Static(_) | Self::Mixed(_) | Self::Curriculum(_) | Self::Entropy(_) => true,
+            Self::Aligned(_) => false,
+        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! Patches that end where it is uncertain what comes next.
 //!
 //! ```text
-//! tokens       B   s   0    1    0    1    2    0   t
-//! uncertain             0.6  0.2  0.6  0.2  1.1  0.6     nats of the next unit, given those before it
-//! threshold 1                                x
-//! patches     |B |s  |0    1    0    1    2   |0  |t |
+//! tokens     B  s  0  1  2  3   1  2  3   3   t  0  w      any unit follows 3, one follows each of the others
+//! nats             0  0  0  1   0  0  1   1      0         of the next unit, given those before it
+//! patches   |B |s |0  1  2  3 | 1  2  3 | 3 | t |0 |w |    a patch ends where they are above a threshold
 //! ```
 //!
 //! The entropy is that of a model that has counted which unit follows which, so that a host can ask it for every unit as it
@@ -107,6 +106,9 @@ struct Written {
 type Followers = BTreeMap<u32, u64>;
 
 impl UnitEntropy {
+    /// Units that are enough to learn from; the histories of more would fill the memory.
+    pub const MOST: usize = 4_000_000;
+
     /// Learns entropies and their threshold from utterances' units.
     ///
     /// # Errors
@@ -480,6 +482,16 @@ pub(super) mod tests {
         );
         assert_eq!(refused("\"longest\":4", "\"longest\":0"), "longest 0, expected at least 1");
         assert!(refused("[[],", "[").starts_with("invalid type"));
+    }
+
+    #[test]
+    fn a_history_does_not_reach_beyond_its_run() {
+        let json = r#"{"sandhi_unit_entropy":1,"quantizer":"5ae1","n_units":2,"longest":9,"threshold":500,
+            "entropies":[[[],100],[[0],100],[[1],100],[[0,1],900]]}"#;
+        let learned = UnitEntropy::parse(json.as_bytes(), Path::new("e.json")).unwrap();
+        let rule = Rule::Entropy(Entropy::new(Arc::new(learned)));
+        tests::check(rule.clone(), "Bs010t", "|B|s|01|0|t|");
+        tests::check(rule, "Bs0t10t", "|B|s|0|t|10|t|");
     }
 
     proptest! {

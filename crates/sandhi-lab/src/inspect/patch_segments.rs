@@ -130,7 +130,9 @@ fn cuts(model: &SpeechTextModel, utterance: UnitUtterance) -> Result<Vec<Cuts>, 
                 Some(patching) => match (patching.entropy(), patching.config().size()) {
                     (Some(_), _) => "entropy".to_owned(),
                     // In use all others that know where they end are of one size.
-                    (None, size) => format!("static {}", size.unwrap_or(1)),
+                    (None, size) => {
+                        format!("static {}", size.expect("it knows where they end"))
+                    }
                 },
             };
             let patches: Vec<usize> = members(&closings).iter().map(|tokens| tokens.end).collect();

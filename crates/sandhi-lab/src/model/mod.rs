@@ -41,6 +41,7 @@ use sandhi_nn::{
 };
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::speech_text::{ENTROPY, MERGES};
 pub use self::{
     aids::{Aids, EndsError, Segmenter, TokenEnds},
     aligner::AlignerModel,

@@ -5,7 +5,8 @@
 //!                                                      ├─ JointVocabulary ─ tokens ─ Network ─ next token
 //! text ─ tokenizer ─ pieces ────────────────────────────┘
 //!
-//! network.safetensors, tokenizer.json with markers and units by name; encoder.safetensors and units.npy where it hears
+//! network.safetensors, tokenizer.json with markers and units by name; encoder.safetensors and units.npy where it hears;
+//! unit_merges.json and unit_entropy.json where units are merged, and where patches end by the entropy of the next one
 //! ```
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -49,8 +50,10 @@ use crate::{
 
 const NETWORK: &str = "network.safetensors";
 pub(super) const UNITS: &str = "units.npy";
-const MERGES: &str = "unit_merges.json";
-const ENTROPY: &str = "unit_entropy.json";
+/// Byte-pair merges of units, in the folder of a run and of a model.
+pub(crate) const MERGES: &str = "unit_merges.json";
+/// How uncertain the next unit is, in the folder of a run and of a model.
+pub(crate) const ENTROPY: &str = "unit_entropy.json";
 
 /// A language model over text and units.
 #[derive(Debug, Clone)]
@@ -285,7 +288,7 @@ impl SpeechTextModel {
 
     /// Whether it knows where patches end of what it says itself.
     pub fn can_go_on(&self) -> bool {
-        !matches!(self.patching.as_ref().map(Patching::config), Some(PatchingConfig::Aligned(_)))
+        self.patching.as_ref().is_none_or(|patching| patching.config().is_known_in_use())
     }
 
     /// What follows each of some beginnings, until one of `ends`, the most tokens that it may have or the context's end, and
@@ -509,6 +512,9 @@ impl SpeechTextModel {
             return Err(wrong(format!("patching: {problem}")));
         }
         let entropy = match &spec.patching {
+            Some(PatchingConfig::Entropy(_)) if spec.merged => {
+                return Err(wrong("entropies are of units, and units are merged".to_owned()));
+            }
             Some(PatchingConfig::Entropy(_)) => {
                 let path = checkpoint.dir().join(ENTROPY);
                 let entropy = UnitEntropy::parse(&checkpoint.bytes(ENTROPY)?, &path)

@@ -4,6 +4,8 @@
 //! DIR/.lock                held by the process that writes here
 //! DIR/recipe.json          the recipe after overrides; resuming with another one is refused
 //! DIR/units.npy            centers of units that were fitted
+//! DIR/unit_merges.json     byte-pair merges of units that were learned
+//! DIR/unit_entropy.json    how uncertain the next unit is, where patches end by it
 //! DIR/metrics.jsonl        one object a step
 //! DIR/events/              the same for TensorBoard
 //! DIR/checkpoints/step-…   the newest two

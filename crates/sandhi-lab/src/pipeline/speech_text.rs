@@ -25,7 +25,7 @@ use crate::{
     chat::END,
     checkpoint::write_atomically,
     frames::FrameCache,
-    model::{AnyModel, Hearing, SpeechTextModel, TextModel},
+    model::{AnyModel, ENTROPY, Hearing, MERGES, SpeechTextModel, TextModel},
     recipe::{
         Recipe, SourceConfig, SpeechTextModelConfig, SpeechUnitsConfig, TokenizerConfig,
         UnitsConfig,
@@ -37,8 +37,6 @@ use crate::{
 
 /// Units that merges are learned from, at most; all of them are in memory.
 const MERGED: usize = 20_000_000;
-/// Units that entropies are learned from, at most; their histories are in memory.
-const COUNTED: usize = 4_000_000;
 
 /// Trains a model over text and units; none when it was interrupted.
 pub(super) fn speech_text(
@@ -173,7 +171,7 @@ fn merges(
     heard: Option<(&Hearing, &FrameCache)>,
     monitor: &mut dyn Monitor,
 ) -> Result<UnitMerges, Error> {
-    let path = place.dir.join("unit_merges.json");
+    let path = place.dir.join(MERGES);
     if path.exists() {
         let merges = UnitMerges::load(&path)?;
         return match merges.are_of(units) {
@@ -182,7 +180,7 @@ fn merges(
         };
     }
     let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
-    let sequences = workshop.unit_sequences(&recipe.stages[0], heard, MERGED, &progress)?;
+    let sequences = workshop.unit_sequences(&recipe.stages[0], units, heard, MERGED, &progress)?;
     let merges = UnitMerges::learn(units, &sequences, n)?;
     let before: usize = sequences.iter().map(Vec::len).sum();
     let after: usize = sequences
@@ -191,7 +189,8 @@ fn merges(
         .sum::<Result<_, _>>()?;
     let share = after as f64 / before.max(1) as f64;
     let n = merges.n_symbols() - units.n_units;
-    monitor.note(&format!("{n} merges of units: {share:.3} symbols for a unit"));
+    monitor
+        .note(&format!("{n} merges, learned from {before} units: {share:.3} symbols for a unit"));
     merges.save(&path)?;
     Ok(merges)
 }
@@ -206,7 +205,7 @@ fn entropy(
     heard: Option<(&Hearing, &FrameCache)>,
     monitor: &mut dyn Monitor,
 ) -> Result<UnitEntropy, Error> {
-    let path = place.dir.join("unit_entropy.json");
+    let path = place.dir.join(ENTROPY);
     if path.exists() {
         let entropy = UnitEntropy::load(&path)?;
         return match entropy.is_of(units) {
@@ -215,11 +214,13 @@ fn entropy(
         };
     }
     let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
-    let sequences = workshop.unit_sequences(&recipe.stages[0], heard, COUNTED, &progress)?;
+    let sequences =
+        workshop.unit_sequences(&recipe.stages[0], units, heard, UnitEntropy::MOST, &progress)?;
     let entropy = UnitEntropy::learn(units, &sequences, config)?;
     monitor.note(&format!(
-        "{} histories of units: patches end above {:.3} nats, {:.2} units each",
+        "{} histories, learned from {} units: patches end above {:.3} nats, {:.2} units each in whole utterances",
         entropy.n_histories(),
+        sequences.iter().map(Vec::len).sum::<usize>(),
         entropy.threshold(),
         entropy.units_per_patch(&sequences),
     ));

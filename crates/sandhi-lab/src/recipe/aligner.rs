@@ -46,7 +46,7 @@ pub enum UnitsConfig {
         #[serde(default = "default_iterations")]
         iterations: usize,
     },
-    /// A file of `sandhi units fit`, of the same frames.
+    /// A file of `sandhi units fit`, of the same frames: of an aligner `--log-mel` with the same bands, context and stride.
     File {
         /// Relative to the recipe's file.
         path: String,

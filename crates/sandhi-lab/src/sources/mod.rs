@@ -167,8 +167,10 @@ pub enum Error {
     /// An utterance cannot be put into tokens.
     #[error(transparent)]
     Interleave(#[from] sandhi_data::interleave::Error),
-    /// Units are to be fitted to what a stage hears, and it hears nothing.
-    #[error("stage {stage}: nothing is spoken that units could be fitted to")]
+    /// Something is to be learned from what a stage hears or has in files, and there is nothing.
+    #[error(
+        "stage {stage}: nothing is spoken that units, or anything of units, could be learned from"
+    )]
     Silent {
         /// The stage.
         stage: String,

@@ -143,38 +143,59 @@ impl Workshop {
         Ok(frames)
     }
 
-    /// Units of what a stage hears and of its files, utterance by utterance, until there are `most`: what merges and entropies
-    /// are learned from. Files are read in an order that is drawn.
+    /// Units of what a stage hears and of its files, utterance by utterance: what merges and entropies are learned from. Where
+    /// there are more than `most`, utterances are drawn, half of what is heard and half of what is in files where there is
+    /// both.
     ///
     /// # Errors
     ///
-    /// When one cannot be spoken, read or analyzed; [`Error::Silent`] when there is none.
+    /// When one cannot be spoken, read or analyzed, or is of other units; [`Error::Silent`] when there is none.
     pub(crate) fn unit_sequences(
         &self,
         stage: &StageConfig,
+        units: &UnitsHeader,
         hearing: Option<(&Hearing, &FrameCache)>,
         most: usize,
         progress: &dyn Fn(usize, usize),
     ) -> Result<Vec<Vec<u32>>, Error> {
-        let (mut sequences, mut n_units) = (Vec::new(), 0);
+        let (mut spoken, mut corpora) = (Vec::new(), Vec::new());
         for source in &stage.sources {
-            if let SourceConfig::Units(source) = source {
-                let corpus = self.corpus(source)?;
-                let mut order: Vec<usize> = (0..corpus.len()).collect();
-                Stream::named(0, "unit sequences").shuffle(&mut order);
-                for i in order {
-                    if n_units >= most {
-                        break;
-                    }
-                    let units = corpus.get(i)?.units;
-                    n_units += units.len();
-                    sequences.push(units);
-                }
-            } else if let Some((hearing, cache)) = hearing {
-                let heard = self.units(&self.heard_stories(source), hearing, cache, progress)?;
-                n_units += heard.iter().map(|utterance| utterance.units.len()).sum::<usize>();
-                sequences.extend(heard.into_iter().map(|utterance| utterance.units));
+            match source {
+                SourceConfig::Units(source) => corpora.push(self.corpus_of(source, units, stage)?),
+                other => spoken.extend(self.heard_stories(other)),
             }
+        }
+        let hearing = hearing.filter(|_| !spoken.is_empty());
+        let most =
+            most / (usize::from(hearing.is_some()) + usize::from(!corpora.is_empty())).max(1);
+        let mut sequences = Vec::new();
+        let mut stream = Stream::named(0, "unit sequences");
+        if let Some((hearing, cache)) = hearing {
+            stream.shuffle(&mut spoken);
+            let mut n_units = 0;
+            for (i, chunk) in spoken.chunks(CHUNK).enumerate() {
+                if n_units >= most {
+                    break;
+                }
+                for utterance in self.units(chunk, hearing, cache, &|_, _| {})? {
+                    n_units += utterance.units.len();
+                    sequences.push(utterance.units);
+                }
+                progress(i * CHUNK + chunk.len(), spoken.len());
+            }
+        }
+        let all = corpora.iter().enumerate();
+        let mut order: Vec<(usize, usize)> =
+            all.flat_map(|(corpus, files)| (0..files.len()).map(move |i| (corpus, i))).collect();
+        stream.shuffle(&mut order);
+        let mut n_units = 0;
+        for (corpus, i) in order {
+            if n_units >= most {
+                break;
+            }
+            let units = corpora[corpus].get(i)?.units;
+            n_units += units.len();
+            sequences.push(units);
         }
         match sequences.is_empty() {
             true => Err(Error::Silent { stage: stage.name.clone() }),
@@ -249,6 +270,25 @@ impl Workshop {
     pub(crate) fn corpus(&self, source: &UnitsSource) -> Result<UnitCorpus, Error> {
         let paths: Vec<_> = source.files.iter().map(|path| self.resolve(path)).collect();
         Ok(UnitCorpus::open(&paths)?)
+    }
+
+    /// The files of a source, of these units.
+    fn corpus_of(
+        &self,
+        source: &UnitsSource,
+        units: &UnitsHeader,
+        stage: &StageConfig,
+    ) -> Result<UnitCorpus, Error> {
+        let corpus = self.corpus(source)?;
+        if corpus.header() == units {
+            return Ok(corpus);
+        }
+        Err(Error::OtherUnits {
+            place: format!("stage {}", stage.name),
+            file: self.resolve(&source.files[0]),
+            found: Box::new(corpus.header().clone()),
+            expected: Box::new(units.clone()),
+        })
     }
 
     /// The data sets of a stage of a model over units and text.
@@ -362,15 +402,7 @@ impl Workshop {
                 Found::Utterances(stories.form, Utterances::Here(utterances))
             }
             SourceConfig::Units(source) => {
-                let corpus = self.corpus(source)?;
-                if corpus.header() != made.units {
-                    return Err(Error::OtherUnits {
-                        place: format!("stage {}", stage.name),
-                        file: self.resolve(&source.files[0]),
-                        found: Box::new(corpus.header().clone()),
-                        expected: Box::new(made.units.clone()),
-                    });
-                }
+                let corpus = self.corpus_of(source, made.units, stage)?;
                 let indices = (0..corpus.len()).collect();
                 Found::Utterances(source.form, Utterances::InFiles { corpus, indices, merges })
             }

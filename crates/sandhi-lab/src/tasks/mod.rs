@@ -32,6 +32,7 @@ use sandhi_data::{
     text::Unknown,
 };
 
+pub(crate) use self::vocoder::result_name;
 use self::{
     answer::{AT_ONCE, Reader, Way, answers},
     cells::{Cell, Kind, cells, leave_out_units, shortlist},

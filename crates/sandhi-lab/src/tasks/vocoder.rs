@@ -38,6 +38,11 @@ const AT_ONCE: usize = 16;
 const TASKS: [(&str, &str); 3] =
     [("asr", "resynthesis"), ("asr_de", "resynthesis_de"), ("asr_es", "resynthesis_es")];
 
+/// What the results of a vocoder call a task, where it is one that is said again.
+pub(crate) fn result_name(task: &str) -> Option<&'static str> {
+    TASKS.iter().find(|(name, _)| *name == task).map(|(_, result)| *result)
+}
+
 /// The recognizer that an evaluation names, if it does.
 ///
 /// # Errors

@@ -241,6 +241,11 @@ fn a_model_over_patches_works_from_end_to_end() {
         serde_json::from_slice(&fs::read(dir.path().join("files/results.json")).unwrap()).unwrap();
     let of = |name: &str| &results["story_cloze"]["base"][name];
     assert_eq!(of("accuracy_text")["n"], 3);
+    // What was asked for and could not be measured is said.
+    let asked = ["--tasks", "story_cloze,tts", "--sides", "t2t", "--domains", "base", "--n", "2"];
+    let found = run(&[&["eval", "files/model", "--out", "some"], &asked[..]].concat());
+    assert!(found.err.contains("nothing was measured of task tts"), "{}", found.err);
+    assert!(!found.err.contains("task story_cloze"), "{}", found.err);
     assert!(of("accuracy_s2s").to_string().contains("cannot hear"), "{results}");
     // How likely utterances of a file are, in every form; the end of a recipe can ask for it, too.
     let eval = |units: &str| {
@@ -288,7 +293,7 @@ fn a_model_over_patches_works_from_end_to_end() {
     let longer = run(&["data", "interleave", "a.units", "--entropy", "6", "--json"]).works();
     let patches = |out: &str| lines(out)[0]["patches_a_token"].as_f64().unwrap();
     assert!(patches(&shorter) > patches(&longer), "{shorter}{longer}");
-    run(&["data", "interleave", "a.units", "--entropy", "0"]).fails_with(&["units_per_patch is 0"]);
+    run(&["data", "interleave", "a.units", "--entropy", "0"]).fails_with(&["--entropy is 0"]);
     train(
         "both",
         &["model.patching={ kind = \"entropy\", units_per_patch = 3.0 }", "model.unit_merges=8"],
@@ -306,6 +311,17 @@ fn a_model_over_patches_works_from_end_to_end() {
     let centers =
         format!("model.units.centers={{ from = \"file\", path = \"{base}/run/units.npy\" }}");
     train("others", &[&others, &centers]).fails_with(&["b.units", "quantizer", "the model has"]);
+    // Nothing is learned from them either.
+    let entropy = "model.patching={ kind = \"entropy\", units_per_patch = 3.0 }";
+    train("foreign", &[&others, &centers, entropy]).fails_with(&[
+        "b.units",
+        "quantizer",
+        "the model has",
+    ]);
+    assert!(!dir.path().join("foreign/unit_entropy.json").exists());
+    let written = "stage.0.data=[{ source = \"stories\", form = \"written\", n = 9 }]";
+    train("silent", &[written, &centers, entropy])
+        .fails_with(&["model.patching", "units of the first stage"]);
     train("count", &["model.units={ from = \"files\", n = 21 }", &files])
         .fails_with(&["20 units, model.units.n is 21"]);
     train("deaf", &[from]).fails_with(&["what is spoken needs"]);

@@ -56,9 +56,10 @@ fn units_are_said_again_from_end_to_end() {
     train("encoder", "reader", &[]).works();
     let eval = |out: &str, recognizer: &str| {
         let args = ["eval", "run/model", "--out", out, "--dev", "--n", "2", "--tasks", "asr"];
-        let more = ["--domains", "base", "--quiet", "--recognizer", recognizer];
-        let args = [&args[..], &more].concat();
-        run(&args).works();
+        let more = ["--domains", "base", "--recognizer", recognizer];
+        let found = run(&[&args[..], &more].concat());
+        assert!(!found.err.contains("nothing was measured"), "{}", found.err);
+        found.works();
         read(&format!("{out}/results.json"))
     };
     let other = eval("other", "reader/model");

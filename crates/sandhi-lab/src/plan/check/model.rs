@@ -21,9 +21,9 @@ use crate::{
     hf::{self, LanguageModelConfig},
     model::{Segmenter, samples_per_unit},
     recipe::{
-        AlignerModelConfig, BaseConfig, ConnectorModelConfig, ModelConfig, NetworkConfig, PadMass,
-        PublishedEncoder, PublishedLanguageModel, SpeechTextModelConfig, SpeechUnitsConfig,
-        TransportConfig, UnitsConfig, VocoderModelConfig,
+        AlignerModelConfig, BaseConfig, ConnectorModelConfig, Form, ModelConfig, NetworkConfig,
+        PadMass, PublishedEncoder, PublishedLanguageModel, SourceConfig, SpeechTextModelConfig,
+        SpeechUnitsConfig, TransportConfig, UnitsConfig, VocoderModelConfig,
     },
     units::Kmeans,
 };
@@ -184,6 +184,22 @@ impl Checker<'_> {
             place,
             "entropies are of units; leave out unit_merges",
         );
+        let learned = match config.patching {
+            Some(PatchingConfig::Entropy(_)) => Some(place),
+            _ => config.unit_merges.map(|_| "model.unit_merges"),
+        };
+        let has_units = |source: &SourceConfig| match source {
+            SourceConfig::Units(_) => true,
+            SourceConfig::Stories(stories) => stories.form != Form::Written,
+            _ => false,
+        };
+        if let (Some(place), Some(stage)) = (learned, self.recipe.stages.first()) {
+            self.need(
+                stage.sources.iter().any(has_units),
+                place,
+                "is learned from the units of the first stage, and that has none",
+            );
+        }
         let is_told = matches!(config.patching, Some(PatchingConfig::Aligned(_)));
         self.need(
             !is_told || self.recipe.oracle,

@@ -86,14 +86,14 @@ struct Row {
     train_speech_per_s: f64,
     /// How many times as fast as a patch a unit, median over rounds.
     train_speedup: f64,
-    /// The most bytes at once of forward and backward, beside the weights.
-    train_bytes: u64,
+    /// The most bytes at once of forward and backward, beside the weights; not counted on other devices than the CPU.
+    train_bytes: Option<u64>,
     /// Median seconds of all prompts.
     generate_s: f64,
     generate_units_per_s: f64,
     generate_speedup: f64,
-    /// The most bytes at once of all prompts and their continuations, beside the weights.
-    generate_bytes: u64,
+    /// The most bytes at once of all prompts and their continuations, so too.
+    generate_bytes: Option<u64>,
     /// Of the steps of the largest transformer, the share that is saved while generating.
     steps_saved: f64,
 }
@@ -142,7 +142,7 @@ struct Trial {
     model: SpeechTextModel,
     train: Vec<f64>,
     generate: Vec<f64>,
-    bytes: [u64; 2],
+    bytes: [Option<u64>; 2],
     steps_saved: f64,
     patches_per_token: f64,
 }
@@ -294,7 +294,7 @@ fn of_length(
             model,
             train: Vec::new(),
             generate: Vec::new(),
-            bytes: [0; 2],
+            bytes: [None; 2],
             steps_saved: 0.0,
             patches_per_token: 1.0,
         });
@@ -325,7 +325,7 @@ fn of_length(
             let read = found.len() * (args.new_units - 1).max(1);
             trial.steps_saved = 1.0 - steps as f64 / read as f64;
             if round == 1 {
-                trial.bytes = [train_bytes, generate_bytes];
+                trial.bytes = [train_bytes, generate_bytes].map(Some);
             } else if round > 1 {
                 trial.train.push(train_s);
                 trial.generate.push(generate_s);
@@ -335,6 +335,7 @@ fn of_length(
     let speedup =
         |unit: &[f64], own: &[f64]| median(unit.iter().zip(own).map(|(unit, own)| unit / own));
     let unit = &trials[1];
+    let is_counted = *device == Device::flex();
     let row = |(candidate, trial): (&Candidate, &Trial)| {
         let train_s = median(trial.train.iter().copied());
         let generate_s = median(trial.generate.iter().copied());
@@ -349,11 +350,11 @@ fn of_length(
             train_tokens_per_s: batch.ids.len() as f64 / train_s,
             train_speech_per_s: batch.speech_s / train_s,
             train_speedup: speedup(&unit.train, &trial.train),
-            train_bytes: trial.bytes[0],
+            train_bytes: trial.bytes[0].filter(|_| is_counted),
             generate_s,
             generate_units_per_s: (args.prompts * args.new_units) as f64 / generate_s,
             generate_speedup: speedup(&unit.generate, &trial.generate),
-            generate_bytes: trial.bytes[1],
+            generate_bytes: trial.bytes[1].filter(|_| is_counted),
             steps_saved: trial.steps_saved,
         }
     };
@@ -361,6 +362,9 @@ fn of_length(
 }
 
 fn table(report: &Report) -> String {
+    let mib = |bytes: Option<u64>| {
+        bytes.map_or_else(|| "–".to_owned(), |bytes| format!("{:.1}", bytes as f64 / MIB))
+    };
     let mut out = format!(
         "{:<15} {:>8} {:>8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>7} {:>10} {:>8} {:>7} {:>7}\n",
         "network",
@@ -379,7 +383,7 @@ fn table(report: &Report) -> String {
     );
     for row in &report.rows {
         out += &format!(
-            "{:<15} {:>8} {:>8} {:>8.3} {:>9.3} {:>10.0} {:>8.1} {:>8.2} {:>7.1} {:>10.0} {:>8.2} {:>7.1} {:>6.1}%\n",
+            "{:<15} {:>8} {:>8} {:>8.3} {:>9.3} {:>10.0} {:>8.1} {:>8.2} {:>7} {:>10.0} {:>8.2} {:>7} {:>6.1}%\n",
             row.network,
             row.seconds,
             row.tokens,
@@ -388,10 +392,10 @@ fn table(report: &Report) -> String {
             row.train_tokens_per_s,
             row.train_speech_per_s,
             row.train_speedup,
-            row.train_bytes as f64 / MIB,
+            mib(row.train_bytes),
             row.generate_units_per_s,
             row.generate_speedup,
-            row.generate_bytes as f64 / MIB,
+            mib(row.generate_bytes),
             100.0 * row.steps_saved
         );
     }

@@ -78,6 +78,9 @@ struct Statistics {
 /// Prints statistics over all utterances, and some of them.
 pub fn run(args: Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.size > 0, "--size is 0, expected at least 1");
+    if let Some(n) = args.entropy {
+        anyhow::ensure!((1.0..=1000.0).contains(&n), "--entropy is {n}, expected 1 to 1000 units");
+    }
     let corpus = UnitCorpus::open(&args.files)?;
     let words = |utterance: &UnitUtterance| -> String {
         let words: Vec<&str> = utterance.words.iter().map(|word| word.word.as_str()).collect();
@@ -143,13 +146,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// Patches by the entropies of a corpus.
 fn by_entropy(corpus: &UnitCorpus, units_per_patch: f64) -> anyhow::Result<Rule> {
-    let config = EntropyConfig { units_per_patch, ..EntropyConfig::default() };
-    if let Some(problem) = config.problems().first() {
-        anyhow::bail!("--entropy: {problem}");
+    let longest = EntropyConfig::default().longest.max((4.0 * units_per_patch).ceil() as usize);
+    let config = EntropyConfig { units_per_patch, longest, ..EntropyConfig::default() };
+    let (mut sequences, mut n_units) = (Vec::new(), 0);
+    for i in 0..corpus.len() {
+        if n_units >= UnitEntropy::MOST {
+            break;
+        }
+        let units = corpus.get(i)?.units;
+        n_units += units.len();
+        sequences.push(units);
     }
-    let sequences: Result<Vec<Vec<u32>>, _> =
-        (0..corpus.len()).map(|i| corpus.get(i).map(|utterance| utterance.units)).collect();
-    let learned = UnitEntropy::learn(corpus.header(), &sequences?, &config)?;
+    let learned = UnitEntropy::learn(corpus.header(), &sequences, &config)?;
     Ok(Rule::Entropy(Entropy::new(Arc::new(learned))))
 }
 
