@@ -20,7 +20,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Closed, LearnedError, TokenKind, learned::check};
+use super::{
+    Closed, LearnedError, TokenKind,
+    learned::{VERSION, check, decoded, malformed},
+};
 use crate::units::UnitsHeader;
 
 /// Patches that end where it is uncertain what comes next.
@@ -75,8 +78,6 @@ const MAX_HISTORY: usize = 8;
 
 /// Histories that were followed less often are forgotten: what little followed them says less than shorter ones do.
 const LEAST: u64 = 4;
-
-const VERSION: u32 = 1;
 
 /// How uncertain the next unit is behind every history, in thousandths of a nat, and above which of them a patch ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,18 +254,11 @@ impl UnitEntropy {
     /// [`LearnedError::Malformed`] for another version, histories of what is no unit, one that is there twice or too long,
     /// and where the empty one is missing.
     pub fn parse(json: &[u8], path: &Path) -> Result<Self, LearnedError> {
-        let wrong = |found: String, expected: String| LearnedError::Malformed {
-            path: path.to_owned(),
-            found,
-            expected,
-        };
-        let Written { sandhi_unit_entropy, quantizer, n_units, longest, threshold, entropies } =
-            serde_json::from_slice(json)
-                .map_err(|error| wrong(error.to_string(), "entropies of units".to_owned()))?;
-        if sandhi_unit_entropy != VERSION {
-            let found = format!("version {sandhi_unit_entropy} of the format");
-            return Err(wrong(found, VERSION.to_string()));
-        }
+        let wrong = |found, expected| malformed(path, found, expected);
+        let Written { quantizer, n_units, longest, threshold, entropies, .. } =
+            decoded(json, path, "entropies of units", |written: &Written| {
+                written.sandhi_unit_entropy
+            })?;
         if longest == 0 {
             return Err(wrong("longest 0".to_owned(), "at least 1".to_owned()));
         }

@@ -1,6 +1,11 @@
-//! What is wrong with merges and entropies, which are learned from units and kept in files.
+//! What merges and entropies share: both are learned from units, and kept in files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+/// The version of the formats of merges and of entropies.
+pub(super) const VERSION: u32 = 1;
 
 /// What is wrong with what was learned from units, or with what it is applied to.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +39,29 @@ pub enum LearnedError {
         /// How many there are.
         below: u32,
     },
+}
+
+/// What a file lacks, by what was found and what was expected.
+pub(super) fn malformed(path: &Path, found: String, expected: String) -> LearnedError {
+    LearnedError::Malformed { path: path.to_owned(), found, expected }
+}
+
+/// The content of a file of version 1 of its format, which it names by a number of its own.
+pub(super) fn decoded<T: DeserializeOwned>(
+    json: &[u8],
+    path: &Path,
+    what: &str,
+    version: impl Fn(&T) -> u32,
+) -> Result<T, LearnedError> {
+    let written = serde_json::from_slice(json)
+        .map_err(|error| malformed(path, error.to_string(), what.to_owned()))?;
+    match version(&written) {
+        VERSION => Ok(written),
+        other => {
+            let found = format!("version {other} of the format");
+            Err(malformed(path, found, VERSION.to_string()))
+        }
+    }
 }
 
 /// Refuses numbers that are not below the given one.

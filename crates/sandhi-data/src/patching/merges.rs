@@ -21,7 +21,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{LearnedError, learned::check};
+use super::{
+    LearnedError,
+    learned::{VERSION, check, decoded, malformed},
+};
 use crate::{
     replace_file,
     units::{UnitUtterance, UnitWord, UnitsHeader},
@@ -29,8 +32,6 @@ use crate::{
 
 /// Units that a symbol may stand for, more than ten hours at 25 Hz: a file of merges of merges says more in few words.
 const MAX_LENGTH: u64 = 1 << 20;
-
-const VERSION: u32 = 1;
 
 type Pair = (u32, u32);
 
@@ -228,18 +229,9 @@ impl UnitMerges {
     ///
     /// [`LearnedError::Malformed`].
     pub fn parse(json: &[u8], path: &Path) -> Result<Self, LearnedError> {
-        let wrong = |found: String, expected: String| LearnedError::Malformed {
-            path: path.to_owned(),
-            found,
-            expected,
-        };
-        let Written { sandhi_unit_merges, quantizer, n_units, merges } =
-            serde_json::from_slice(json)
-                .map_err(|error| wrong(error.to_string(), "merges of units".to_owned()))?;
-        if sandhi_unit_merges != VERSION {
-            let found = format!("version {sandhi_unit_merges} of the format");
-            return Err(wrong(found, VERSION.to_string()));
-        }
+        let wrong = |found, expected| malformed(path, found, expected);
+        let Written { quantizer, n_units, merges, .. } =
+            decoded(json, path, "merges of units", |written: &Written| written.sandhi_unit_merges)?;
         let mut lengths = Lengths::new(n_units);
         for (rank, &(left, right)) in merges.iter().enumerate() {
             let found = format!("({left} {right}) as merge {rank}");

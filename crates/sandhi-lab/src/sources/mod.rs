@@ -16,7 +16,7 @@ mod written;
 
 use std::path::PathBuf;
 
-use sandhi_data::{manifest, speech};
+use sandhi_data::{manifest, rng::Stream, speech};
 
 pub(crate) use self::said::{Wanted, begins_word, said, token_times};
 pub(crate) use self::speech_text::{Made, cut, in_domain};
@@ -222,8 +222,35 @@ pub enum Error {
         error: String,
     },
 }
+
 /// Data sets of a stage with their weights, and those that are measured on the dev half.
 pub type Prepared<D> = (Vec<(Option<f64>, D)>, Vec<D>);
+
+/// Which utterances and documents are held out, by what is said in them, so that no source learns what another one holds
+/// out.
+struct HeldOut {
+    share: f64,
+    n: usize,
+}
+
+impl HeldOut {
+    /// About as many as the stage measures, of so many, and at most a tenth.
+    fn new(stage: &StageConfig, n_items: usize) -> Self {
+        let n = stage.eval_items;
+        Self { share: (n as f64 / n_items.max(1) as f64).min(0.1), n }
+    }
+
+    fn has(&self, said: &str) -> bool {
+        Stream::named(0, &format!("dev {said}")).chance(self.share)
+    }
+
+    /// Those that are measured, of every source.
+    fn drawn<T>(&self, mut all: Vec<T>) -> Vec<T> {
+        Stream::named(0, "dev").shuffle(&mut all);
+        all.truncate(self.n);
+        all
+    }
+}
 
 fn unfit(stage: &StageConfig, source: &SourceConfig, model: &'static str) -> Error {
     Error::Unfit { stage: stage.name.clone(), source_kind: source.kind(), model }

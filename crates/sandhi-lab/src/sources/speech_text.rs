@@ -19,7 +19,7 @@ use sandhi_data::{
     units::{UnitCorpus, UnitUtterance, UnitWord, UnitsHeader, words_in_units},
 };
 
-use super::{Error, Prepared, Spoken, Workshop, unfit, written::text_files};
+use super::{Error, HeldOut, Prepared, Spoken, Workshop, unfit, written::text_files};
 use crate::{
     frames::FrameCache,
     model::{Hearing, SpeechModel},
@@ -320,10 +320,7 @@ impl Workshop {
         for source in &stage.sources {
             materials.push(self.found(stage, source, made, progress)?);
         }
-        let n_items: usize = materials.iter().map(Found::len).sum();
-        let share = (stage.eval_items as f64 / n_items.max(1) as f64).min(0.1);
-        // By what is said, so that no source learns what another one holds out.
-        let is_held_out = |text: &str| Stream::named(0, &format!("dev {text}")).chance(share);
+        let held_out = HeldOut::new(stage, materials.iter().map(Found::len).sum());
         let parts =
             |document, words: Arc<[UnitWord]>| cut(document, words, made.vocabulary, made.context);
         for (source, found) in stage.sources.iter().zip(materials) {
@@ -332,7 +329,7 @@ impl Workshop {
                     let mut documents = Vec::new();
                     for text in texts {
                         let document = interleave::written(&text, made.vocabulary)?;
-                        let to = if is_held_out(&text) { &mut dev } else { &mut documents };
+                        let to = if held_out.has(&text) { &mut dev } else { &mut documents };
                         to.extend(parts(document, Arc::from([]))?);
                     }
                     Material::Fixed(documents)
@@ -345,7 +342,7 @@ impl Workshop {
                         let mut stream = interleave::reading_stream(0, 0, &utterance.id);
                         let document = document_of(form, utterance, made.vocabulary, &mut stream)?;
                         let documents = parts(document, utterance.words.as_slice().into())?;
-                        let is_held_out = is_held_out(&text_of(utterance));
+                        let is_held_out = held_out.has(&text_of(utterance));
                         if is_held_out {
                             dev.extend(documents);
                         } else {
@@ -367,9 +364,7 @@ impl Workshop {
             }
             sources.push((source.weight(), dataset));
         }
-        // Of every kind in each batch.
-        Stream::named(0, "dev").shuffle(&mut dev);
-        dev.truncate(stage.eval_items);
+        let dev = held_out.drawn(dev);
         let dev = if dev.is_empty() { Vec::new() } else { vec![dataset(Material::Fixed(dev))] };
         Ok((sources, dev))
     }

@@ -6,9 +6,8 @@
 //! ```
 
 use rayon::prelude::*;
-use sandhi_data::rng::Stream;
 
-use super::{Error, Prepared, Spoken, Workshop, unfit};
+use super::{Error, HeldOut, Prepared, Spoken, Workshop, unfit};
 use crate::{
     frames::FrameCache,
     model::VocoderModel,
@@ -59,13 +58,11 @@ impl Workshop {
             }
             lists.push(spoken);
         }
-        let n_items: usize = lists.iter().map(Vec::len).sum();
-        let share = (stage.eval_items as f64 / n_items as f64).min(0.1);
-        // By what is said, so that no source learns what another one holds out; recordings without a text by their names.
-        let is_held_out = |spoken: &Spoken| {
-            let text = spoken.text();
-            let key = if text.is_empty() { spoken.key() } else { text.to_owned() };
-            Stream::named(0, &format!("dev {key}")).chance(share)
+        let held_out = HeldOut::new(stage, lists.iter().map(Vec::len).sum());
+        let is_held_out = |spoken: &Spoken| match spoken.text() {
+            // Recordings without a text go by their names.
+            "" => held_out.has(&spoken.key()),
+            text => held_out.has(text),
         };
         let dataset = |spoken: &[Spoken]| -> Result<VocoderDataset, Error> {
             let items = self.heard_as_units(spoken, model, cache, progress)?;
@@ -73,18 +70,15 @@ impl Workshop {
         };
         let (mut sources, mut dev) = (Vec::new(), Vec::new());
         for (source, spoken) in stage.sources.iter().zip(lists) {
-            let (held_out, learned): (Vec<_>, Vec<_>) = spoken.into_iter().partition(is_held_out);
-            dev.extend(held_out);
+            let (measured, learned): (Vec<_>, Vec<_>) = spoken.into_iter().partition(is_held_out);
+            dev.extend(measured);
             let learned = dataset(&learned)?;
             if learned.items.is_empty() {
                 return Err(Error::Empty { stage: stage.name.clone(), source_kind: source.kind() });
             }
             sources.push((source.weight(), learned));
         }
-        // Of every source.
-        Stream::named(0, "dev").shuffle(&mut dev);
-        dev.truncate(stage.eval_items);
-        let dev = dataset(&dev)?;
+        let dev = dataset(&held_out.drawn(dev))?;
         let dev = if dev.items.is_empty() { Vec::new() } else { vec![dev] };
         Ok((sources, dev))
     }
