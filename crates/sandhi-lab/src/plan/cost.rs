@@ -208,7 +208,12 @@ pub(super) fn patch_lm(
     let (tokens, patches) = (Batch::new(n_documents, n_tokens), Batch::new(n_documents, n_patches));
     let (all_tokens, all_patches) = (tokens.n_rows(), patches.n_rows());
     let [d, d_global, k] = [config.d_local, config.d_global(), config.n_queries].map(|n| n as f64);
-    let window = config.cross_window as f64;
+    // Pairs of a token and a patch that is read from it or reads it: its own and those before, as far as the window.
+    let pairs = if n_patches > 0.0 {
+        n_documents * n_tokens / n_patches * causal(n_patches, n_patches, Some(config.cross_window))
+    } else {
+        0.0
+    };
     let named = |name: &str| format!("network.{name}");
     let blocks = |name: &str, n_layers: usize, window, widths: Widths, batch: &Batch| {
         let visible = causal(batch.rows, batch.rows, window);
@@ -240,7 +245,7 @@ pub(super) fn patch_lm(
     encoder.push(Layer {
         name: named("gather"),
         with_weights: 4.0 * d * d * (all_tokens + k * all_patches),
-        between: 4.0 * d * k * all_tokens * window,
+        between: 4.0 * d * k * pairs,
         kept: all_tokens * 4.0 * d + all_patches * k * 5.0 * d,
         passing: all_tokens * d,
         ..Layer::default()
@@ -284,7 +289,7 @@ pub(super) fn patch_lm(
         decoder.push(Layer {
             name: named(&format!("decoder.layers.{i}.read")),
             with_weights: 4.0 * d * d * (all_tokens + k * all_patches),
-            between: 4.0 * d * k * all_tokens * window,
+            between: 4.0 * d * k * pairs,
             kept: all_tokens * 5.0 * d + all_patches * k * 4.0 * d,
             passing: all_tokens * d,
             ..Layer::default()
@@ -788,4 +793,40 @@ pub(super) fn step(parts: &[PartLayers], again: bool, is_trained: impl Fn(&str) 
         live += gradients - kept;
     }
     Step { parts: works, peak: peak.max(live) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four patches of two tokens. Encoder and decoder, a block each: 2·8·(4·16 + 3·4·8) with weights and 4·4·36 between.
+    /// To patches: 2·4·4·8 pooled, 4·16·(8 + 2·4) gathered, 2·4·8·6 widened. Over them: 2·4·(4·36 + 3·6·10) and 4·6·10.
+    /// To tokens: 2·4·6·8 as memory, 4·16·(8 + 2·4) read, 2·8·4·10 scores.
+    #[test]
+    fn operations_over_patches_by_hand() {
+        let stack = |d_ff: usize| serde_json::json!({ "n_layers": 1, "n_heads": 2, "d_ff": d_ff });
+        let (blocks, patches) = (2_560.0 + 576.0, 2_592.0 + 240.0);
+        let (encoder, decoder) =
+            (blocks + 256.0 + 1_024.0 + 384.0, 384.0 + 1_024.0 + blocks + 640.0);
+        // A window reads as far back as there are patches: 2·(1 + 1 + 1 + 1), 2·(1 + 2 + 3 + 3) and 2·(1 + 2 + 3 + 4)
+        // pairs of a token and a patch, 4·4 operations for each of its two rows.
+        for (cross_window, pairs) in [(1, 8.0), (3, 18.0), (100, 20.0)] {
+            let config = serde_json::json!({
+                "d_local": 4, "d_global": 6, "n_queries": 2, "cross_heads": 2,
+                "cross_window": cross_window, "encoder": stack(8), "global": stack(10),
+                "decoder": stack(8), "tie_embeddings": true,
+            });
+            let config: PatchLmConfig = serde_json::from_value(config).unwrap();
+            let of = |n_documents: f64| {
+                let batch = PatchBatch { n_documents, n_tokens: 8.0, n_patches: 4.0 };
+                let sum = |layers: Vec<Layer>| -> f64 {
+                    layers.iter().map(|layer| layer.with_weights + layer.between).sum()
+                };
+                patch_lm(&config, 10, &batch).map(sum)
+            };
+            let crossing = 32.0 * pairs;
+            assert_eq!(of(1.0), [encoder + crossing, patches, decoder + crossing]);
+            assert_eq!(of(3.0), of(1.0).map(|operations| 3.0 * operations));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! utterance ─ blocks, drawn by epoch and utterance ─ document ─ patches ─┐
 //! text ────────────────────────────────────────────── document ──────────┴─ SpeechTextNet ─ ce of all tokens
-//!                                                                             watched: text, speech, text_per_word, speech_per_s
+//!                                                                             watched: text, speech, marker, text_per_word, speech_per_s
 //! ```
 
 use std::{borrow::Cow, sync::Arc};
@@ -67,6 +67,17 @@ pub enum HostBoundaries {
     Learned(Vec<bool>),
 }
 
+/// What a token is that is predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetKind {
+    /// A piece of text.
+    Text,
+    /// A unit.
+    Speech,
+    /// The beginning of text or of speech, or the end.
+    Marker,
+}
+
 /// Documents of one forward pass.
 #[derive(Debug, Clone)]
 pub struct SpeechTextBatch {
@@ -74,8 +85,8 @@ pub struct SpeechTextBatch {
     pub ids: Vec<u32>,
     /// The token that follows each of them.
     pub targets: Vec<u32>,
-    /// Whether that is a unit.
-    pub is_unit: Vec<bool>,
+    /// What that is.
+    pub kinds: Vec<TargetKind>,
     /// Tokens of each document.
     pub lengths: Vec<usize>,
     /// Where patches end.
@@ -333,10 +344,12 @@ impl SpeechTextDataset {
     fn n_patches(&self, document: &Document, words: &[UnitWord], draw: Draw, item: usize) -> f64 {
         let item = item.to_string();
         let patches = self.cutting.patches((document, words), &self.vocabulary, draw, &item);
+        let n = document.ids.len() - 1;
         if let Some(patches) = patches {
-            return patches.n_patches() as f64;
+            // The last token is predicted and not read: what ends by it does not become whole.
+            return patches.closes.iter().filter(|&&told| (told as usize) < n).count() as f64;
         }
-        let (n_tokens, n_units) = ((document.ids.len() - 1) as f64, document.n_units as f64);
+        let (n_tokens, n_units) = (n as f64, document.n_units as f64);
         match &self.meter.network {
             NetworkConfig::Plain(_) => n_tokens,
             NetworkConfig::Patch(config) => config
@@ -460,6 +473,9 @@ const RATIO: &str = "ratio";
 const PATCHES: &str = "patches_per_token";
 /// Millions of operations of matrix products for every token, forward: watched.
 const OPERATIONS: &str = "mop_per_token";
+/// Those of the parts of a network over patches.
+const OPERATIONS_OF_PARTS: [&str; 3] =
+    ["mop_per_token_encoder", "mop_per_token_global", "mop_per_token_decoder"];
 
 impl SpeechTextBatch {
     /// No documents yet, to be cut so.
@@ -467,7 +483,7 @@ impl SpeechTextBatch {
         Self {
             ids: Vec::new(),
             targets: Vec::new(),
-            is_unit: Vec::new(),
+            kinds: Vec::new(),
             lengths: Vec::new(),
             boundaries: match cutting {
                 Cutting::Plain => HostBoundaries::None,
@@ -494,11 +510,15 @@ impl SpeechTextBatch {
         item: &str,
     ) {
         let n = document.ids.len() - 1;
-        let is_unit = |id: &u32| matches!(vocabulary.symbol(*id), Some(Symbol::Unit(_)));
-        let units: Vec<bool> = document.ids.iter().map(is_unit).collect();
+        let kind = |id: &u32| match vocabulary.symbol(*id) {
+            Some(Symbol::Unit(_)) => TargetKind::Speech,
+            Some(Symbol::Text) => TargetKind::Text,
+            Some(Symbol::Begin | Symbol::End | Symbol::Marker(_)) | None => TargetKind::Marker,
+        };
+        let kinds: Vec<TargetKind> = document.ids.iter().map(kind).collect();
         self.ids.extend(&document.ids[..n]);
         self.targets.extend(&document.ids[1..]);
-        self.is_unit.extend(&units[1..]);
+        self.kinds.extend(&kinds[1..]);
         self.lengths.push(n);
         let begins_with_text = |start: &&u32| {
             let first = document.ids.get(**start as usize);
@@ -511,15 +531,15 @@ impl SpeechTextBatch {
                 closings.extend(&closings_of(&patches)[..n]);
             }
             (HostBoundaries::Learned(alone), _, Cutting::Learned) => {
-                alone.extend(units[..n].iter().map(|unit| !unit));
+                alone.extend(kinds[..n].iter().map(|kind| *kind != TargetKind::Speech));
             }
             (HostBoundaries::None, _, Cutting::Plain) => {}
             _ => panic!("documents of a batch are cut alike"),
         }
     }
 
-    fn n_units(&self) -> usize {
-        self.is_unit.iter().filter(|unit| **unit).count()
+    fn n_of(&self, kind: TargetKind) -> f64 {
+        self.kinds.iter().filter(|other| **other == kind).count() as f64
     }
 
     fn n_read_units(&self) -> f64 {
@@ -546,18 +566,21 @@ impl SpeechTextBatch {
 
 impl Measured for SpeechTextBatch {
     fn size(&self, _: &LossConfig) -> Size {
-        let (n, n_units) = (self.targets.len() as f64, self.n_units() as f64);
+        let n = self.targets.len() as f64;
+        let mut counts = vec![
+            ("ce", n),
+            ("text", self.n_of(TargetKind::Text)),
+            ("speech", self.n_of(TargetKind::Speech)),
+            ("marker", self.n_of(TargetKind::Marker)),
+            ("text_per_word", self.n_words as f64),
+            ("speech_per_s", self.speech_s),
+            (RATIO, self.n_read_units()),
+            (PATCHES, n),
+            (OPERATIONS, n),
+        ];
+        counts.extend(OPERATIONS_OF_PARTS.map(|name| (name, n)));
         Size {
-            counts: vec![
-                ("ce", n),
-                ("text", n - n_units),
-                ("speech", n_units),
-                ("text_per_word", self.n_words as f64),
-                ("speech_per_s", self.speech_s),
-                (RATIO, self.n_read_units()),
-                (PATCHES, n),
-                (OPERATIONS, n),
-            ],
+            counts,
             n_items: self.lengths.len(),
             n_tokens: self.ids.len(),
             audio_s: self.speech_s,
@@ -635,18 +658,25 @@ impl Learner for SpeechTextNet {
             let sum = Tensor::from_floats([sum as f32], &hidden.device());
             Term { name, weight: 0.0, sum }
         };
-        let of_documents = batch.lengths.iter().enumerate().map(|(i, &n)| {
+        let mut of_parts = vec![0.0; if patched.is_some() { 3 } else { 1 }];
+        for (i, &n) in batch.lengths.iter().enumerate() {
             let n_patches = patched.as_ref().map_or(n, |patched| patched.n_patches[i]);
-            operations(&self.config, self.n_vocabulary(), n as f64, n_patches as f64)
-        });
-        terms.push(watched(OPERATIONS, of_documents.sum::<f64>() / 1e6));
+            let (n, n_patches) = (n as f64, n_patches as f64);
+            let parts = plan::forward_operations(&self.config, self.n_vocabulary(), n, n_patches);
+            for (sum, (_, operations)) in of_parts.iter_mut().zip(parts) {
+                *sum += operations / 1e6;
+            }
+        }
+        terms.push(watched(OPERATIONS, of_parts.iter().sum()));
         if let Some(Patched { n_patches, ratio }) = patched {
+            let named = OPERATIONS_OF_PARTS.into_iter().zip(of_parts);
+            terms.extend(named.map(|(name, operations)| watched(name, operations)));
             terms.push(watched(PATCHES, n_patches.iter().sum::<usize>() as f64));
             terms.extend(ratio.map(|sum| Term { name: RATIO, weight: self.ratio_weight, sum }));
         }
-        // Each kind of token is scored once; both together are what is learned.
-        let of = |unit: bool| {
-            let rows = (0..batch.targets.len()).filter(|&i| batch.is_unit[i] == unit);
+        // Each kind of token is scored once; all together are what is learned.
+        let of = |kind: TargetKind| {
+            let rows = (0..batch.targets.len()).filter(|&i| batch.kinds[i] == kind);
             let rows: Vec<u32> = rows.map(|i| i as u32).collect();
             (!rows.is_empty()).then(|| {
                 let targets: Vec<u32> =
@@ -661,11 +691,14 @@ impl Learner for SpeechTextNet {
             })
         };
         let mut sum: Option<Tensor<1>> = None;
-        for (part, names) in
-            [(of(false), ["text", "text_per_word"]), (of(true), ["speech", "speech_per_s"])]
-        {
-            let Some(part) = part else { continue };
-            terms.extend(names.map(|name| Term { name, weight: 0.0, sum: part.clone() }));
+        let kinds: [(TargetKind, &[&str]); 3] = [
+            (TargetKind::Text, &["text", "text_per_word"]),
+            (TargetKind::Speech, &["speech", "speech_per_s"]),
+            (TargetKind::Marker, &["marker"]),
+        ];
+        for (kind, names) in kinds {
+            let Some(part) = of(kind) else { continue };
+            terms.extend(names.iter().map(|&name| Term { name, weight: 0.0, sum: part.clone() }));
             sum = Some(match sum {
                 None => part,
                 Some(sum) => sum + part,
@@ -757,7 +790,7 @@ mod tests {
         // Every word is written once or said once, whatever the blocks.
         let HostBoundaries::Given(closings) = &first.boundaries else { panic!("they are given") };
         assert_eq!(closings.len(), first.ids.len());
-        assert_eq!(first.speech_s, first.n_units() as f64 / 25.0);
+        assert_eq!(first.speech_s, first.n_of(TargetKind::Speech) / 25.0);
         assert!(first.n_words <= 16, "{}", first.n_words);
     }
 
@@ -805,8 +838,12 @@ mod tests {
         let count = |name| size.counts.iter().find(|(n, _)| *n == name).unwrap().1;
         let found = super::super::step::losses(&net, std::slice::from_ref(&batch), &loss);
         let term = |name| found.terms[name];
-        assert_eq!(count("ce"), count("text") + count("speech"));
-        let sum = term("text") * count("text") + term("speech") * count("speech");
+        let kinds = ["text", "speech", "marker"];
+        assert_eq!(count("ce"), kinds.iter().map(|kind| count(kind)).sum());
+        let is_text = |id: &&u32| matches!(dataset.vocabulary.symbol(**id), Some(Symbol::Text));
+        assert_eq!(count("text"), batch.targets.iter().filter(is_text).count() as f64);
+        assert!(count("marker") >= 4.0, "a block and an end of each document");
+        let sum: f64 = kinds.iter().map(|kind| term(kind) * count(kind)).sum();
         assert!((sum / count("ce") - term("ce")).abs() < 1e-5);
         assert!((found.total - term("ce")).abs() < 1e-6, "only what is learned is in the total");
         let per_second = term("speech") * count("speech") / batch.speech_s;
@@ -827,6 +864,24 @@ mod tests {
         assert_eq!(tokens, of(false, Measure::Patches));
         let patches = of(true, Measure::Patches);
         assert!(patches < tokens && 3 * patches > tokens, "{patches} of {tokens}");
+        // Patches are those that become whole where the network reads, and each token of text is one.
+        let read = dataset(true, Measure::Patches);
+        let net = network(true).init(read.vocabulary.n_tokens(), &Init::new(1, &Device::flex()));
+        let ran: usize = read
+            .readings()
+            .into_iter()
+            .map(|draw| {
+                let patched = net.hidden(&read.load(&[0], draw), Dropout::OFF).1.unwrap();
+                patched.n_patches.iter().sum::<usize>()
+            })
+            .sum();
+        assert_eq!(patches, 1000 * ran as u64 / READINGS);
+        let written = |patches| {
+            let document = interleave::written("the red ball", &read.vocabulary).unwrap();
+            let material = Material::Fixed(vec![(document, Arc::from([]))]);
+            SpeechTextDataset { material, ..dataset(patches, Measure::Patches) }.costs()
+        };
+        assert_eq!(written(true), written(false));
         // A plain network: 2 operations a parameter and token, and what attention does.
         let plain = of(false, Measure::Operations) as f64 * 1e3;
         let n = tokens as f64 / 1e3;

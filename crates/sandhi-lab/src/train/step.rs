@@ -67,11 +67,14 @@ fn part<L: Learner>(
     for term in model.terms(batch, loss, dropout) {
         // A step in which nothing is counted has no such loss.
         let n = count(size, term.name);
-        let scale = if n > 0.0 { 1.0 / n } else { 0.0 };
+        if n <= 0.0 {
+            continue;
+        }
+        let scale = 1.0 / n;
         let mean = f64::from(host(term.sum.clone().inner())[0]) * scale;
         losses.terms.insert(term.name, mean);
         losses.total += term.weight * mean;
-        if term.weight * scale != 0.0 {
+        if term.weight != 0.0 {
             let weighted = term.sum * (term.weight * scale);
             total = Some(match total {
                 None => weighted,
