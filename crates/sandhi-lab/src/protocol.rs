@@ -231,10 +231,12 @@ pub enum Unsupported {
     EndingsNotWritten,
     /// Patches end where words do.
     CannotGoOn,
+    /// An item has more tokens than the model takes.
+    TooLong,
 }
 
 impl Unsupported {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::CannotSpeak,
         Self::CannotHear,
         Self::NoLanguageModel,
@@ -242,6 +244,7 @@ impl Unsupported {
         Self::ContextNotWritten,
         Self::EndingsNotWritten,
         Self::CannotGoOn,
+        Self::TooLong,
     ];
 
     /// The reason in words.
@@ -254,6 +257,7 @@ impl Unsupported {
             Self::ContextNotWritten => "the context is not written",
             Self::EndingsNotWritten => "the endings are not written",
             Self::CannotGoOn => "the model's patches end where words do, so that it cannot go on",
+            Self::TooLong => "an item is longer than the model's context",
         }
     }
 }

@@ -12,7 +12,8 @@
 //! of fewer than three words goes to the block before it.
 //!
 //! A silence at an edge between speech and text is split: speech keeps `⌈s / 2⌉` of its s units, the rest is said
-//! nowhere. At the start and end of the utterance it is kept whole, and text has none.
+//! nowhere. At the start and end of the utterance it is kept whole, and text has none. Words that have not one unit
+//! among them cannot be said: they are written, with the text around them.
 
 use std::ops::Range;
 
@@ -82,18 +83,22 @@ pub fn draw_blocks(pieces: &[Span], stream: &mut Stream) -> Vec<Block> {
         return vec![Block::Speech { spans: pieces.to_vec() }];
     }
     let (mut mode, lengths) = draw_lengths(words.len(), stream);
+    let mut blocks: Vec<Block> = Vec::with_capacity(lengths.len());
     let mut first = 0;
-    let mut block = |n_words: usize| {
+    for n_words in lengths {
         let numbers = first..first + n_words;
         first = numbers.end;
-        let block = match mode {
-            Mode::Text => Block::Text { words: numbers },
-            Mode::Speech => Block::Speech { spans: speech(pieces, &words, numbers) },
-        };
+        let said = (mode == Mode::Speech)
+            .then(|| speech(pieces, &words, numbers.clone()))
+            .filter(|spans| spans.iter().any(|span| !span.units.is_empty()));
+        match (said, blocks.last_mut()) {
+            (Some(spans), _) => blocks.push(Block::Speech { spans }),
+            (None, Some(Block::Text { words })) => words.end = numbers.end,
+            (None, _) => blocks.push(Block::Text { words: numbers }),
+        }
         mode = mode.other();
-        block
-    };
-    lengths.into_iter().map(&mut block).collect()
+    }
+    blocks
 }
 
 /// The mode of the first block and the words of each.

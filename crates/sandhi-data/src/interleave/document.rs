@@ -53,12 +53,15 @@ pub struct SpeechSpan {
 ///
 /// # Errors
 ///
-/// [`Error::Word`] and [`Error::Unit`] for what cannot be, [`Error::Text`] where a foreign tokenizer fails.
+/// [`Error::Wordless`] where no words are known, [`Error::Word`] and [`Error::Unit`] for what cannot be, [`Error::Text`] where a foreign tokenizer fails.
 pub fn interleaved(
     utterance: &UnitUtterance,
     vocabulary: &JointVocabulary,
     stream: &mut Stream,
 ) -> Result<Document, Error> {
+    if utterance.words.is_empty() {
+        return Err(Error::Wordless { id: utterance.id.clone() });
+    }
     let blocks = draw_blocks(&pieces(utterance)?, stream);
     let mut tokens = Tokens::new(vocabulary);
     for block in &blocks {

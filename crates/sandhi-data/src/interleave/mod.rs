@@ -43,6 +43,14 @@ pub enum Error {
         /// What it should be.
         expected: String,
     },
+    /// An utterance of which no words are known.
+    #[error(
+        "utterance {id:?}: found no words with their units, which interleaving takes; read it as spoken, or align it"
+    )]
+    Wordless {
+        /// The utterance.
+        id: String,
+    },
     /// A unit that the vocabulary does not have.
     #[error(
         "utterance {id:?}: found unit {unit}, expected units below {n_units}, those of the vocabulary"

@@ -90,14 +90,35 @@ fn silences_are_cut_at_edges_within_the_utterance_alone() {
 }
 
 #[test]
-fn without_words_there_is_one_block_of_speech() {
+fn without_words_there_is_speech_and_nothing_to_interleave() {
     let silent = utterance("u", &[7]);
-    let document = interleaved(&silent, vocabulary(), &mut Stream::new(1)).unwrap();
+    let document = spoken(&silent, vocabulary()).unwrap();
     assert_eq!(render(&document.ids), "B <s> 0 37 74 11 48 85 22 E");
-    assert_eq!(document, spoken(&silent, vocabulary()).unwrap());
     assert_eq!((spans(&document), document.n_words()), (vec![(2, 9, None)], 0));
-    let nothing = interleaved(&utterance("u", &[]), vocabulary(), &mut Stream::new(1)).unwrap();
-    assert_eq!(render(&nothing.ids), "B <s> E");
+    let error = interleaved(&silent, vocabulary(), &mut Stream::new(1)).unwrap_err();
+    assert!(error.to_string().contains("utterance \"u\": found no words"), "{error}");
+}
+
+/// Words too short for a unit are written where they would be said alone, so that no block is empty.
+#[test]
+fn words_without_a_unit_are_written() {
+    let words = [("a", 0, 2), ("b", 2, 2), ("c", 2, 2), ("d", 2, 2), ("e", 2, 2), ("f", 2, 2)];
+    let utterance = units::utterance("u", &[5, 6], &words);
+    let pieces = pieces(&utterance).unwrap();
+    let mut n_written = 0;
+    for seed in 0..40 {
+        let blocks = draw_blocks(&pieces, &mut Stream::new(seed));
+        let n_units = |block: &Block| match block {
+            Block::Text { words } => words.len(),
+            Block::Speech { spans } => spans.iter().map(|span| span.units.len()).sum(),
+        };
+        assert!(blocks.iter().all(|block| n_units(block) > 0), "{blocks:?}");
+        n_written += usize::from(blocks == [Block::Text { words: 0..6 }]);
+        let is_text = |block: &Block| matches!(block, Block::Text { .. });
+        assert!(blocks.windows(2).all(|pair| is_text(&pair[0]) != is_text(&pair[1])));
+    }
+    // Where text comes first the speech behind it has no unit.
+    assert!((10..30).contains(&n_written), "{n_written}");
 }
 
 #[test]

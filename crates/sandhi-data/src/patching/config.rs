@@ -66,16 +66,16 @@ pub struct MixedConfig {
     pub silence: Silence,
 }
 
-/// Words at first, then one size.
+/// Words at first, then one size, in the first stage; later stages have patches of that size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CurriculumConfig {
     /// Units of a static patch, as in [`StaticConfig`].
     pub size: usize,
-    /// Share of training up to which all patches are words.
+    /// Share of the first stage up to which all patches are words.
     #[serde(default = "third")]
     pub aligned_until: f64,
-    /// Share of training from which all patches are of one size; between the two, fewer and fewer are words.
+    /// Share of it from which all patches are of one size; between the two, fewer and fewer are words.
     #[serde(default = "two_thirds")]
     pub static_from: f64,
     /// As in [`AlignedConfig`].
@@ -125,7 +125,15 @@ impl PatchingConfig {
         problems
     }
 
-    /// The share of documents whose patches are words, at a share of training; outside training there is no progress,
+    /// What later stages than the first have: of a curriculum its size.
+    pub fn finished(&self) -> Self {
+        match self {
+            Self::Curriculum(config) => Self::Static(StaticConfig { size: config.size }),
+            Self::Static(_) | Self::Aligned(_) | Self::Mixed(_) | Self::Entropy(_) => self.clone(),
+        }
+    }
+
+    /// The share of documents whose patches are words, at a share of a stage; outside training there is no progress,
     /// and only [`PatchingConfig::Aligned`] has such patches.
     pub fn p_aligned(&self, progress: Option<f64>) -> f64 {
         match (self, progress) {
@@ -202,6 +210,11 @@ impl Patching {
         Self { config, entropy: entropy.filter(|_| is_asked) }
     }
 
+    /// As [`PatchingConfig::finished`].
+    pub fn finished(&self) -> Self {
+        Self { config: self.config.finished(), entropy: self.entropy.clone() }
+    }
+
     /// What is asked for.
     pub fn config(&self) -> &PatchingConfig {
         &self.config
@@ -256,6 +269,23 @@ mod tests {
         let step =
             parse(r#"{"kind": "curriculum", "size": 4, "aligned_until": 0.5, "static_from": 0.5}"#);
         assert_eq!([0.49, 0.5].map(|at| step.p_aligned(Some(at))), [1.0, 0.0]);
+    }
+
+    /// A second stage does not begin with words again; what is no curriculum stays as it is.
+    #[test]
+    fn later_stages_go_on_with_the_size_of_a_curriculum() {
+        let curriculum = Patching::new(parse(r#"{"kind": "curriculum", "size": 4}"#), None);
+        let later = curriculum.finished();
+        assert_eq!(later.config(), &parse(r#"{"kind": "static", "size": 4}"#));
+        assert!(curriculum.config().is_drawn() && !later.config().is_drawn());
+        for json in [
+            r#"{"kind": "aligned"}"#,
+            r#"{"kind": "static", "size": 3}"#,
+            r#"{"kind": "mixed", "size": 4, "p_aligned": 0.5}"#,
+            r#"{"kind": "entropy", "units_per_patch": 4.0}"#,
+        ] {
+            assert_eq!(parse(json).finished(), parse(json));
+        }
     }
 
     #[test]

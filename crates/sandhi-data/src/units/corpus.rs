@@ -22,7 +22,8 @@ pub struct UnitFile {
 
 #[derive(Debug)]
 enum Contents {
-    Lines(UnitsHeader, Vec<UnitUtterance>),
+    /// Each with its line.
+    Lines(UnitsHeader, Vec<(usize, UnitUtterance)>),
     Binary(Binary),
 }
 
@@ -104,9 +105,24 @@ impl UnitFile {
     pub fn get(&self, index: usize) -> Result<UnitUtterance, Error> {
         let outside = Error::Outside { index, len: self.len() };
         match &self.contents {
-            Contents::Lines(_, utterances) => utterances.get(index).cloned().ok_or(outside),
+            Contents::Lines(_, utterances) => {
+                utterances.get(index).map(|(_, utterance)| utterance.clone()).ok_or(outside)
+            }
             Contents::Binary(binary) if index < binary.len() => binary.get(index, &self.path),
             Contents::Binary(_) => Err(outside),
+        }
+    }
+
+    /// Where an utterance stands: the file with its line, or with its number where there are no lines.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such utterance.
+    pub fn place(&self, index: usize) -> String {
+        let path = self.path.display();
+        match &self.contents {
+            Contents::Lines(_, utterances) => format!("{path}:{}", utterances[index].0),
+            Contents::Binary(_) => format!("{path}: number {index}"),
         }
     }
 
@@ -114,7 +130,7 @@ impl UnitFile {
     fn id_hashes(&self) -> Vec<u64> {
         match &self.contents {
             Contents::Lines(_, utterances) => {
-                let ids = utterances.iter().map(|utterance| utterance.id.as_bytes());
+                let ids = utterances.iter().map(|(_, utterance)| utterance.id.as_bytes());
                 ids.map(binary::short_hash).collect()
             }
             Contents::Binary(binary) => binary.id_hashes().collect(),
@@ -183,8 +199,24 @@ impl UnitCorpus {
         if index >= self.len() {
             return Err(Error::Outside { index, len: self.len() });
         }
+        let (file, index) = self.find(index);
+        file.get(index)
+    }
+
+    /// As [`UnitFile::place`].
+    ///
+    /// # Panics
+    ///
+    /// When there is no such utterance.
+    pub fn place(&self, index: usize) -> String {
+        let (file, index) = self.find(index);
+        file.place(index)
+    }
+
+    /// The file of an utterance, and its number there.
+    fn find(&self, index: usize) -> (&UnitFile, usize) {
         let file = self.starts.partition_point(|&start| start <= index) - 1;
-        self.files[file].get(index - self.starts[file])
+        (&self.files[file], index - self.starts[file])
     }
 }
 
@@ -216,10 +248,8 @@ fn check_ids(files: &[UnitFile]) -> Result<(), Error> {
             // Two names may have one hash.
             let (id, other) = (file.get(index)?.id, first.get(first_index)?.id);
             if id == other {
-                let at =
-                    |file: &UnitFile, index| format!("{}: number {index}", file.path.display());
-                let first = at(first, first_index);
-                return Err(Error::Duplicate { at: at(file, index), id, first });
+                let first = first.place(first_index);
+                return Err(Error::Duplicate { at: file.place(index), id, first });
             }
         }
     }

@@ -82,6 +82,14 @@ pub enum Error {
         /// Units of the quantizer.
         n_units: u32,
     },
+    /// An utterance of no units.
+    #[error("{at}: utterance {id:?}: found no units, expected one at least")]
+    Silent {
+        /// Where the utterance stands.
+        at: String,
+        /// The utterance.
+        id: String,
+    },
     /// A word that cannot lie where it is said to.
     #[error("{at}: utterance {id:?}: word {word:?}: found {found}, expected {expected}")]
     Word {

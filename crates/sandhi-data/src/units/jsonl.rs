@@ -28,11 +28,11 @@ const HEADER: &str = r#"{"sandhi_units": 1, "quantizer": "…", "n_units": …, 
 const UTTERANCE: &str =
     r#"{"id": "…", "units": […]} with "words": [["…", start, end], …] where they are known"#;
 
-/// The header of a file and its utterances.
+/// The header of a file and its utterances, each with its line.
 pub(super) fn decode(
     bytes: &[u8],
     path: &Path,
-) -> Result<(UnitsHeader, Vec<UnitUtterance>), Error> {
+) -> Result<(UnitsHeader, Vec<(usize, UnitUtterance)>), Error> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let mut lines = (1..)
         .zip(bytes.split(|&byte| byte == b'\n'))
@@ -52,7 +52,7 @@ pub(super) fn decode(
         if let Some(first) = seen.insert(utterance.id.clone(), line) {
             return Err(Error::Duplicate { at: at(line), id: utterance.id, first: at(first) });
         }
-        utterances.push(utterance);
+        utterances.push((line, utterance));
     }
     Ok((header, utterances))
 }

@@ -116,6 +116,9 @@ impl UnitUtterance {
         if self.id.is_empty() {
             return Err(Error::Nameless { at: at() });
         }
+        if self.units.is_empty() {
+            return Err(Error::Silent { at: at(), id: self.id.clone() });
+        }
         let n_units = header.n_units;
         if let Some(position) = self.units.iter().position(|&unit| unit >= n_units) {
             let (id, unit) = (self.id.clone(), self.units[position]);

@@ -92,6 +92,8 @@ pub(super) fn speech_text(
     let also = format!("{:?}{}", units, vocabulary.tokenizer().to_json()?);
     let sources = marks(recipe, place, workshop, &also)?;
     let cutting = Cutting::new(&config.network, patching.as_ref(), config.closure);
+    let later = patching.as_ref().map(Patching::finished);
+    let later = Cutting::new(&config.network, later.as_ref(), config.closure);
     // The weights are handed on, so that those of the beginning do not stay beside those that are trained.
     let net = stages(recipe, place, monitor, net, &sources, |i, monitor| {
         let progress = |done, total| monitor.preparing("speaking and encoding", done, total);
@@ -102,7 +104,7 @@ pub(super) fn speech_text(
             hearing: hearing.as_ref(),
             cache: cache.as_ref(),
             network: &config.network,
-            cutting: &cutting,
+            cutting: if i == 0 { &cutting } else { &later },
             context,
         };
         Ok(workshop.speech_text(&recipe.stages[i], &made, &progress)?)

@@ -305,6 +305,40 @@ fn goes_on_as_it_was_taught(model: &crate::model::SpeechTextModel) {
         let longer = [&ids[..n], &answer[..3]].concat();
         assert_eq!(said(&longer, 2), answer[3..]);
     }
+    // Whoever goes on beside it, and for however long, does not matter.
+    let beginnings = [3, 16, 7, 12, 5].map(|n| ids[..n].to_vec());
+    let at_once = |batch: usize| -> Vec<(Vec<u32>, usize)> {
+        let decoding = crate::generate::Decoding { batch, ..decoding.clone() };
+        let found = model.go_on(&beginnings, &[6, 3, 8, 5, 4], None, &[], &decoding).unwrap();
+        found.into_iter().map(|(answer, steps)| (answer.ids, steps)).collect()
+    };
+    let alone = at_once(1);
+    assert_eq!(alone.iter().map(|(ids, _)| ids.len()).collect::<Vec<_>>(), [6, 3, 8, 5, 4]);
+    assert!([2, 3, 8].into_iter().all(|batch| at_once(batch) == alone));
+}
+
+/// A second stage has patches of one size from its first step, as if there had been no curriculum.
+#[test]
+fn a_curriculum_is_over_after_the_first_stage() {
+    let stage = |name: &str| {
+        format!(
+            "{{ name = {name:?}, steps = 2, trainable = [\"*\"], data = [{{ source = \"stories\", n = 24 }}], \
+             batch = {{ max_items = 8, max_length = 2000 }}, \
+             optimizer = {{ lr = 1e-3, schedule = {{ kind = \"constant\" }} }} }}"
+        )
+    };
+    let stages = format!("[{}, {}]", stage("first"), stage("second"));
+    let patches = |patching: &str| -> Vec<f64> {
+        let set = [("stage", stages.as_str()), ("model.patching", patching)];
+        let (dir, _) = speech_text(&set, u64::MAX);
+        let steps = read_metrics(&dir.path().join("run/metrics.jsonl")).unwrap();
+        steps.iter().filter_map(|r| r.number_in("terms", "patches_per_token")).collect()
+    };
+    let curriculum = patches("{ kind = \"curriculum\", size = 4 }");
+    let one_size = patches("{ kind = \"static\", size = 4 }");
+    assert_eq!((curriculum.len(), one_size.len()), (4, 4));
+    assert_ne!(curriculum[0], one_size[0]);
+    assert_eq!(curriculum[2..], one_size[2..]);
 }
 
 /// Patches around the text foundation model: what is resumed has begun in the same way, what is loaded is whole.

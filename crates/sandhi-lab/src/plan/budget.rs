@@ -76,12 +76,11 @@ impl Model<'_> {
         }
     }
 
-    /// Tokens of a full batch of a model over text and units.
-    pub(super) fn tokens_of_documents(&self, stage: &StageConfig) -> Option<f64> {
+    /// A full batch of a model over text and units.
+    pub(super) fn documents(&self, stage: &StageConfig) -> Option<PatchBatch> {
         let ModelConfig::SpeechText(config) = &self.recipe.model else { return None };
         let n_vocabulary = self.parts.first().and_then(|part| part.rows_of(EMBEDDINGS))?;
-        let batch = documents(config, stage, n_vocabulary);
-        Some(batch.n_documents * batch.n_tokens)
+        Some(documents(config, stage, n_vocabulary))
     }
 
     /// The layers of every part over a full batch of equal items; `all` with an encoder that is heard once.

@@ -143,6 +143,12 @@ pub struct StagePlan {
     pub audio_s_per_step: Option<f64>,
     /// The most hours of audio that the stage hears, repetitions counted.
     pub audio_h: Option<f64>,
+    /// Tokens that a document is assumed to have, of a model over text and units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_document: Option<f64>,
+    /// Its patches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patches_per_document: Option<f64>,
     /// The most tokens of a step: of text for a text model, encoder frames for a CTC model; for a
     /// connector model vectors of speech and an estimated 48 tokens of text an item. None where a
     /// declared part does not say its rate.
@@ -312,7 +318,9 @@ fn assemble(
                 let items = n_batches * stage.batch.max_items as f64;
                 units * rows.a_second + items * (rows.an_item + text)
             });
-            let of_documents = model.tokens_of_documents(stage).map(|n| n_batches * n);
+            let documents = model.documents(stage);
+            let of_documents =
+                documents.map(|batch| n_batches * batch.n_documents * batch.n_tokens);
             let tokens = of_documents.or(tokens);
             let work = model.work(stage, n_items);
             let sum = |of: fn(&Work) -> f64| -> Option<f64> {
@@ -328,6 +336,8 @@ fn assemble(
                 batches_per_step: stage.batch.accumulate,
                 audio_s_per_step: audio.then_some(units),
                 audio_h: audio.then_some(units * stage.steps as f64 / 3600.0),
+                tokens_per_document: documents.map(|batch| batch.n_tokens),
+                patches_per_document: documents.map(|batch| batch.n_patches),
                 tokens_per_step: tokens.map(|n| n as u64),
                 tokens: tokens.map(|n| (n * stage.steps as f64) as u64),
                 operations: operations_per_step

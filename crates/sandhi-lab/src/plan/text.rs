@@ -102,15 +102,19 @@ impl Plan {
 
     /// A row for every part, and one for the step.
     fn work_rows(stage: &StagePlan, work: &[Work]) -> Vec<Vec<String>> {
+        let of_documents = stage.tokens_per_document.and(stage.tokens_per_step);
         let row = |name: &str, forward: f64, backward: f64, once: f64| {
-            vec![
+            let a_token = of_documents.map(|n_tokens| operations(forward / n_tokens as f64));
+            let mut row = vec![
                 format!("{}: {name}", stage.name),
                 operations(forward),
                 operations(backward),
                 operations(forward + backward),
                 operations(once),
                 operations((forward + backward) * stage.steps as f64 + once),
-            ]
+            ];
+            row.extend(a_token);
+            row
         };
         let sum = |of: fn(&Work) -> f64| work.iter().map(of).sum();
         let mut rows: Vec<Vec<String>> =
@@ -125,6 +129,9 @@ impl Plan {
     fn write_work(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut rows =
             vec![cells(["operations", "forward", "backward", "a step", "once", "the stage"])];
+        if self.stages.iter().any(|stage| stage.tokens_per_document.is_some()) {
+            rows[0].push("forward, a token".to_owned());
+        }
         for stage in &self.stages {
             match &stage.work {
                 Some(work) => rows.extend(Self::work_rows(stage, work)),
@@ -142,7 +149,7 @@ impl Plan {
                 "  once: a frozen encoder hears every utterance once, its frames are cached; at most"
             )?;
         }
-        if !self.trainable {
+        if self.parts.iter().any(|part| part.declared.is_some()) {
             writeln!(f, "  of declared parts: two a parameter and row, without attention")?;
         }
         let timed = |stage: &StagePlan| {
@@ -256,9 +263,17 @@ impl Display for Plan {
             "text" => "of text",
             "ctc" => "encoder frames",
             "vocoder" => "units",
+            "speech_text" => "of text and units",
             _ => "vectors of speech, and an estimated 48 tokens of text an item",
         };
         writeln!(f, "  at most, were all batches full; tokens: {tokens}")?;
+        let assumed = |stage: &StagePlan| {
+            let (tokens, patches) = (stage.tokens_per_document?, stage.patches_per_document?);
+            Some(format!("  {}: documents of {tokens:.0} tokens, {patches:.0} patches", stage.name))
+        };
+        for line in self.stages.iter().filter_map(assumed) {
+            writeln!(f, "{line} are assumed; attention costs more in longer ones")?;
+        }
         if self.parts.iter().any(|part| part.declared.is_some()) {
             writeln!(f, "\na base is only declared: this recipe can be planned, not trained")?;
         }

@@ -115,6 +115,14 @@ pub enum Error {
     /// A transcript is asked for.
     #[error(transparent)]
     NeedsTranscript(#[from] NeedsTranscript),
+    /// An utterance of a file cannot be read as a source has it.
+    #[error("{at}: {error}")]
+    Utterance {
+        /// The file, and its line or the utterance's number.
+        at: String,
+        /// What is wrong.
+        error: sandhi_data::interleave::Error,
+    },
     /// Masses are to follow durations that are not known.
     #[error(
         "no utterance has times for each of its words, to transport by durations; {text:?} is the first"

@@ -127,6 +127,10 @@ fn forms(
             let mut readings: Vec<Reading> = Vec::new();
             let mut of = Vec::new();
             for (i, utterance) in utterances.iter().enumerate() {
+                // Without words there is nothing to interleave.
+                if form == Form::Interleaved && utterance.words.is_empty() {
+                    continue;
+                }
                 for reading in read(model, utterance, form)? {
                     readings.push(reading);
                     of.push(i);

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     frames::FrameCache,
     generate::Decoding,
-    model::{SpeechTextModel, Steps},
+    model::{self, SpeechTextModel, Steps},
     protocol::{PromptForm, Side, Sides, Unsupported},
     recipe::{EvalConfig, Form},
     results::{Metric, Prediction, Results, UNIT_ERROR_RATE},
@@ -110,11 +110,12 @@ pub fn evaluate_speech_text(
             continue;
         }
         let heard = heard(model, workshop, cell, cache, &sides)?;
-        predictions.push(match cell.kind {
-            Kind::Transcript => says::transcripts(model, cell, &heard, results)?,
-            Kind::Units => says::units(model, cell, &heard, voice.zip(Some(workshop)), results)?,
-            _ => choices(model, cell, &sides, &heard, results)?,
-        });
+        let found = match cell.kind {
+            Kind::Transcript => says::transcripts(model, cell, &heard, results),
+            Kind::Units => says::units(model, cell, &heard, voice.zip(Some(workshop)), results),
+            _ => choices(model, cell, &sides, &heard, results),
+        };
+        predictions.extend(unless_too_long(found, cell, sides[0], results)?);
     }
     for cell in &all {
         let is_trained = match cell.kind {
@@ -138,6 +139,24 @@ fn is_measured(kind: Kind, sides: Sides) -> bool {
         Kind::Transcript => sides == Sides::S2T,
         Kind::Units => sides == Sides::T2S,
         _ => true,
+    }
+}
+
+/// What was found, and "not available" where an item is longer than the model's context: what other tasks found stays.
+fn unless_too_long<T>(
+    found: Result<T, Error>,
+    cell: &Cell,
+    sides: Sides,
+    results: &mut Results,
+) -> Result<Option<T>, Error> {
+    match found {
+        Err(Error::Model(error)) if matches!(*error, model::Error::TooLong { .. }) => {
+            let Cell { task, domain, .. } = cell;
+            tracing::warn!("{task}.{domain}{} is left out: {error}", suffix(sides));
+            add_lack(results, cell, sides, Unsupported::TooLong);
+            Ok(None)
+        }
+        found => found.map(Some),
     }
 }
 
@@ -178,15 +197,9 @@ fn choices(
 ) -> Result<Vec<Prediction>, Error> {
     let mut found = Vec::new();
     for &sides in sides {
-        let mut outcomes = outcomes(model, cell, sides, heard)?;
-        let writes = cell.kind.generates() && sides.ending == Side::Written;
-        let numbers = if writes && model.can_go_on() {
-            let steps = go_on(model, cell, sides, heard, &mut outcomes)?;
-            let mut numbers = score::numbers(cell, &outcomes);
-            numbers.push(score::steps_saved(&steps));
-            numbers
-        } else {
-            score::accuracies(cell, &outcomes)
+        let chosen = chosen(model, cell, sides, heard);
+        let Some((outcomes, numbers)) = unless_too_long(chosen, cell, sides, results)? else {
+            continue;
         };
         let place = (cell.task.as_str(), cell.domain.as_str());
         add_side(results, place, suffix(sides), &numbers, Some((PromptForm::Plain, 0)), sides);
@@ -194,6 +207,26 @@ fn choices(
     }
     let items = cell.items.iter().enumerate();
     Ok(items.map(|(i, item)| prediction(cell, item, i, &found)).collect())
+}
+
+/// Chooses on one side.
+fn chosen(
+    model: &SpeechTextModel,
+    cell: &Cell,
+    sides: Sides,
+    heard: &Heard,
+) -> Result<(Outcomes, Vec<Number>), Error> {
+    let mut outcomes = outcomes(model, cell, sides, heard)?;
+    let writes = cell.kind.generates() && sides.ending == Side::Written;
+    let numbers = if writes && model.can_go_on() {
+        let steps = go_on(model, cell, sides, heard, &mut outcomes)?;
+        let mut numbers = score::numbers(cell, &outcomes);
+        numbers.push(score::steps_saved(&steps));
+        numbers
+    } else {
+        score::accuracies(cell, &outcomes)
+    };
+    Ok((outcomes, numbers))
 }
 
 /// What was chosen, and written, on one side.

@@ -211,13 +211,13 @@ impl Utterances {
     ///
     /// # Errors
     ///
-    /// Those of [`Utterances::get`] and of `is_kept`.
+    /// Those of [`Utterances::get`]; those of `is_kept`, with the place in a file.
     pub fn retain(
         &mut self,
-        mut is_kept: impl FnMut(&UnitUtterance) -> Result<bool, sources::Error>,
+        mut is_kept: impl FnMut(&UnitUtterance) -> Result<bool, interleave::Error>,
     ) -> Result<(), sources::Error> {
         let kept: Result<Vec<bool>, _> = (0..self.len())
-            .map(|i| self.get(i).and_then(|utterance| is_kept(&utterance)))
+            .map(|i| is_kept(&self.get(i)?).map_err(|error| self.wrong(i, error)))
             .collect();
         let mut kept = kept?.into_iter();
         let mut next = || kept.next().expect("one for every utterance");
@@ -226,6 +226,15 @@ impl Utterances {
             Self::InFiles { indices, .. } => indices.retain(|_| next()),
         }
         Ok(())
+    }
+
+    fn wrong(&self, i: usize, error: interleave::Error) -> sources::Error {
+        match self {
+            Self::Here(_) => error.into(),
+            Self::InFiles { corpus, indices, .. } => {
+                sources::Error::Utterance { at: corpus.place(indices[i]), error }
+            }
+        }
     }
 
     /// As [`Utterances::get`], of what was read before training.
@@ -711,8 +720,11 @@ impl Learner for SpeechTextNet {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use sandhi_data::units::{Format, UnitWriter, UnitsHeader};
     use sandhi_data::{
+        batch::{BucketConfig, BucketPlan},
         interleave::SpeechSpan,
         patching::{PatchingConfig, StaticConfig},
         text::{Mode, Tokenizer},
@@ -720,7 +732,10 @@ mod tests {
     use sandhi_nn::init::Init;
 
     use super::*;
-    use crate::{chat::END, recipe::BatchConfig};
+    use crate::{
+        chat::END,
+        recipe::{BatchConfig, Overrides, read_str},
+    };
 
     fn vocabulary() -> Arc<JointVocabulary> {
         let texts = ["anna took the red ball to the kitchen"; 4];
@@ -891,6 +906,79 @@ mod tests {
         assert!((plain / expected - 1.0).abs() < 0.05, "{plain}, not {expected}");
     }
 
+    /// Utterances like those of a corpus: 30 to 56 words of 1 to 11 units.
+    fn corpus(n: usize) -> Utterances {
+        let utterance = |i: usize| {
+            let mut stream = Stream::named(i as u64, "corpus");
+            let mut end = 0;
+            let mut word = |_| {
+                let start = end + stream.below(4) as u32;
+                end = start + 1 + stream.below(11) as u32;
+                ("anna".to_owned(), start, end).into()
+            };
+            let words: Vec<UnitWord> = (0..30 + i % 27).map(&mut word).collect();
+            let units = (0..end).map(|unit| unit % 5).collect();
+            UnitUtterance { id: i.to_string(), units, words, text: None, language: None }
+        };
+        Utterances::Here((0..n).map(utterance).collect())
+    }
+
+    /// Batches as long as those of LST are full of documents of any length, as many as fit on average over readings;
+    /// a reading is a little longer or shorter.
+    #[test]
+    fn batches_are_full() {
+        let material = Material::Interleaved(corpus(2_000));
+        let dataset =
+            SpeechTextDataset { context: 1024, material, ..dataset(true, Measure::Tokens) };
+        let max_cost = 16_000_000;
+        let config = BucketConfig { max_cost, max_items: 4_096, n_buckets: 8 };
+        let plan = BucketPlan::new(dataset.costs(), config).unwrap();
+        let draw = Draw { key: 3, progress: Some(0.5) };
+        let mut full: Vec<f64> = plan
+            .epoch(1, 0)
+            .iter()
+            .map(|indices| dataset.load(indices, draw).ids.len() as f64 / 16_000.0)
+            .collect();
+        // One batch is the rest of the epoch.
+        full.sort_by(f64::total_cmp);
+        full.remove(0);
+        let mean = full.iter().sum::<f64>() / full.len() as f64;
+        assert!(full.len() > 10 && mean >= 0.98, "{full:?}");
+        assert!(full.iter().all(|full| (0.9..1.1).contains(full)), "{full:?}");
+    }
+
+    /// Two tokens of short texts to one of long utterances, whatever batches are measured by and hold.
+    #[test]
+    fn sources_are_mixed_by_tokens() {
+        const LST: &str = include_str!("../../../../recipes/smoke/lst.toml");
+        let recipe = read_str(LST, Path::new("lst.toml"), &Overrides::default()).unwrap();
+        let mut stage = recipe.stages[0].clone();
+        (stage.batch.max_items, stage.batch.max_length) = (8, 2_000.0);
+        let texts = (0..300).map(|i| {
+            let text = vec!["the red ball"; 1 + i % 3].join(" ");
+            (interleave::written(&text, &vocabulary()).unwrap(), Arc::from([]))
+        });
+        let texts: Vec<Reading> = texts.collect();
+        for measure in [Measure::Tokens, Measure::Patches] {
+            let of =
+                |material| SpeechTextDataset { context: 1024, material, ..dataset(true, measure) };
+            let sources = vec![
+                (Some(1.0), of(Material::Interleaved(corpus(100)))),
+                (Some(2.0), of(Material::Fixed(texts.clone()))),
+            ];
+            let (mut mixture, sources) = super::super::mixture(sources, &stage, 7, None).unwrap();
+            let mut n_tokens = [0.0; 2];
+            for key in 0..1_000 {
+                let step = mixture.next_step();
+                let draw = Draw { key, progress: Some(0.5) };
+                let batch = sources[step.source].load(&step.batch.indices, draw);
+                n_tokens[step.source] += batch.ids.len() as f64;
+            }
+            let share = n_tokens[1] / n_tokens.iter().sum::<f64>();
+            assert!((share - 2.0 / 3.0).abs() < 0.02, "{measure:?}: {share}");
+        }
+    }
+
     #[test]
     fn measures_have_names() {
         let text = "max_items = 2\nmax_length = 10.0\nmeasure = \"operations\"";
@@ -960,8 +1048,13 @@ mod tests {
                 assert_eq!(there.get(i).unwrap(), here.get(i).unwrap());
             }
             assert_eq!(here.get(1).unwrap().id, "c");
-            let refused = there.retain(|_| Err(sources::Error::NoUnits));
-            assert!(refused.is_err() && there.len() == 3);
+            let refused = there.retain(|utterance| match utterance.id.as_str() {
+                "c" => Err(interleave::Error::Wordless { id: "c".to_owned() }),
+                _ => Ok(true),
+            });
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("a.units: number 2: utterance \"c\""), "{refused}");
+            assert_eq!(there.len(), 3);
         }
     }
 

@@ -27,6 +27,11 @@ fn published_sizes_are_planned() {
         assert_eq!(parts, ["patch_encoder", "global", "patch_decoder"]);
         let work = plan["stages"][0]["work"].as_array().unwrap();
         assert!(work.iter().all(|part| part["forward"].as_f64().unwrap() > 0.0), "{plan}");
+        let told = sandhi(root(), &["plan", &recipe]).works();
+        for part in ["forward, a token", "documents of", "are assumed"] {
+            assert!(told.contains(part), "{part} is not in {told}");
+        }
+        assert!(!told.contains("of declared parts"), "{told}");
     }
 }
 
@@ -196,10 +201,33 @@ fn a_model_over_patches_works_from_end_to_end() {
     let text = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap();
     let steps = lines(&text("run/metrics.jsonl"));
     let terms = &steps.last().unwrap()["dev_terms"];
-    for name in ["ce", "text_per_word", "speech_per_s", "patches_per_token", "mop_per_token"] {
+    for name in ["ce", "text_per_word", "speech_per_s", "marker", "patches_per_token"] {
         assert!(terms[name].as_f64().unwrap() > 0.0, "{name}: {terms}");
     }
+    let operations = |part: &str| terms[format!("mop_per_token{part}")].as_f64().unwrap();
+    let parts = ["_encoder", "_global", "_decoder"].map(operations);
+    assert!(parts.iter().all(|part| *part > 0.0), "{terms}");
+    assert!((parts.iter().sum::<f64>() / operations("") - 1.0).abs() < 1e-5, "{terms}");
     run(&["report", "run"]).works();
+    // What is longer than the context is not available, with its reason; what fits is measured.
+    let spec = text("run/model/model.json");
+    assert!(spec.contains("\"context\": 512"), "{spec}");
+    let shorter = spec.replace("\"context\": 512", "\"context\": 60");
+    fs::write(dir.path().join("run/model/model.json"), shorter).unwrap();
+    let asked = ["eval", "run/model", "--out", "long", "--tasks", "story_cloze,swuggy", "--n", "2"];
+    let found = run(&[&asked[..], &["--domains", "base", "--json"]].concat());
+    assert!(
+        found.err.contains("story_cloze.base") && found.err.contains("context is 60"),
+        "{}",
+        found.err
+    );
+    let results = found.json();
+    assert!(
+        results["story_cloze"]["base"]["accuracy_s2s"].to_string().contains("context"),
+        "{results}"
+    );
+    assert_eq!(results["swuggy"]["base"]["accuracy_text"]["n"], 2, "{results}");
+    fs::write(dir.path().join("run/model/model.json"), spec).unwrap();
 
     // A corpus of units with words, in both formats, by the run's own centers and encoder.
     let weights = root().join("weights/encoder").display().to_string();
@@ -330,6 +358,20 @@ fn a_model_over_patches_works_from_end_to_end() {
     bytes.truncate(bytes.len() / 2);
     fs::write(dir.path().join("half.units"), bytes).unwrap();
     run(&["data", "interleave", "half.units"]).fails_with(&["half.units", "damaged"]);
+    // Without words nothing can be interleaved, without units nothing is said: the file and the line are named.
+    let (header, first) = (&lines(&text("a.jsonl"))[0], "{\"id\": \"x\", \"units\": [1, 2]}");
+    for (name, second, why) in [
+        ("wordless", "{\"id\": \"y\", \"units\": [3]}", ["wordless.jsonl:2", "no words"]),
+        ("unitless", "{\"id\": \"y\", \"units\": []}", ["unitless.jsonl:3", "no units"]),
+    ] {
+        let file = format!("{name}.jsonl");
+        fs::write(dir.path().join(&file), format!("{header}\n{first}\n{second}\n")).unwrap();
+        run(&["data", "interleave", &file]).fails_with(&why);
+        let files = format!("stage.0.data=[{{ source = \"units\", files = [\"{base}/{file}\"] }}]");
+        train(name, &[from, &files]).fails_with(&why);
+    }
+    let twice = ["data", "interleave", "a.jsonl", "a.jsonl"];
+    run(&twice).fails_with(&["a.jsonl:2", "which", "has as well"]);
     fs::write(dir.path().join("none.jsonl"), "").unwrap();
     run(&["data", "interleave", "none.jsonl"]).fails_with(&["none.jsonl", "empty file"]);
     train("patching", &["model.patching={ kind = \"static\", size = 0 }"])

@@ -8,6 +8,7 @@
 use std::{fmt::Write as _, io::Write as _, path::PathBuf, sync::Arc};
 
 use anstyle::{AnsiColor, Style};
+use anyhow::Context;
 use sandhi_data::{
     interleave::{self, Block, Span, draw_blocks, pieces, reading_stream},
     patching::{
@@ -111,7 +112,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let mut stream = reading_stream(args.seed, args.epoch, &utterance.id);
         let spans = pieces(&utterance)?;
         let blocks = draw_blocks(&spans, &mut stream.clone());
-        let document = interleave::interleaved(&utterance, &vocabulary, &mut stream)?;
+        let document = interleave::interleaved(&utterance, &vocabulary, &mut stream)
+            .with_context(|| corpus.place(i))?;
         let patches =
             rule.clone().patches(&document, &utterance.words, &vocabulary, Closure::Causal)?;
         found.add(&utterance, &spans, &blocks, document.ids.len(), patches.n_patches(), size);
