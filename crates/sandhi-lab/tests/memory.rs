@@ -28,7 +28,7 @@ use sandhi_lab::{
             TextBatch, TextItem,
         },
         optimizer::{Optimizer, gradient_norm},
-        speech_text::{HostBoundaries, SpeechTextBatch},
+        speech_text::{HostBoundaries, SpeechTextBatch, TargetKind},
         step::gradients,
         trains_encoder,
         vocoder::VocoderBatch,
@@ -169,7 +169,7 @@ fn peak(recipe: &Recipe, plan: &Plan) -> usize {
             let batches = [SpeechTextBatch {
                 ids: ids(n * length, 1, n_tokens),
                 targets: ids(n * length, 2, n_tokens),
-                is_unit: vec![true; n * length],
+                kinds: vec![TargetKind::Speech; n * length],
                 lengths: vec![length; n],
                 boundaries: match (&config.network, &config.patching) {
                     (NetworkConfig::Plain(_), _) => HostBoundaries::None,

@@ -294,7 +294,8 @@ fn blocks_of_a_corpus_are_those_that_were_published() {
 
 /// An utterance of any words and silences, of which some are empty.
 fn any_utterance() -> impl Strategy<Value = UnitUtterance> {
-    let lengths = proptest::collection::vec(0_u32..12, 0..130);
+    // A silence and a word at least.
+    let lengths = proptest::collection::vec(0_u32..12, 2..130);
     lengths.prop_map(|lengths| utterance("u", &lengths))
 }
 

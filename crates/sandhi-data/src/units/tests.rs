@@ -24,7 +24,7 @@ fn two() -> Vec<UnitUtterance> {
     let b = UnitUtterance {
         text: Some("Née.".to_owned()),
         language: Some("fr".to_owned()),
-        ..utterance("b", &[], &[])
+        ..utterance("b", &[5], &[])
     };
     vec![a, b]
 }
@@ -45,7 +45,7 @@ fn lines_are_what_the_documentation_shows() {
     let lines = [
         HEADER,
         r#"{"id":"a","units":[17,17,3,98],"words":[["yes",1,4]]}"#,
-        r#"{"id":"b","units":[],"text":"Née.","language":"fr"}"#,
+        r#"{"id":"b","units":[5],"text":"Née.","language":"fr"}"#,
         "",
     ];
     assert_eq!(String::from_utf8(text).unwrap(), lines.join("\n"));
@@ -155,7 +155,11 @@ fn errors_name_line_found_and_expected() {
         "a.jsonl:3: utterance \"a\": found unit 100 at 1, expected units below 100",
     );
     check(
-        "H\n{\"id\":\"a\",\"units\":[]}\n{\"id\":\"a\",\"units\":[]}",
+        "H\n{\"id\":\"a\",\"units\":[1]}\n\n{\"id\":\"b\",\"units\":[]}",
+        "a.jsonl:4: utterance \"b\": found no units, expected one at least",
+    );
+    check(
+        "H\n{\"id\":\"a\",\"units\":[1]}\n{\"id\":\"a\",\"units\":[1]}",
         "a.jsonl:3: found the utterance \"a\", which a.jsonl:2 has as well, expected names to be distinct",
     );
     let word = |words: &str, expected: &str| {
@@ -182,7 +186,7 @@ fn what_cannot_be_read_is_not_written() {
     let write = |utterances: &[UnitUtterance]| {
         to_bytes(Format::Binary, &header(100), utterances).unwrap_err().to_string()
     };
-    let twice = [utterance("a", &[], &[]), utterance("a", &[], &[])];
+    let twice = [utterance("a", &[1], &[]), utterance("a", &[1], &[])];
     assert_eq!(
         write(&twice),
         "units: number 1: found the utterance \"a\", which the same file has as well, expected names to be distinct"
@@ -209,6 +213,8 @@ fn files_of_two_quantizers_are_never_mixed() {
     let corpus = UnitCorpus::open(&[first.clone(), second.clone()]).unwrap();
     assert_eq!((corpus.len(), corpus.header()), (2, &header(100)));
     assert_eq!([corpus.get(0).unwrap(), corpus.get(1).unwrap()], two()[..]);
+    let place = |i: usize, name: &str| corpus.place(i).ends_with(name);
+    assert!(place(0, "first:2") && place(1, "second: number 0"));
     assert!(corpus.get(2).is_err());
 
     let refused = |other: UnitsHeader, expected: &str| {
@@ -275,7 +281,7 @@ pub(crate) fn utterances() -> impl Strategy<Value = Vec<UnitUtterance>> {
     let word = ("[a-zé ]{0,5}x", 0_u32..4, 0_u32..9);
     let parts = (
         proptest::collection::vec(word, 0..7),
-        0_u32..5,
+        1_u32..5,
         proptest::option::of(".{0,9}"),
         proptest::option::of("[a-z]{2}"),
     );

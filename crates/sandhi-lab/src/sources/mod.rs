@@ -121,7 +121,7 @@ pub enum Error {
         /// The file, and its line or the utterance's number.
         at: String,
         /// What is wrong.
-        error: sandhi_data::interleave::Error,
+        error: Box<sandhi_data::interleave::Error>,
     },
     /// Masses are to follow durations that are not known.
     #[error(

@@ -25,7 +25,7 @@ use crate::{
 pub const DOMAINS: [&str; 5] = ["base", "voices", "tempo", "channel", "texts"];
 
 /// Every task with its title, in the order of the report.
-pub const TASKS: [(&str, &str); 29] = [
+pub const TASKS: [(&str, &str); 30] = [
     ("asr", "Transcription, English"),
     ("asr_de", "Transcription, German"),
     ("asr_es", "Transcription, Spanish"),
@@ -49,6 +49,7 @@ pub const TASKS: [(&str, &str); 29] = [
     ("sblimp", "Likelier of sentence and wrong sentence"),
     ("asr_3", "Transcription, English, behind 3 that are solved"),
     ("tts", "Speech of a text, in units"),
+    ("tts_3", "Speech of a text, in units, behind 3 that are said"),
     ("facts", "Spoken multiple choice (almanac)"),
     ("facts_5", "Spoken multiple choice (almanac), 5 solved in writing"),
     ("biasing_0", "Rare names, no list"),
@@ -58,7 +59,7 @@ pub const TASKS: [(&str, &str); 29] = [
 ];
 
 /// Tasks that only models over text and units have: those score whole utterances, hear what was solved, and speak.
-const OF_UNITS: [&str; 4] = ["swuggy", "sblimp", "asr_3", "tts"];
+const OF_UNITS: [&str; 5] = ["swuggy", "sblimp", "asr_3", "tts", "tts_3"];
 
 /// Takes out what a model cannot do that is none over text and units; what was asked for by name is told.
 pub(super) fn leave_out_units(cells: &mut Vec<Cell>, config: &EvalConfig) {
@@ -271,7 +272,7 @@ fn shots(world: &Microworld, task: &str, kind: Kind) -> Vec<Item> {
     let solved = |task, n| world.items(task, English, Split::Train, Style::Seen, n);
     match (task, kind) {
         (_, Kind::Choice { shots, .. }) if shots > 0 => solved(Task::FactChoice, shots),
-        ("asr_3", _) => {
+        ("asr_3" | "tts_3", _) => {
             // Of one sentence each, so that a context has room for them.
             let n_ends = |item: &Item| item.spoken.matches(['.', '?', '!']).count();
             let mut shots = solved(Task::Transcribe, 20);
@@ -398,7 +399,7 @@ fn items(
         "swuggy" => (Kind::Pair, false, of(Task::Swuggy, English)),
         "sblimp" => (Kind::Pair, false, of(Task::Sblimp, English)),
         "asr_3" => (Kind::Transcript, false, of(Task::Transcribe, English)),
-        "tts" => (Kind::Units, false, of(Task::Transcribe, English)),
+        "tts" | "tts_3" => (Kind::Units, false, of(Task::Transcribe, English)),
         "facts" => (facts(0), false, of(Task::FactChoice, English)),
         "facts_5" => (facts(5), false, of(Task::FactChoice, English)),
         "biasing_0" => return biasing(0),

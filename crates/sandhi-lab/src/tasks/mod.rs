@@ -448,12 +448,14 @@ mod tests {
         let before = names(&all);
         leave_out_units(&mut all, &config);
         let gone: Vec<String> = before.difference(&names(&all)).cloned().collect();
-        assert_eq!(gone, ["asr_3", "sblimp", "swuggy", "tts"]);
-        // Examples of transcription are of the training half, a sentence each.
-        let few = of(&EvalConfig { tasks: vec!["asr_3".into()], ..config });
-        let shots = &few[0].shots;
-        assert!(shots.len() == 3 && shots.iter().all(|shot| shot.split == Split::Train));
-        assert!(shots.iter().all(|shot| shot.spoken.matches(['.', '?', '!']).count() == 1));
+        assert_eq!(gone, ["asr_3", "sblimp", "swuggy", "tts", "tts_3"]);
+        // Examples of transcription and of speech are of the training half, a sentence each.
+        let few = of(&EvalConfig { tasks: vec!["asr_3".into(), "tts_3".into()], ..config });
+        assert_eq!(names(&few).len(), 2);
+        for Cell { shots, .. } in few {
+            assert!(shots.len() == 3 && shots.iter().all(|shot| shot.split == Split::Train));
+            assert!(shots.iter().all(|shot| shot.spoken.matches(['.', '?', '!']).count() == 1));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! asr     <|begin|> <|speech|> units <|text|> …                                        pieces, against the transcript
 //! asr_3   <|begin|> (<|speech|> units <|text|> pieces) x 3 <|speech|> units <|text|> …   the same, behind solved ones
 //! tts     <|begin|> <|text|> pieces <|speech|> …                                       units, against those of speech
+//! tts_3   <|begin|> (<|text|> pieces <|speech|> units) x 3 <|text|> pieces <|speech|> …  the same, behind ones that are said
 //! ```
 //!
 //! Both end at a marker. What is said is scored by its units alone, see [`score::unit_errors`], and by what a recognizer reads
@@ -85,12 +86,19 @@ pub(super) fn units(
     voice: Option<(&Voice, &Workshop)>,
     results: &mut Results,
 ) -> Result<Vec<Prediction>, Error> {
-    let mut beginnings = Vec::with_capacity(cell.items.len());
-    for item in &cell.items {
-        beginnings.push(interleave::to_voice(&[], &item.spoken, &model.vocabulary)?);
-    }
     let most = |item: &Item| most_units(&item.spoken, model.units.rate_hz);
     let longest: Vec<usize> = cell.items.iter().map(most).collect();
+    let shots: Vec<Solved<'_>> =
+        cell.shots.iter().map(|shot| (utterance(heard, shot), shot.spoken.as_str())).collect();
+    let mut n_shots = Vec::with_capacity(cell.items.len());
+    let mut beginnings = Vec::with_capacity(cell.items.len());
+    for (item, &longest) in cell.items.iter().zip(&longest) {
+        let (n, ids) = fitting(shots.len(), model.context, longest, |n| {
+            interleave::to_voice(&shots[..n], &item.spoken, &model.vocabulary)
+        })?;
+        n_shots.push(n);
+        beginnings.push(ids);
+    }
     let answers = model.speak(&beginnings, &longest, &Decoding::default()).map_err(Box::new)?;
     let (said, steps): (Vec<Vec<u32>>, Vec<Steps>) = answers.into_iter().unzip();
     let truths: Vec<Vec<u32>> = cell
@@ -102,6 +110,9 @@ pub(super) fn units(
         score::unit_errors(said.iter().cloned().zip(truths.iter().cloned())),
         score::steps_saved(&steps),
     ];
+    if !shots.is_empty() {
+        numbers.push(score::shots(&n_shots));
+    }
     if let Some((voice, workshop)) = voice {
         numbers.extend(read_aloud(voice, workshop, cell, [&said, &truths])?);
     }

@@ -42,8 +42,17 @@ use crate::{
 
 /// Tasks that such a model has, which was taught no instructions: endings of documents, whole utterances, what is said in
 /// writing and what is written in speech.
-const ABLE: [&str; 8] =
-    ["story_cloze", "hella_swag", "continuation", "swuggy", "sblimp", "asr", "asr_3", "tts"];
+const ABLE: [&str; 9] = [
+    "story_cloze",
+    "hella_swag",
+    "continuation",
+    "swuggy",
+    "sblimp",
+    "asr",
+    "asr_3",
+    "tts",
+    "tts_3",
+];
 
 /// Tokens scored at once, about.
 const AT_ONCE: usize = 4_096;

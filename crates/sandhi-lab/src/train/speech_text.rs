@@ -217,7 +217,10 @@ impl Utterances {
         mut is_kept: impl FnMut(&UnitUtterance) -> Result<bool, interleave::Error>,
     ) -> Result<(), sources::Error> {
         let kept: Result<Vec<bool>, _> = (0..self.len())
-            .map(|i| is_kept(&self.get(i)?).map_err(|error| self.wrong(i, error)))
+            .map(|i| {
+                let utterance = self.get(i)?;
+                is_kept(&utterance).map_err(|error| self.wrong(i, error))
+            })
             .collect();
         let mut kept = kept?.into_iter();
         let mut next = || kept.next().expect("one for every utterance");
@@ -232,7 +235,8 @@ impl Utterances {
         match self {
             Self::Here(_) => error.into(),
             Self::InFiles { corpus, indices, .. } => {
-                sources::Error::Utterance { at: corpus.place(indices[i]), error }
+                let at = corpus.place(indices[i]);
+                sources::Error::Utterance { at, error: Box::new(error) }
             }
         }
     }
@@ -852,13 +856,13 @@ mod tests {
         let size = batch.size(&loss);
         let count = |name| size.counts.iter().find(|(n, _)| *n == name).unwrap().1;
         let found = super::super::step::losses(&net, std::slice::from_ref(&batch), &loss);
-        let term = |name| found.terms[name];
+        let term = |name: &str| found.terms[name];
         let kinds = ["text", "speech", "marker"];
-        assert_eq!(count("ce"), kinds.iter().map(|kind| count(kind)).sum());
+        assert_eq!(count("ce"), kinds.into_iter().map(count).sum::<f64>());
         let is_text = |id: &&u32| matches!(dataset.vocabulary.symbol(**id), Some(Symbol::Text));
         assert_eq!(count("text"), batch.targets.iter().filter(is_text).count() as f64);
         assert!(count("marker") >= 4.0, "a block and an end of each document");
-        let sum: f64 = kinds.iter().map(|kind| term(kind) * count(kind)).sum();
+        let sum: f64 = kinds.into_iter().map(|kind| term(kind) * count(kind)).sum();
         assert!((sum / count("ce") - term("ce")).abs() < 1e-5);
         assert!((found.total - term("ce")).abs() < 1e-6, "only what is learned is in the total");
         let per_second = term("speech") * count("speech") / batch.speech_s;

@@ -210,24 +210,15 @@ fn a_model_over_patches_works_from_end_to_end() {
     assert!((parts.iter().sum::<f64>() / operations("") - 1.0).abs() < 1e-5, "{terms}");
     run(&["report", "run"]).works();
     // What is longer than the context is not available, with its reason; what fits is measured.
-    let spec = text("run/model/model.json");
-    assert!(spec.contains("\"context\": 512"), "{spec}");
-    let shorter = spec.replace("\"context\": 512", "\"context\": 60");
-    fs::write(dir.path().join("run/model/model.json"), shorter).unwrap();
-    let asked = ["eval", "run/model", "--out", "long", "--tasks", "story_cloze,swuggy", "--n", "2"];
-    let found = run(&[&asked[..], &["--domains", "base", "--json"]].concat());
-    assert!(
-        found.err.contains("story_cloze.base") && found.err.contains("context is 60"),
-        "{}",
-        found.err
-    );
-    let results = found.json();
-    assert!(
-        results["story_cloze"]["base"]["accuracy_s2s"].to_string().contains("context"),
-        "{results}"
-    );
-    assert_eq!(results["swuggy"]["base"]["accuracy_text"]["n"], 2, "{results}");
-    fs::write(dir.path().join("run/model/model.json"), spec).unwrap();
+    let asked = ["model.context=60", "eval.tasks=[\"story_cloze\", \"swuggy\"]", "eval.n=2"];
+    let found = train("short", &asked);
+    let told = ["story_cloze.base_s2s is left out", "the model's context is 60"];
+    assert!(told.iter().all(|part| found.err.contains(part)), "{}", found.err);
+    found.works();
+    let results: Value = serde_json::from_str(&text("short/results.json")).unwrap();
+    let of = |task: &str, name: &str| &results[task]["base"][name];
+    assert!(of("story_cloze", "accuracy_s2s").to_string().contains("context"), "{results}");
+    assert_eq!(of("swuggy", "accuracy_text")["n"], 2, "{results}");
 
     // A corpus of units with words, in both formats, by the run's own centers and encoder.
     let weights = root().join("weights/encoder").display().to_string();
@@ -428,6 +419,7 @@ fn a_tuned_model_transcribes_and_speaks() {
     assert!(number("asr", "wer") > 0.0 && number("asr", "cer") > 0.0);
     assert!(number("asr_3", "wer") > 0.0 && number("asr_3", "shots") <= 3.0);
     assert!(number("tts", "unit_error_rate_t2s") > 0.0);
+    assert!(number("tts_3", "unit_error_rate_t2s") > 0.0 && number("tts_3", "shots_t2s") <= 3.0);
     // Text is a patch a token, four units are one.
     assert_eq!(number("continuation", "steps_saved"), 0.0);
     assert_eq!(number("asr", "steps_saved"), 0.0);
