@@ -75,13 +75,10 @@ pub fn pieces(utterance: &UnitUtterance) -> Result<Vec<Span>, Error> {
     Ok(pieces)
 }
 
-/// Draws the blocks of an utterance. Its words are numbered in their order, as [`pieces`] gives them; without words it
-/// is one block of speech.
+/// Draws the blocks of an utterance. Its words are numbered in their order, as [`pieces`] gives them; without words there
+/// is none.
 pub fn draw_blocks(pieces: &[Span], stream: &mut Stream) -> Vec<Block> {
     let words: Vec<usize> = (0..pieces.len()).filter(|&i| pieces[i].word.is_some()).collect();
-    if words.is_empty() {
-        return vec![Block::Speech { spans: pieces.to_vec() }];
-    }
     let (mut mode, lengths) = draw_lengths(words.len(), stream);
     let mut blocks: Vec<Block> = Vec::with_capacity(lengths.len());
     let mut first = 0;

@@ -53,7 +53,8 @@ pub struct SpeechSpan {
 ///
 /// # Errors
 ///
-/// [`Error::Wordless`] where no words are known, [`Error::Word`] and [`Error::Unit`] for what cannot be, [`Error::Text`] where a foreign tokenizer fails.
+/// [`Error::Wordless`] where no words are known, [`Error::Word`] and [`Error::Unit`] for what cannot be, [`Error::Text`]
+/// where a foreign tokenizer fails.
 pub fn interleaved(
     utterance: &UnitUtterance,
     vocabulary: &JointVocabulary,

@@ -97,6 +97,7 @@ fn without_words_there_is_speech_and_nothing_to_interleave() {
     assert_eq!((spans(&document), document.n_words()), (vec![(2, 9, None)], 0));
     let error = interleaved(&silent, vocabulary(), &mut Stream::new(1)).unwrap_err();
     assert!(error.to_string().contains("utterance \"u\": found no words"), "{error}");
+    assert!(draw_blocks(&pieces(&silent).unwrap(), &mut Stream::new(1)).is_empty());
 }
 
 /// Words too short for a unit are written where they would be said alone, so that no block is empty.

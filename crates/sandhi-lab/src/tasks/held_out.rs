@@ -90,7 +90,9 @@ pub fn evaluate_unit_files(
         }
         let domain = domain(&path);
         let forms = forms(model, &corpus, &|done| progress(&domain, done, corpus.len()))?;
-        for number in numbers(&forms, model.units.rate_hz) {
+        // Files may have no text, or no words to interleave.
+        let numbers = numbers(&forms, model.units.rate_hz).into_iter();
+        for number in numbers.filter(Number::is_of_something) {
             results.set(HELD_OUT, &domain, number.name(), number.metric());
         }
     }

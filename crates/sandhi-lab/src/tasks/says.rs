@@ -45,16 +45,10 @@ pub(super) fn transcripts(
 ) -> Result<Vec<Prediction>, Error> {
     let shots: Vec<Solved<'_>> =
         cell.shots.iter().map(|shot| (utterance(heard, shot), shot.answer.as_str())).collect();
-    let mut n_shots = Vec::with_capacity(cell.items.len());
-    let mut beginnings = Vec::with_capacity(cell.items.len());
-    for item in &cell.items {
-        let (n, ids) = fitting(shots.len(), model.context, cell.max_tokens, |n| {
-            let vocabulary = &model.vocabulary;
-            interleave::to_transcribe(&shots[..n], utterance(heard, item), vocabulary)
-        })?;
-        n_shots.push(n);
-        beginnings.push(ids);
-    }
+    let longest = vec![cell.max_tokens; cell.items.len()];
+    let (n_shots, beginnings) = begun(cell, model.context, &longest, |item, n| {
+        interleave::to_transcribe(&shots[..n], utterance(heard, item), &model.vocabulary)
+    })?;
     let mut outcomes: Outcomes = Vec::with_capacity(cell.items.len());
     let mut steps: Vec<Steps> = Vec::with_capacity(cell.items.len());
     let decoding = Decoding { max_tokens: cell.max_tokens, ..Decoding::default() };
@@ -90,15 +84,9 @@ pub(super) fn units(
     let longest: Vec<usize> = cell.items.iter().map(most).collect();
     let shots: Vec<Solved<'_>> =
         cell.shots.iter().map(|shot| (utterance(heard, shot), shot.spoken.as_str())).collect();
-    let mut n_shots = Vec::with_capacity(cell.items.len());
-    let mut beginnings = Vec::with_capacity(cell.items.len());
-    for (item, &longest) in cell.items.iter().zip(&longest) {
-        let (n, ids) = fitting(shots.len(), model.context, longest, |n| {
-            interleave::to_voice(&shots[..n], &item.spoken, &model.vocabulary)
-        })?;
-        n_shots.push(n);
-        beginnings.push(ids);
-    }
+    let (n_shots, beginnings) = begun(cell, model.context, &longest, |item, n| {
+        interleave::to_voice(&shots[..n], &item.spoken, &model.vocabulary)
+    })?;
     let answers = model.speak(&beginnings, &longest, &Decoding::default()).map_err(Box::new)?;
     let (said, steps): (Vec<Vec<u32>>, Vec<Steps>) = answers.into_iter().unzip();
     let truths: Vec<Vec<u32>> = cell
@@ -176,6 +164,20 @@ fn prediction(cell: &Cell, item: &Item) -> Prediction {
         reference: item.answer.clone(),
         ..Prediction::default()
     }
+}
+
+/// The beginnings of a cell's items behind as many of its solved examples as fit, and how many those are.
+fn begun(
+    cell: &Cell,
+    context: usize,
+    longest: &[usize],
+    beginning: impl Fn(&Item, usize) -> Result<Vec<u32>, interleave::Error>,
+) -> Result<(Vec<usize>, Vec<Vec<u32>>), Error> {
+    let of = |(item, &longest): (&Item, &usize)| {
+        fitting(cell.shots.len(), context, longest, |n| beginning(item, n))
+    };
+    let found: Result<Vec<(usize, Vec<u32>)>, _> = cell.items.iter().zip(longest).map(of).collect();
+    Ok(found?.into_iter().unzip())
 }
 
 /// The beginning behind as many of `n` solved examples as leave room for so many tokens in the context, and how many

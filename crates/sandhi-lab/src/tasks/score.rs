@@ -101,6 +101,11 @@ impl Number {
         &self.name
     }
 
+    /// Whether there is anything to divide by.
+    pub(super) fn is_of_something(&self) -> bool {
+        self.counts.as_ref().is_none_or(|counts| counts.iter().any(|count| count.1 > 0.0))
+    }
+
     /// A function of summed counts.
     fn of<T>(name: &str, counts: Vec<T>, score: impl Fn(&T) -> f64 + Send + Sync + 'static) -> Self
     where
